@@ -1,0 +1,224 @@
+//! Aligned memory that requests carry: allocated once, pooled, shared while a write is in flight.
+//!
+//! A `Buf` is a window into reference-counted memory. Many may read it at once (the pieces of one
+//! large write are windows of one buffer); it can be changed only through the one handle that is
+//! left. A buffer whose request can't be reaped is leaked by its queue, never freed.
+//!
+//! Invariants: the memory is `len` bytes at an address that is a multiple of `align`, zeroed when
+//! allocated; `start + len` never exceeds it; `&mut` exists only while the count is one.
+
+use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::fmt;
+use std::ptr::NonNull;
+use std::sync::{Arc, Mutex, PoisonError};
+
+struct Memory {
+    start: NonNull<u8>,
+    layout: Layout,
+}
+
+// SAFETY: `Memory` owns its allocation alone and holds no thread-bound state.
+#[expect(unsafe_code, reason = "raw allocation")]
+unsafe impl Send for Memory {}
+// SAFETY: through `&Memory` the bytes are only read; changing them takes `&mut Memory`.
+#[expect(unsafe_code, reason = "raw allocation")]
+unsafe impl Sync for Memory {}
+
+impl Memory {
+    fn zeroed(len: usize, align: usize) -> Memory {
+        assert!(len > 0);
+        let layout = Layout::from_size_align(len, align).expect("a power of two, checked by Buf");
+        // SAFETY: the layout's size is not zero, asserted above.
+        #[expect(unsafe_code, reason = "the standard collections can't align")]
+        let start = unsafe { alloc_zeroed(layout) };
+        let Some(start) = NonNull::new(start) else { handle_alloc_error(layout) };
+        Memory { start, layout }
+    }
+
+    fn bytes(&self) -> &[u8] {
+        // SAFETY: `start` points to `layout.size()` initialised bytes that live as long as self;
+        // nobody changes them while a shared reference exists.
+        #[expect(unsafe_code, reason = "raw allocation")]
+        unsafe {
+            std::slice::from_raw_parts(self.start.as_ptr(), self.layout.size())
+        }
+    }
+
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as in `bytes`, and `&mut self` is the only reference.
+        #[expect(unsafe_code, reason = "raw allocation")]
+        unsafe {
+            std::slice::from_raw_parts_mut(self.start.as_ptr(), self.layout.size())
+        }
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        // SAFETY: allocated in `zeroed` with this very layout, freed only here.
+        #[expect(unsafe_code, reason = "raw allocation")]
+        unsafe {
+            dealloc(self.start.as_ptr(), self.layout);
+        }
+    }
+}
+
+/// A window into aligned, reference-counted memory.
+#[derive(Clone)]
+pub struct Buf {
+    memory: Arc<Memory>,
+    start: usize,
+    len: usize,
+}
+
+impl Buf {
+    /// Zeroed memory of `len` bytes at a multiple of `align`.
+    ///
+    /// # Panics
+    /// If `len` is zero or `align` is not a power of two.
+    pub fn zeroed(len: usize, align: usize) -> Buf {
+        assert!(align.is_power_of_two());
+        Buf { memory: Arc::new(Memory::zeroed(len, align)), start: 0, len }
+    }
+
+    /// The window's length in bytes.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether the window is empty.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// How large the window could be made from its start.
+    pub fn capacity(&self) -> usize {
+        self.memory.layout.size() - self.start
+    }
+
+    /// The bytes in the window.
+    pub fn bytes(&self) -> &[u8] {
+        &self.memory.bytes()[self.start..self.start + self.len]
+    }
+
+    /// The bytes in the window, to change; none while another window into this memory exists.
+    pub fn bytes_mut(&mut self) -> Option<&mut [u8]> {
+        let (start, end) = (self.start, self.start + self.len);
+        Arc::get_mut(&mut self.memory).map(|m| &mut m.bytes_mut()[start..end])
+    }
+
+    /// A narrower window, `len` bytes from `from` on, into the same memory.
+    ///
+    /// # Panics
+    /// If it does not lie in this one.
+    #[must_use]
+    pub fn slice(&self, from: usize, len: usize) -> Buf {
+        assert!(from <= self.len);
+        assert!(len <= self.len - from);
+        Buf { memory: Arc::clone(&self.memory), start: self.start + from, len }
+    }
+
+    /// This window, `len` bytes long from the same start.
+    ///
+    /// # Panics
+    /// If the memory is not that large.
+    #[must_use]
+    pub fn resized(mut self, len: usize) -> Buf {
+        assert!(len <= self.capacity());
+        self.len = len;
+        self
+    }
+
+    /// Whether both are windows into the same memory.
+    pub fn same_memory(&self, other: &Buf) -> bool {
+        Arc::ptr_eq(&self.memory, &other.memory)
+    }
+
+    /// The window's distance from the start of its memory, bytes.
+    pub fn offset(&self) -> usize {
+        self.start
+    }
+}
+
+impl fmt::Debug for Buf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Buf({}+{})", self.start, self.len)
+    }
+}
+
+/// Free buffers by size class, so that a log in its stride allocates nothing.
+///
+/// - Shape: classes of 4 KiB, 16 KiB, 64 KiB, 256 KiB and 1 MiB; larger buffers are not kept.
+/// - Units: each class keeps at most 4 MiB, or 256 buffers.
+#[derive(Debug)]
+pub struct BufPool {
+    align: usize,
+    classes: [Mutex<Vec<Buf>>; CLASSES.len()],
+}
+
+const CLASSES: [usize; 5] = [4 << 10, 16 << 10, 64 << 10, 256 << 10, 1 << 20];
+const CLASS_BYTES: usize = 4 << 20;
+const CLASS_COUNT: usize = 256;
+
+impl BufPool {
+    /// An empty pool of buffers at multiples of `align`.
+    pub fn new(align: usize) -> BufPool {
+        BufPool { align, classes: std::array::from_fn(|_| Mutex::new(Vec::new())) }
+    }
+
+    /// A buffer of `len` bytes whose content is whatever its last user left: the caller writes all
+    /// of it before it goes to disk.
+    pub fn take(&self, len: usize) -> Buf {
+        let Some(class) = CLASSES.iter().position(|&size| len <= size) else {
+            return Buf::zeroed(len, self.align);
+        };
+        let kept = self.classes[class].lock().unwrap_or_else(PoisonError::into_inner).pop();
+        kept.unwrap_or_else(|| Buf::zeroed(CLASSES[class], self.align)).resized(len)
+    }
+
+    /// Takes a buffer back. One that is still shared, or of no class, is dropped.
+    pub fn give(&self, mut buf: Buf) {
+        buf.start = 0;
+        if Arc::get_mut(&mut buf.memory).is_none() {
+            return;
+        }
+        let size = buf.capacity();
+        let Some(class) = CLASSES.iter().position(|&c| c == size) else { return };
+        let mut free = self.classes[class].lock().unwrap_or_else(PoisonError::into_inner);
+        if free.len() < (CLASS_BYTES / size).min(CLASS_COUNT) {
+            free.push(buf.resized(0));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shared_buffer_cannot_be_changed() {
+        let mut buf = Buf::zeroed(8192, 4096);
+        assert!(buf.bytes_mut().is_some());
+        let piece = buf.slice(4096, 4096);
+        assert!(buf.bytes_mut().is_none());
+        drop(piece);
+        assert!(buf.bytes_mut().is_some());
+        assert_eq!(buf.bytes().as_ptr().align_offset(4096), 0);
+    }
+
+    #[test]
+    fn the_pool_hands_the_same_memory_out_again() {
+        let pool = BufPool::new(4096);
+        let first = pool.take(5000);
+        assert_eq!((first.len(), first.capacity()), (5000, 16 << 10));
+        let same = first.clone();
+        pool.give(first.slice(100, 10));
+        let second = pool.take(6000);
+        assert!(!second.same_memory(&same), "a shared buffer must not come back");
+        drop(same);
+        pool.give(second.clone());
+        drop(first);
+        pool.give(second);
+        assert_eq!(pool.take(16 << 10).offset(), 0);
+    }
+}

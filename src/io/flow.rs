@@ -1,0 +1,242 @@
+//! Straight-line I/O code as a machine: an `async fn` whose awaits are a queue's completions.
+//!
+//! Recovery, the maker of segments and the updates of META are sequences with many crash points;
+//! written as one function each they can be read. The compiler makes the state machine, this file
+//! runs it: as a [`FlowMachine`] beside the caller, or by [`block_on`] in the caller.
+//!
+//! Short counts and interrupted requests are finished here; any other error is the caller's.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use super::{Buf, Completion, FileRef, Host, Machine, Next, Op, OpId, Queue, Until};
+
+/// How often an interrupted request is submitted again before it counts as failed.
+const RETRIES: u32 = 64;
+
+/// The handle through which a flow submits requests and sleeps.
+#[derive(Clone, Debug)]
+pub(crate) struct Flow {
+    state: Arc<Mutex<State>>,
+    host: Arc<dyn Host>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Requests not yet given to the queue, by token.
+    outbox: Vec<(u64, Op)>,
+    answers: BTreeMap<u64, Completion>,
+    tokens: BTreeMap<OpId, u64>,
+    next_token: u64,
+    timer: Option<Duration>,
+    broken: bool,
+}
+
+impl Flow {
+    fn new(host: Arc<dyn Host>) -> Flow {
+        Flow { state: Arc::default(), host }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The host's monotonic clock.
+    pub(crate) fn now(&self) -> Duration {
+        self.host.now()
+    }
+
+    /// Submits `op` and waits for its answer. Submitted at once, not at the first poll.
+    fn request(&self, op: Op) -> impl Future<Output = Completion> + Send + use<> {
+        let mut state = self.lock();
+        let token = state.next_token;
+        state.next_token += 1;
+        state.outbox.push((token, op));
+        drop(state);
+        let flow = self.clone();
+        std::future::poll_fn(move |_| {
+            let mut state = flow.lock();
+            match state.answers.remove(&token) {
+                Some(answer) => Poll::Ready(answer),
+                None if state.broken => Poll::Ready(Completion {
+                    id: OpId(token),
+                    result: Err(io::Error::other("the I/O queue broke")),
+                    buf: None,
+                }),
+                None => Poll::Pending,
+            }
+        })
+    }
+
+    /// Writes all of `buf` at `at`; with `dsync` it is durable then. The buffer comes back.
+    pub(crate) async fn write(
+        &self,
+        file: &FileRef,
+        at: u64,
+        buf: Buf,
+        dsync: bool,
+    ) -> io::Result<Buf> {
+        let (mut done, mut tries) = (0, 0);
+        while done < buf.len() {
+            let rest = buf.slice(done, buf.len() - done);
+            let (file, at) = (Arc::clone(file), at + done as u64);
+            let answer = self.request(Op::Write { file, at, buf: rest, dsync }).await;
+            match answer.result {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(n) => done += n,
+                Err(e) => again(e, &mut tries)?,
+            }
+        }
+        Ok(buf)
+    }
+
+    /// Reads at `at` until `buf` is full or the file ends; gives buffer and count.
+    pub(crate) fn read(
+        &self,
+        file: &FileRef,
+        at: u64,
+        buf: Buf,
+    ) -> impl Future<Output = io::Result<(Buf, usize)>> + Send + use<> {
+        let (flow, file) = (self.clone(), Arc::clone(file));
+        let first = flow.request(Op::Read { file: Arc::clone(&file), at, buf });
+        async move {
+            let mut answer = first.await;
+            let mut tries = 0;
+            loop {
+                let broken = || io::Error::other("the I/O queue broke");
+                let buf = answer.buf.ok_or_else(broken)?;
+                match answer.result {
+                    Ok(n) => return Ok((buf, n)),
+                    Err(e) => again(e, &mut tries)?,
+                }
+                answer = flow.request(Op::Read { file: Arc::clone(&file), at, buf }).await;
+            }
+        }
+    }
+
+    /// Makes durable what was written to `file` before. A failure is final: it is not tried again.
+    pub(crate) async fn sync(&self, file: &FileRef) -> io::Result<()> {
+        self.request(Op::Sync { file: Arc::clone(file) }).await.result.map(drop)
+    }
+
+    /// Waits until `check` has something; it is asked again at each completion and each wake.
+    pub(crate) fn until<T>(
+        &self,
+        mut check: impl FnMut() -> Option<T>,
+    ) -> impl Future<Output = T> {
+        std::future::poll_fn(move |_| check().map_or(Poll::Pending, Poll::Ready))
+    }
+
+    /// Waits until the host's clock shows `time`, or until the machine is woken.
+    pub(crate) async fn nap(&self, time: Duration) {
+        let mut slept = false;
+        std::future::poll_fn(|_| {
+            if slept || self.now() >= time {
+                return Poll::Ready(());
+            }
+            slept = true;
+            let mut state = self.lock();
+            state.timer = Some(state.timer.map_or(time, |t| t.min(time)));
+            Poll::Pending
+        })
+        .await;
+    }
+
+    /// Takes in completions, polls once, submits what that asked for.
+    fn turn<T>(
+        &self,
+        future: Pin<&mut (impl Future<Output = T> + ?Sized)>,
+        queue: &mut dyn Queue,
+        events: &mut Vec<Completion>,
+    ) -> Poll<T> {
+        let mut state = self.lock();
+        for event in events.drain(..) {
+            let token = state.tokens.remove(&event.id).expect("an answer to a request of ours");
+            state.answers.insert(token, event);
+        }
+        state.timer = None;
+        drop(state);
+        let polled = future.poll(&mut Context::from_waker(Waker::noop()));
+        let mut state = self.lock();
+        for (token, op) in std::mem::take(&mut state.outbox) {
+            let id = queue.submit(op);
+            state.tokens.insert(id, token);
+        }
+        polled
+    }
+
+    fn next(&self) -> Next {
+        self.lock().timer.map_or(Next::Idle, Next::At)
+    }
+}
+
+/// Decides whether a failed request may be submitted again.
+fn again(e: io::Error, tries: &mut u32) -> io::Result<()> {
+    *tries += 1;
+    match e.kind() {
+        io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock if *tries < RETRIES => Ok(()),
+        _ => Err(e),
+    }
+}
+
+/// A flow that runs beside its caller.
+pub(crate) struct FlowMachine {
+    flow: Flow,
+    body: Pin<Box<dyn Future<Output = ()> + Send>>,
+}
+
+impl FlowMachine {
+    pub(crate) fn new<F>(host: Arc<dyn Host>, body: impl FnOnce(Flow) -> F) -> FlowMachine
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let flow = Flow::new(host);
+        FlowMachine { body: Box::pin(body(flow.clone())), flow }
+    }
+}
+
+impl Machine for FlowMachine {
+    fn step(&mut self, queue: &mut dyn Queue, events: &mut Vec<Completion>) -> Next {
+        match self.flow.turn(self.body.as_mut(), queue, events) {
+            Poll::Ready(()) => Next::Done,
+            Poll::Pending => self.flow.next(),
+        }
+    }
+
+    fn broken(&mut self, error: io::Error) {
+        tracing::error!(%error, "an I/O queue of the log broke");
+        self.flow.lock().broken = true;
+    }
+}
+
+/// Runs a flow to its end on the calling thread.
+pub(crate) fn block_on<T, F>(
+    host: &Arc<dyn Host>,
+    queue: &mut dyn Queue,
+    body: impl FnOnce(Flow) -> F,
+) -> T
+where
+    F: Future<Output = T>,
+{
+    let flow = Flow::new(Arc::clone(host));
+    let mut future = pin!(body(flow.clone()));
+    let mut events = Vec::new();
+    loop {
+        if let Poll::Ready(value) = flow.turn(future.as_mut(), queue, &mut events) {
+            return value;
+        }
+        let until = match flow.next() {
+            Next::At(time) => Until::For(time.saturating_sub(host.now())),
+            _ => Until::Forever,
+        };
+        if let Err(e) = queue.reap(&mut events, until) {
+            tracing::error!(error = %e, "an I/O queue of the log broke");
+            flow.lock().broken = true;
+        }
+    }
+}

@@ -1,0 +1,15 @@
+//! An embeddable, Linux-first storage engine: a write-ahead log on io_uring.
+
+#[cfg(feature = "bugs")]
+pub mod bugs;
+#[cfg(not(feature = "bugs"))]
+mod bugs;
+mod cast;
+mod error;
+pub mod io;
+mod lsn;
+mod options;
+
+pub use error::{Error, ErrorKind, Result};
+pub use lsn::{Lsn, LsnRange};
+pub use options::*;

@@ -1,0 +1,182 @@
+//! What a caller can choose: plain data with defaults, units and trade-offs, checked once at open.
+
+use std::path::PathBuf;
+
+use crate::error::{Error, Result};
+
+/// The largest record, bytes.
+pub const MAX_RECORD_BYTES: usize = 16 << 20;
+/// The largest batch: the sum of its records, bytes.
+pub const MAX_BATCH_BYTES: usize = 32 << 20;
+/// The most records in one batch.
+pub const MAX_BATCH_RECORDS: usize = 1 << 20;
+/// The smallest segment, bytes.
+pub const MIN_SEGMENT_BYTES: u64 = 1 << 20;
+/// The largest segment, bytes.
+pub const MAX_SEGMENT_BYTES: u64 = 4 << 30;
+/// The most groups in flight.
+pub const MAX_DEPTH: usize = 32;
+
+/// What an append waits for before it is answered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Durability {
+    /// Its LSNs are given and its place in a segment is reserved; nothing need be written.
+    /// Survives nothing.
+    Queued,
+    /// Its write completed. Survives a killed process, not a power cut.
+    Written,
+    /// It is on stable storage. Survives a power cut.
+    #[default]
+    Sync,
+}
+
+/// How bytes get to the disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Backend {
+    /// io_uring where a probe in the log's directory shows that it works, else `Pwrite`.
+    #[default]
+    Auto,
+    /// io_uring, or `Unsupported`.
+    Uring,
+    /// Positional writes on a few threads. Makes no io_uring call at all.
+    Pwrite,
+}
+
+/// How a group is made durable.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SyncMethod {
+    /// What suits the device; today `Dsync`.
+    #[default]
+    Auto,
+    /// Each group is one write that answers when it is durable.
+    Dsync,
+    /// A write, and when it completed a sync of the file; one sync may cover many writes.
+    Fdatasync,
+}
+
+/// What `open` does about a torn tail: the end of the log that was written but never promised.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RecoveryPolicy {
+    /// Cut it and report it. Damage to promised records is `Corrupt`.
+    #[default]
+    TornTail,
+    /// A torn tail is `Corrupt` too.
+    Strict,
+}
+
+/// When a group of batches is closed and written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BatchConfig {
+    /// Up to so many milliseconds a group that nobody waits for (all `Queued`) may gather more.
+    /// Default 10. More: fewer, larger writes; a killed process loses more of what it only queued.
+    pub linger_ms: u64,
+    /// So many records end the lingering. Default 1000.
+    pub max_batch_size: usize,
+    /// Bytes that may be queued before appends wait for room, and that end the lingering.
+    /// Default 1 MiB. More: deeper pipelines for many or large batches, more memory.
+    pub max_buffer_bytes: usize,
+}
+
+impl Default for BatchConfig {
+    fn default() -> BatchConfig {
+        BatchConfig { linger_ms: 10, max_batch_size: 1000, max_buffer_bytes: 1 << 20 }
+    }
+}
+
+/// How a log is opened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WalConfig {
+    /// The log's directory; missing parents are made. Default "./wal".
+    pub log_dir: PathBuf,
+    /// Refuse a directory that already holds a log. Default false.
+    pub create_new: bool,
+    /// Size of a full-grown segment, bytes, 1 MiB to 4 GiB, a multiple of 1 MiB. Default 64 MiB.
+    /// More: rarer rolls; less: space is freed in smaller steps.
+    pub segment_bytes: u64,
+    /// How bytes get to the disk. Default `Auto`.
+    pub backend: Backend,
+    /// How a group is made durable. Default `Auto`.
+    pub sync_method: SyncMethod,
+    /// What an append waits for unless it says otherwise. Default `Sync`.
+    pub durability: Durability,
+    /// Groups in flight, 1 to 32. Default 8. More: more durable commits a second on a device with
+    /// internal parallelism, each of them slower.
+    pub depth: usize,
+    /// When groups are closed.
+    pub batch_config: BatchConfig,
+    /// What to do about a torn tail. Default: cut and report it.
+    pub recovery: RecoveryPolicy,
+}
+
+impl Default for WalConfig {
+    fn default() -> WalConfig {
+        WalConfig {
+            log_dir: PathBuf::from("./wal"),
+            create_new: false,
+            segment_bytes: 64 << 20,
+            backend: Backend::Auto,
+            sync_method: SyncMethod::Auto,
+            durability: Durability::Sync,
+            depth: 8,
+            batch_config: BatchConfig::default(),
+            recovery: RecoveryPolicy::TornTail,
+        }
+    }
+}
+
+impl WalConfig {
+    /// The defaults, for a log in `log_dir`.
+    pub fn new(log_dir: impl Into<PathBuf>) -> WalConfig {
+        WalConfig { log_dir: log_dir.into(), ..WalConfig::default() }
+    }
+
+    /// Refuses a directory that already holds a log.
+    #[must_use]
+    pub fn create_new(mut self) -> WalConfig {
+        self.create_new = true;
+        self
+    }
+
+    /// Checks every field against its stated range.
+    ///
+    /// # Errors
+    /// `Invalid`, naming the field and the range.
+    pub fn validate(&self) -> Result<()> {
+        let refuse = |why: String| Err(Error::invalid("open", why));
+        let bytes = self.segment_bytes;
+        if !(MIN_SEGMENT_BYTES..=MAX_SEGMENT_BYTES).contains(&bytes) || bytes % (1 << 20) != 0 {
+            return refuse(format!(
+                "segment_bytes is {bytes}; it must be a multiple of 1 MiB, 1 MiB to 4 GiB"
+            ));
+        }
+        if !(1..=MAX_DEPTH).contains(&self.depth) {
+            return refuse(format!("depth is {}; it must be 1 to {MAX_DEPTH}", self.depth));
+        }
+        if self.batch_config.max_batch_size == 0 {
+            return refuse("batch_config.max_batch_size is 0; it must be at least 1".into());
+        }
+        if self.batch_config.max_buffer_bytes == 0 {
+            return refuse("batch_config.max_buffer_bytes is 0; it must be at least 1".into());
+        }
+        if self.log_dir.as_os_str().is_empty() {
+            return refuse("log_dir is empty; name a directory".into());
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_out_of_range_are_named() {
+        assert!(WalConfig::default().validate().is_ok());
+        let bad = WalConfig { depth: 33, ..WalConfig::default() };
+        assert!(bad.validate().unwrap_err().to_string().contains("depth is 33"));
+        let bad = WalConfig { segment_bytes: (1 << 20) + 1, ..WalConfig::default() };
+        assert!(bad.validate().unwrap_err().to_string().contains("segment_bytes"));
+        let bad = WalConfig { log_dir: "".into(), ..WalConfig::default() };
+        assert!(bad.validate().is_err());
+    }
+}
