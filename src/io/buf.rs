@@ -118,15 +118,13 @@ impl Buf {
         Buf { memory: Arc::clone(&self.memory), start: self.start + from, len }
     }
 
-    /// This window, `len` bytes long from the same start.
+    /// Makes the window `len` bytes long from the same start.
     ///
     /// # Panics
     /// If the memory is not that large.
-    #[must_use]
-    pub fn resized(mut self, len: usize) -> Buf {
+    pub fn set_len(&mut self, len: usize) {
         assert!(len <= self.capacity());
         self.len = len;
-        self
     }
 
     /// Whether both are windows into the same memory.
@@ -173,7 +171,9 @@ impl BufPool {
             return Buf::zeroed(len, self.align);
         };
         let kept = self.classes[class].lock().unwrap_or_else(PoisonError::into_inner).pop();
-        kept.unwrap_or_else(|| Buf::zeroed(CLASSES[class], self.align)).resized(len)
+        let mut buf = kept.unwrap_or_else(|| Buf::zeroed(CLASSES[class], self.align));
+        buf.set_len(len);
+        buf
     }
 
     /// Takes a buffer back. One that is still shared, or of no class, is dropped.
@@ -186,7 +186,7 @@ impl BufPool {
         let Some(class) = CLASSES.iter().position(|&c| c == size) else { return };
         let mut free = self.classes[class].lock().unwrap_or_else(PoisonError::into_inner);
         if free.len() < (CLASS_BYTES / size).min(CLASS_COUNT) {
-            free.push(buf.resized(0));
+            free.push(buf);
         }
     }
 }

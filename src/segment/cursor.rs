@@ -1,0 +1,237 @@
+//! Walking the frames of one segment: the only parser of frames on disk.
+//!
+//! ```text
+//! file --read_at--> window (aligned, whole blocks) --decode--> Step::Frame | Bad | End
+//! ```
+//!
+//! Used by recovery, readers and `verify`, so that all of them accept exactly the same bytes.
+//! Invariants: no byte at or beyond `end` is looked at; a length is believed only after its
+//! header's checksum and only as far as the file goes; blocks below `end` never change.
+
+use std::io;
+
+use crate::cast::{len, round_down, round_up};
+use crate::format::frame::{FRAME_HEADER_LEN, FrameHeader, Tag, check_records};
+use crate::format::{Bad, SegmentId};
+use crate::io::{Buf, FileRef};
+use crate::lsn::Lsn;
+
+use super::Geometry;
+
+/// A frame that was found, whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Frame {
+    /// Offset of its header.
+    pub(crate) offset: u64,
+    pub(crate) header: FrameHeader,
+}
+
+impl Frame {
+    /// The offset after its last byte.
+    pub(crate) fn end(&self) -> u64 {
+        self.offset + self.header.frame_len()
+    }
+}
+
+/// What comes next in a segment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// A frame whose checksums hold.
+    Frame(Frame),
+    /// Bytes that should be a frame and are not; with the header, if that much held.
+    Bad { offset: u64, why: Bad, header: Option<FrameHeader> },
+    /// Nothing more before `end`.
+    End,
+}
+
+/// What lies beyond the first bad frame: proof of promises, never served.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Evidence {
+    /// The greatest watermark in any valid header.
+    pub(crate) durable_upto: Lsn,
+    /// The greatest LSN of any valid header.
+    pub(crate) last_lsn: Lsn,
+    /// The end of the last block that held a valid header's frame, or was not zero.
+    pub(crate) used_end: u64,
+    /// The end of the last frame whose header is valid.
+    pub(crate) frames_end: u64,
+}
+
+/// A position in a segment and the blocks around it.
+#[derive(Debug)]
+pub(crate) struct Cursor {
+    file: FileRef,
+    id: SegmentId,
+    block: u64,
+    at: u64,
+    end: u64,
+    window: Buf,
+    window_at: u64,
+    window_len: u64,
+}
+
+impl Cursor {
+    /// Starts at `at`; reads at least `window_bytes` at a time.
+    pub(crate) fn new(
+        file: FileRef,
+        id: SegmentId,
+        geometry: Geometry,
+        at: u64,
+        window_bytes: u64,
+    ) -> Cursor {
+        let block = geometry.block;
+        let window = Buf::zeroed(len(round_up(window_bytes, block)), len(block));
+        let end = geometry.frames_end();
+        Cursor { file, id, block, at, end, window, window_at: 0, window_len: 0 }
+    }
+
+    /// Frames end at `end`, a block boundary; it may only grow.
+    pub(crate) fn set_end(&mut self, end: u64) {
+        debug_assert!(end.is_multiple_of(self.block));
+        self.end = end;
+    }
+
+    /// The offset it looks at next.
+    pub(crate) fn at(&self) -> u64 {
+        self.at
+    }
+
+    /// Finds the next frame and checks all of it. At a bad one it stays where it is.
+    pub(crate) fn step(&mut self) -> io::Result<Step> {
+        loop {
+            // A header never crosses a block boundary, so what is left of this block is padding.
+            let left = round_up(self.at + 1, self.block) - self.at;
+            if left < FRAME_HEADER_LEN as u64 {
+                self.at += left;
+            }
+            if self.at >= self.end {
+                return Ok(Step::End);
+            }
+            let offset = self.at;
+            match self.header_at(offset)? {
+                Err(Bad::Nothing) => {
+                    // Zero padding after a group's last frame; a block that starts with zero was
+                    // never written.
+                    if offset.is_multiple_of(self.block) {
+                        return Ok(Step::End);
+                    }
+                    self.at = round_up(offset + 1, self.block);
+                }
+                Err(why) => return Ok(Step::Bad { offset, why, header: None }),
+                Ok(header) => return self.whole(offset, header),
+            }
+        }
+    }
+
+    /// The stored bytes of the frame that `step` gave last.
+    pub(crate) fn stored(&mut self, frame: &Frame) -> io::Result<&[u8]> {
+        let from = frame.offset + FRAME_HEADER_LEN as u64;
+        self.bytes(from, u64::from(frame.header.stored_len))
+    }
+
+    /// Goes past a frame that was reported bad, if its header says how long it is.
+    pub(crate) fn skip(&mut self, header: &FrameHeader) {
+        self.at = (self.at + header.frame_len()).min(self.end);
+    }
+
+    /// Goes to the next block after a bad header.
+    pub(crate) fn skip_block(&mut self) {
+        self.at = round_up(self.at + 1, self.block).min(self.end);
+    }
+
+    /// Reads on from the position, block start by block start, to the end of the segment.
+    pub(crate) fn look_ahead(&mut self) -> io::Result<Evidence> {
+        let mut seen = Evidence::default();
+        let mut at = round_down(self.at, self.block);
+        while at < self.end {
+            let block = self.block;
+            let zero = self.bytes(at, block)?.iter().all(|&b| b == 0);
+            if !zero {
+                seen.used_end = seen.used_end.max(at + block);
+            }
+            if let Ok(header) = self.header_at(at)? {
+                let frame = Frame { offset: at, header };
+                seen.durable_upto = seen.durable_upto.max(header.durable_upto);
+                seen.last_lsn = seen.last_lsn.max(header.last_lsn());
+                seen.frames_end = seen.frames_end.max(frame.end());
+            }
+            at += block;
+        }
+        // The frame the walk stopped at may begin inside a block.
+        if let Ok(header) = self.header_at(self.at.min(self.end - self.block))?
+            && self.at < self.end
+        {
+            seen.durable_upto = seen.durable_upto.max(header.durable_upto);
+            seen.last_lsn = seen.last_lsn.max(header.last_lsn());
+            seen.frames_end = seen.frames_end.max(self.at + header.frame_len());
+        }
+        Ok(seen)
+    }
+
+    fn header_at(&mut self, offset: u64) -> io::Result<Result<FrameHeader, Bad>> {
+        let room = (self.end - offset).min(FRAME_HEADER_LEN as u64);
+        let id = self.id;
+        let bytes = self.bytes(offset, room)?;
+        Ok(FrameHeader::decode(bytes, &id, offset))
+    }
+
+    fn whole(&mut self, offset: u64, header: FrameHeader) -> io::Result<Step> {
+        let frame = Frame { offset, header };
+        let bad = |why| Step::Bad { offset, why, header: Some(header) };
+        if frame.end() > self.end {
+            return Ok(bad(Bad::Lengths));
+        }
+        if header.tag == Tag::Batch {
+            let stored = self.stored(&frame)?;
+            if let Err(why) = check_records(&header, stored) {
+                return Ok(bad(why));
+            }
+        }
+        self.at = frame.end();
+        Ok(Step::Frame(frame))
+    }
+
+    /// The bytes `from .. from + count`, which lie below `end`, through the window.
+    fn bytes(&mut self, from: u64, count: u64) -> io::Result<&[u8]> {
+        debug_assert!(from + count <= self.end);
+        if from < self.window_at || from + count > self.window_at + self.window_len {
+            self.load(from, count)?;
+        }
+        let start = len(from - self.window_at);
+        Ok(&self.window.bytes()[start..start + len(count)])
+    }
+
+    fn load(&mut self, from: u64, count: u64) -> io::Result<()> {
+        let start = round_down(from, self.block);
+        let needed = round_up(from + count, self.block) - start;
+        if needed > self.window.capacity() as u64 {
+            self.window = Buf::zeroed(len(needed), len(self.block));
+        }
+        let want = (self.window.capacity() as u64).min(self.end - start);
+        self.window_len = 0;
+        self.window.set_len(len(want));
+        let bytes = self.window.bytes_mut().expect("the cursor's window is its own");
+        let got = read_full(&self.file, start, bytes)?;
+        if (got as u64) < needed {
+            return Err(io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                "the file is shorter than its header says",
+            ));
+        }
+        self.window_at = start;
+        self.window_len = round_down(got as u64, self.block).max(needed);
+        Ok(())
+    }
+}
+
+/// Reads until `buf` is full or the file ends.
+fn read_full(file: &FileRef, at: u64, buf: &mut [u8]) -> io::Result<usize> {
+    let mut done = 0;
+    while done < buf.len() {
+        match file.read_at(at + done as u64, &mut buf[done..])? {
+            0 => break,
+            n => done += n,
+        }
+    }
+    Ok(done)
+}
