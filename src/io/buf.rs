@@ -37,18 +37,10 @@ impl Memory {
 
     fn bytes(&self) -> &[u8] {
         // SAFETY: `start` points to `layout.size()` initialised bytes that live as long as self;
-        // nobody changes them while a shared reference exists.
+        // they change only through the `&mut Shared` that no other window then exists beside.
         #[expect(unsafe_code, reason = "raw allocation")]
         unsafe {
             std::slice::from_raw_parts(self.start.as_ptr(), self.layout.size())
-        }
-    }
-
-    fn bytes_mut(&mut self) -> &mut [u8] {
-        // SAFETY: as in `bytes`, and `&mut self` is the only reference.
-        #[expect(unsafe_code, reason = "raw allocation")]
-        unsafe {
-            std::slice::from_raw_parts_mut(self.start.as_ptr(), self.layout.size())
         }
     }
 }
@@ -63,10 +55,44 @@ impl Drop for Memory {
     }
 }
 
+/// Keeps a buffer's memory where it is, without a way to its bytes: what a queue holds of the
+/// buffers it registered with the kernel.
+#[derive(Clone)]
+pub struct KeepAlive(Arc<Memory>);
+
+impl KeepAlive {
+    /// The address of the memory's first byte.
+    pub fn address(&self) -> usize {
+        self.0.start.as_ptr().addr()
+    }
+
+    /// The size of the memory, bytes.
+    pub fn size(&self) -> usize {
+        self.0.layout.size()
+    }
+}
+
+/// What the windows into one piece of memory share; the count of *this* decides who may write.
+struct Shared {
+    memory: Arc<Memory>,
+}
+
+impl Shared {
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        let memory = &self.memory;
+        // SAFETY: the bytes are initialised and live as long as `memory`; `&mut self` is the only
+        // way to them, for a `KeepAlive` has none.
+        #[expect(unsafe_code, reason = "raw allocation")]
+        unsafe {
+            std::slice::from_raw_parts_mut(memory.start.as_ptr(), memory.layout.size())
+        }
+    }
+}
+
 /// A window into aligned, reference-counted memory.
 #[derive(Clone)]
 pub struct Buf {
-    memory: Arc<Memory>,
+    shared: Arc<Shared>,
     start: usize,
     len: usize,
 }
@@ -78,7 +104,8 @@ impl Buf {
     /// If `len` is zero or `align` is not a power of two.
     pub fn zeroed(len: usize, align: usize) -> Buf {
         assert!(align.is_power_of_two());
-        Buf { memory: Arc::new(Memory::zeroed(len, align)), start: 0, len }
+        let memory = Arc::new(Memory::zeroed(len, align));
+        Buf { shared: Arc::new(Shared { memory }), start: 0, len }
     }
 
     /// The window's length in bytes.
@@ -93,18 +120,19 @@ impl Buf {
 
     /// How large the window could be made from its start.
     pub fn capacity(&self) -> usize {
-        self.memory.layout.size() - self.start
+        self.shared.memory.layout.size() - self.start
     }
 
     /// The bytes in the window.
     pub fn bytes(&self) -> &[u8] {
-        &self.memory.bytes()[self.start..self.start + self.len]
+        &self.shared.memory.bytes()[self.start..self.start + self.len]
     }
 
     /// The bytes in the window, to change; none while another window into this memory exists.
     pub fn bytes_mut(&mut self) -> Option<&mut [u8]> {
         let (start, end) = (self.start, self.start + self.len);
-        Arc::get_mut(&mut self.memory).map(|m| &mut m.bytes_mut()[start..end])
+        let shared = Arc::get_mut(&mut self.shared)?;
+        Some(&mut shared.bytes_mut()[start..end])
     }
 
     /// A narrower window, `len` bytes from `from` on, into the same memory.
@@ -115,7 +143,7 @@ impl Buf {
     pub fn slice(&self, from: usize, len: usize) -> Buf {
         assert!(from <= self.len);
         assert!(len <= self.len - from);
-        Buf { memory: Arc::clone(&self.memory), start: self.start + from, len }
+        Buf { shared: Arc::clone(&self.shared), start: self.start + from, len }
     }
 
     /// Makes the window `len` bytes long from the same start.
@@ -129,7 +157,17 @@ impl Buf {
 
     /// Whether both are windows into the same memory.
     pub fn same_memory(&self, other: &Buf) -> bool {
-        Arc::ptr_eq(&self.memory, &other.memory)
+        Arc::ptr_eq(&self.shared, &other.shared)
+    }
+
+    /// Something that keeps the memory alive and leaves the right to change it here.
+    pub fn keep_alive(&self) -> KeepAlive {
+        KeepAlive(Arc::clone(&self.shared.memory))
+    }
+
+    /// The address of the memory's first byte, whatever the window.
+    pub fn address(&self) -> usize {
+        self.shared.memory.start.as_ptr().addr()
     }
 
     /// The window's distance from the start of its memory, bytes.
@@ -179,7 +217,7 @@ impl BufPool {
     /// Takes a buffer back. One that is still shared, or of no class, is dropped.
     pub fn give(&self, mut buf: Buf) {
         buf.start = 0;
-        if Arc::get_mut(&mut buf.memory).is_none() {
+        if Arc::get_mut(&mut buf.shared).is_none() {
             return;
         }
         let size = buf.capacity();

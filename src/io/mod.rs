@@ -36,7 +36,7 @@ mod flow;
 mod host;
 mod signal;
 
-pub use buf::{Buf, BufPool};
+pub use buf::{Buf, BufPool, KeepAlive};
 pub(crate) use flow::{Flow, FlowMachine, block_on};
 pub use host::{Host, Machine, MakeMachine, Next, Running, ThreadHost};
 
@@ -182,7 +182,8 @@ pub trait Disk: Send + Sync + fmt::Debug {
     fn direct(&self) -> bool;
 
     /// A queue for `depth` requests in flight, on the calling thread. Buffers in `register` are
-    /// announced to the kernel where that helps; all others may be used as well.
+    /// announced to the kernel where that helps; all others may be used as well. The queue keeps
+    /// no window into them (`Buf::keep_alive`): their owner goes on to change them.
     ///
     /// # Errors
     /// The system's error.
