@@ -26,7 +26,7 @@ mod summary;
 
 pub(crate) use cursor::{Cursor, Evidence, Frame, Step};
 pub(crate) use make::{MakeError, Made, NewSegment, fill_with_zeros, install};
-pub(crate) use summary::Summary;
+pub(crate) use summary::{SparseIndex, Summary};
 
 /// Where in a segment things are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

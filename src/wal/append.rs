@@ -1,0 +1,124 @@
+//! The caller's half of an append: limits, room, encoding and checksums on the caller's own CPU.
+//!
+//! ```text
+//! measure -> room (wait | Busy | await) -> pooled buffer <- records, index, checksums -> queue
+//! ```
+//!
+//! Invariants: nothing is queued on an error; room comes before memory, so memory is bounded; the
+//! order in which batches are queued is the order of their LSNs.
+
+use crate::cast::{len, round_up};
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::frame::{FRAME_HEADER_LEN, body_len, encode_body};
+use crate::lsn::LsnRange;
+use crate::options::Durability;
+use crate::segment::Geometry;
+
+use super::records::{Records, measure};
+use super::room::Grant;
+use super::shared::{LARGE, Pending, Shared};
+use super::ticket::{Ticket, pair};
+
+/// Waits for one append; see [`Wal::append_batch`](super::Wal::append_batch).
+pub type Append = Ticket<LsnRange>;
+
+/// Appends with one durability; made by [`Wal::with`](super::Wal::with).
+#[derive(Clone, Copy)]
+pub struct Appender<'a> {
+    shared: &'a Shared,
+    durability: Durability,
+}
+
+impl<'a> Appender<'a> {
+    pub(crate) fn new(shared: &'a Shared, durability: Durability) -> Appender<'a> {
+        Appender { shared, durability }
+    }
+
+    /// As [`Wal::append_batch`](super::Wal::append_batch), with this durability.
+    ///
+    /// # Errors
+    /// `Invalid`, `Poisoned`, `Closed`: nothing was queued.
+    pub fn append_batch(&self, records: impl Records) -> Result<Append> {
+        let size = self.measure(&records)?;
+        let grant = match self.shared.room.try_take(size.frame)? {
+            Some(grant) => grant,
+            None => self.shared.room.take(size.frame).wait()?,
+        };
+        Ok(self.queue(&records, size, grant))
+    }
+
+    /// As [`Wal::try_append_batch`](super::Wal::try_append_batch), with this durability.
+    ///
+    /// # Errors
+    /// `Busy`, `Invalid`, `Poisoned`, `Closed`: nothing was queued.
+    pub fn try_append_batch(&self, records: impl Records) -> Result<Append> {
+        let size = self.measure(&records)?;
+        match self.shared.room.try_take(size.frame)? {
+            Some(grant) => Ok(self.queue(&records, size, grant)),
+            None => {
+                let why = "the queue is full; nothing was queued, try again";
+                Err(Error::new(ErrorKind::Busy, "append", why))
+            }
+        }
+    }
+
+    /// As [`Wal::append_batch_async`](super::Wal::append_batch_async), with this durability.
+    ///
+    /// # Errors
+    /// `Invalid`, `Poisoned`, `Closed`: nothing was queued.
+    pub async fn append_batch_async(&self, records: impl Records) -> Result<Append> {
+        let size = self.measure(&records)?;
+        let grant = match self.shared.room.try_take(size.frame)? {
+            Some(grant) => grant,
+            None => self.shared.room.take(size.frame).await?,
+        };
+        Ok(self.queue(&records, size, grant))
+    }
+
+    fn measure(&self, records: &impl Records) -> Result<Size> {
+        self.shared.check_writable("append")?;
+        let record_bytes = measure(records)?;
+        let frame = FRAME_HEADER_LEN + body_len(record_bytes, records.count());
+        let size = self.shared.config.segment_bytes;
+        let capacity = Geometry { size, block: self.shared.block }.capacity();
+        if round_up(frame as u64, self.shared.block) > capacity {
+            let why = format!(
+                "the batch needs {frame} bytes and a segment holds {capacity}; split the batch or \
+                 raise segment_bytes"
+            );
+            return Err(Error::invalid("append", why));
+        }
+        Ok(Size { record_bytes, frame })
+    }
+
+    fn queue(&self, records: &impl Records, size: Size, grant: Grant) -> Append {
+        let large = size.frame >= LARGE;
+        let whole = if large { len(round_up(size.frame as u64, self.shared.block)) } else { size.frame };
+        let mut buf = self.shared.pool.take(whole);
+        let bytes = buf.bytes_mut().expect("the pool gives buffers that nobody shares");
+        let count = records.count();
+        let all = (0..count).map(|i| records.record(i));
+        let body = &mut bytes[FRAME_HEADER_LEN..size.frame];
+        let payload_crc = encode_body(all, size.record_bytes, count, body);
+        // What the buffer's last user left must not reach the disk.
+        bytes[size.frame..].fill(0);
+        let (answer, ticket) = pair(&self.shared.world.host);
+        self.shared.send(Pending {
+            buf,
+            frame_len: size.frame,
+            record_bytes: size.record_bytes as u64,
+            count: u32::try_from(count).expect("a batch is bounded"),
+            payload_crc,
+            durability: self.durability,
+            answer,
+            grant,
+        });
+        ticket
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Size {
+    record_bytes: usize,
+    frame: usize,
+}

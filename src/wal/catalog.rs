@@ -1,0 +1,175 @@
+//! Which segments hold which records, and how far the log has come: what readers look at.
+//!
+//! ```text
+//! writer --publish(group)--> Segment{last, end}, watermarks --> Reader (any thread)
+//! maker  --remove(before)--> retired segments: recycled only if no reader holds them
+//! ```
+//!
+//! Invariants: a segment is listed from its first written group on; below its `end` no byte
+//! changes while it is listed or held; `first <= durable + 1`, `durable <= written < next`.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+use crate::cast::round_up;
+use crate::format::footer::IndexEntry;
+use crate::io::{Access, Disk, FileRef};
+use crate::lsn::Lsn;
+use crate::segment::{SegmentFile, SparseIndex};
+
+/// One listed segment.
+#[derive(Debug)]
+pub(crate) struct Segment {
+    pub(crate) file: SegmentFile,
+    pub(crate) first: Lsn,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    last: Lsn,
+    end: u64,
+    index: SparseIndex,
+    /// The writer's file while the segment is open: reads go past the page cache through it.
+    tail: Option<FileRef>,
+}
+
+impl Segment {
+    pub(crate) fn new(file: SegmentFile, first: Lsn, tail: Option<FileRef>) -> Segment {
+        let end = file.geometry.frames_start();
+        let state = State { last: first.prev(), end, index: SparseIndex::default(), tail };
+        Segment { file, first, state: Mutex::new(state) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Frames up to `last` lie below `end`; those from `entry` on are new.
+    pub(crate) fn publish(&self, entry: IndexEntry, last: Lsn, end: u64) {
+        let mut state = self.lock();
+        state.index.push(entry);
+        state.last = last;
+        state.end = round_up(end, self.file.geometry.block);
+    }
+
+    /// Frames up to `last` lie below `end`; there is no new entry for the index.
+    pub(crate) fn extend(&self, last: Lsn, end: u64) {
+        let mut state = self.lock();
+        state.last = last;
+        state.end = round_up(end, self.file.geometry.block);
+    }
+
+    /// The writer is done with it.
+    pub(crate) fn seal(&self) {
+        self.lock().tail = None;
+    }
+
+    pub(crate) fn is_sealed(&self) -> bool {
+        self.lock().tail.is_none()
+    }
+
+    pub(crate) fn last(&self) -> Lsn {
+        self.lock().last
+    }
+
+    /// Where frames end, a block boundary.
+    pub(crate) fn end(&self) -> u64 {
+        self.lock().end
+    }
+
+    /// The offset of a frame at or before `lsn`.
+    pub(crate) fn offset_for(&self, lsn: Lsn) -> u64 {
+        let start = self.file.geometry.frames_start();
+        self.lock().index.floor(lsn).map_or(start, |entry| entry.offset)
+    }
+
+    /// Opens it for reading.
+    pub(crate) fn open(&self, disk: &dyn Disk) -> io::Result<FileRef> {
+        match &self.lock().tail {
+            Some(file) => Ok(Arc::clone(file)),
+            None => disk.open(&self.file.path, Access::Cached),
+        }
+    }
+}
+
+/// The segments of a log by their first LSN, and its watermarks.
+#[derive(Debug, Default)]
+pub(crate) struct Catalog {
+    segments: RwLock<BTreeMap<Lsn, Arc<Segment>>>,
+    /// Published by the maker to readers: records below are cut.
+    first: AtomicU64,
+    /// Published by the writer to everybody: the LSN the next record gets.
+    next: AtomicU64,
+    /// Published by the writer after the segment's `end`: read up to here at most.
+    written: AtomicU64,
+    /// Published by the writer after the write and sync completed: promised up to here.
+    durable: AtomicU64,
+}
+
+impl Catalog {
+    /// An empty log from `first` on, or what recovery found.
+    pub(crate) fn restart(&self, segments: Vec<Arc<Segment>>, first: Lsn, next: Lsn) {
+        let mut map = self.segments.write().unwrap_or_else(PoisonError::into_inner);
+        *map = segments.into_iter().map(|s| (s.first, s)).collect();
+        drop(map);
+        self.first.store(first.get(), Ordering::Release);
+        self.next.store(next.get(), Ordering::Release);
+        self.written.store(next.prev().get(), Ordering::Release);
+        self.durable.store(next.prev().get(), Ordering::Release);
+    }
+
+    pub(crate) fn insert(&self, segment: Arc<Segment>) {
+        let mut map = self.segments.write().unwrap_or_else(PoisonError::into_inner);
+        map.insert(segment.first, segment);
+    }
+
+    /// The segment that would hold `lsn`.
+    pub(crate) fn find(&self, lsn: Lsn) -> Option<Arc<Segment>> {
+        let map = self.segments.read().unwrap_or_else(PoisonError::into_inner);
+        map.range(..=lsn).next_back().map(|(_, s)| Arc::clone(s))
+    }
+
+    /// Takes out the sealed segments that hold nothing at or above `lsn`.
+    pub(crate) fn remove_before(&self, lsn: Lsn) -> Vec<Arc<Segment>> {
+        let mut map = self.segments.write().unwrap_or_else(PoisonError::into_inner);
+        let gone = map.values().filter(|s| s.is_sealed() && s.last() < lsn).map(|s| s.first);
+        let gone: Vec<Lsn> = gone.collect();
+        gone.into_iter().filter_map(|first| map.remove(&first)).collect()
+    }
+
+    /// The first record that is kept.
+    pub(crate) fn first(&self) -> Lsn {
+        Lsn::new(self.first.load(Ordering::Acquire))
+    }
+
+    pub(crate) fn set_first(&self, lsn: Lsn) {
+        self.first.store(lsn.get(), Ordering::Release);
+    }
+
+    pub(crate) fn next(&self) -> Lsn {
+        Lsn::new(self.next.load(Ordering::Acquire))
+    }
+
+    pub(crate) fn set_next(&self, lsn: Lsn) {
+        self.next.store(lsn.get(), Ordering::Release);
+    }
+
+    pub(crate) fn written(&self) -> Lsn {
+        Lsn::new(self.written.load(Ordering::Acquire))
+    }
+
+    pub(crate) fn set_written(&self, lsn: Lsn) {
+        self.written.store(lsn.get(), Ordering::Release);
+    }
+
+    pub(crate) fn durable(&self) -> Lsn {
+        Lsn::new(self.durable.load(Ordering::Acquire))
+    }
+
+    pub(crate) fn set_durable(&self, lsn: Lsn) {
+        self.durable.store(lsn.get(), Ordering::Release);
+    }
+}

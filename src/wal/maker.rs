@@ -1,0 +1,467 @@
+//! The maker: segments made ahead of their use, retired ones recycled, META kept.
+//!
+//! ```text
+//! writer --need(bytes)--> Mailbox --+--> make:  pool or zeros -> header -> N.seg --> ready
+//! caller --Job----------> Mailbox --+--> chores: META first, then whole segments are retired
+//! ```
+//!
+//! Two flows on one queue: a long write of zeros never delays a truncation. Invariants: a segment
+//! is handed out only when its name and blocks are durable; a full disk is met here, before LSNs
+//! are given out; META says that a segment is cut before its file goes; a file that a reader holds
+//! or that has a second name is never written again.
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Poll, Waker};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::{LogId, SegmentId};
+use crate::io::{Access, Flow};
+use crate::lsn::Lsn;
+use crate::options::MIN_SEGMENT_BYTES;
+use crate::segment::{
+    Geometry, Made, NewSegment, fill_with_zeros, free_name, install, making_name, pool_dir,
+};
+
+use super::catalog::Segment;
+use super::meta::MetaFile;
+use super::shared::Shared;
+use super::ticket::Answer;
+
+/// Retired segments that are kept for use again.
+const POOL_SEGMENTS: usize = 4;
+
+/// What the maker is asked to do besides making segments.
+pub(crate) enum Job {
+    /// Cut all records below this LSN.
+    TruncateBefore(Lsn, Answer<()>),
+    /// Record that the log was closed whole.
+    MarkClean(Answer<()>),
+}
+
+/// What the maker and the writer leave for each other.
+#[derive(Default)]
+pub(crate) struct Mailbox {
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    ready: Option<Made>,
+    /// Bytes of frames the writer waits for; 0 if it does not wait.
+    need: u64,
+    /// Why the last one could not be made; nothing more is made until the writer asks.
+    failed: Option<Error>,
+    /// How much of the open segment is used, and how large it is.
+    used: u64,
+    open_bytes: u64,
+    jobs: VecDeque<Job>,
+    stop: bool,
+    /// The maker is gone, at its end or by a panic.
+    dead: bool,
+    waker: Option<Waker>,
+}
+
+/// What the writer gets when it asks for a segment.
+pub(crate) enum Taken {
+    Ready(Made),
+    /// The maker works on it and will ring.
+    Wait,
+    /// It could not be made; all who wait for it hear this.
+    Failed(Error),
+}
+
+impl Mailbox {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wake(state: &State) {
+        if let Some(waker) = &state.waker {
+            waker.wake_by_ref();
+        }
+    }
+
+    /// A new maker listens here, and nothing is left of the one before.
+    pub(crate) fn install(&self, waker: Waker) {
+        *self.lock() = State { waker: Some(waker), ..State::default() };
+    }
+
+    /// The writer wants a segment with room for `bytes` of frames.
+    pub(crate) fn take(&self, bytes: u64) -> Taken {
+        let mut state = self.lock();
+        let fits = state.ready.as_ref().is_some_and(|m| m.segment.geometry.capacity() >= bytes);
+        if fits && let Some(made) = state.ready.take() {
+            state.need = 0;
+            state.used = 0;
+            state.open_bytes = made.segment.geometry.size;
+            Mailbox::wake(&state);
+            return Taken::Ready(made);
+        }
+        if state.need > 0
+            && let Some(error) = state.failed.take()
+        {
+            state.need = 0;
+            return Taken::Failed(error);
+        }
+        if state.dead {
+            let why = "the thread that makes segments is gone; call resume() or reopen the log";
+            return Taken::Failed(Error::new(ErrorKind::Poisoned, "append", why));
+        }
+        if state.need == 0 {
+            state.failed = None;
+            state.need = bytes;
+            Mailbox::wake(&state);
+        }
+        Taken::Wait
+    }
+
+    /// The writer has used so much of its segment.
+    pub(crate) fn used(&self, bytes: u64) {
+        let mut state = self.lock();
+        let before = state.used;
+        state.used = bytes;
+        if state.ready.is_none() && bytes >> 20 != before >> 20 {
+            Mailbox::wake(&state);
+        }
+    }
+
+    /// After a truncation it is worth trying again to make a segment ahead.
+    fn space_came_back(&self) {
+        let mut state = self.lock();
+        if state.need == 0 {
+            state.failed = None;
+        }
+        Mailbox::wake(&state);
+    }
+
+    pub(crate) fn job(&self, job: Job) {
+        let mut state = self.lock();
+        if state.dead {
+            // Dropped without the lock: the answer that goes with it may run anything.
+            drop(state);
+            return drop(job);
+        }
+        state.jobs.push_back(job);
+        Mailbox::wake(&state);
+    }
+
+    /// Ends the maker when its jobs are done.
+    pub(crate) fn stop(&self) {
+        let mut state = self.lock();
+        state.stop = true;
+        Mailbox::wake(&state);
+    }
+
+    /// Nobody works here any more: whoever waits hears it.
+    fn close(&self) {
+        let mut state = self.lock();
+        state.dead = true;
+        let jobs = std::mem::take(&mut state.jobs);
+        drop(state);
+        drop(jobs);
+    }
+
+    /// Bytes to make the next segment for, when one is wanted; 0 means none waits for it.
+    fn wanted(&self) -> Option<Option<u64>> {
+        let state = self.lock();
+        if state.stop {
+            return Some(None);
+        }
+        let small = |m: &Made| m.segment.geometry.capacity() < state.need;
+        let wanted = state.failed.is_none() && state.ready.as_ref().is_none_or(small);
+        wanted.then_some(Some(state.need))
+    }
+
+    /// Whether `done` bytes of the next segment, of `size`, may be written: no faster than 1.2
+    /// times the rate at which the open one is used, unless the writer waits.
+    fn may_write(&self, done: u64, size: u64) -> Option<Result<()>> {
+        let state = self.lock();
+        if state.stop {
+            return Some(Err(Error::new(ErrorKind::Closed, "make segment", "the log closes")));
+        }
+        let ahead = u128::from(state.used) * 12 * u128::from(size);
+        let paced = u128::from(done) * 10 * u128::from(state.open_bytes) <= ahead;
+        let free = state.need > 0 || state.open_bytes == 0 || done == 0 || paced;
+        free.then_some(Ok(()))
+    }
+}
+
+/// The maker's own state, used by both flows between awaits.
+pub(crate) struct Maker {
+    shared: Arc<Shared>,
+    log_id: LogId,
+    epoch: u64,
+    stock: Mutex<Stock>,
+}
+
+/// Numbers, sizes and files to come.
+#[derive(Debug)]
+pub(crate) struct Stock {
+    pub(crate) highest_number: u64,
+    pub(crate) growth_bytes: u64,
+    /// Retired segments of full size, in the pool.
+    pub(crate) free: Vec<PathBuf>,
+}
+
+/// However the maker ends, the mailbox is closed behind it.
+struct Door<'a>(&'a Shared);
+
+impl Drop for Door<'_> {
+    fn drop(&mut self) {
+        self.0.mailbox.close();
+        self.0.bell.ring();
+    }
+}
+
+impl Maker {
+    pub(crate) fn new(shared: Arc<Shared>, log_id: LogId, epoch: u64, stock: Stock) -> Maker {
+        Maker { shared, log_id, epoch, stock: Mutex::new(stock) }
+    }
+
+    fn stock(&self) -> MutexGuard<'_, Stock> {
+        self.stock.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs until the mailbox is stopped.
+    pub(crate) async fn run(self, flow: Flow, meta: MetaFile) {
+        let _door = Door(&self.shared);
+        let mut making = pin!(self.make_segments(&flow));
+        let mut chores = pin!(self.do_jobs(&flow, meta));
+        let (mut made, mut done) = (false, false);
+        std::future::poll_fn(|cx| {
+            made = made || making.as_mut().poll(cx).is_ready();
+            done = done || chores.as_mut().poll(cx).is_ready();
+            if made && done { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+    }
+
+    async fn make_segments(&self, flow: &Flow) {
+        let mailbox = &self.shared.mailbox;
+        while let Some(need) = flow.until(|| mailbox.wanted()).await {
+            let outcome = self.make(flow, need).await;
+            let mut state = mailbox.lock();
+            let unused = match outcome {
+                Ok(made) => state.ready.replace(made),
+                Err(error) => {
+                    if error.kind() != ErrorKind::Closed {
+                        tracing::warn!(%error, "the next segment can't be made");
+                    }
+                    state.failed = Some(error);
+                    None
+                }
+            };
+            let wait = state.need > 0;
+            drop(state);
+            if wait {
+                self.shared.bell.ring();
+            }
+            if let Some(small) = unused {
+                self.discard(&small.segment.path);
+            }
+        }
+    }
+
+    /// Makes one segment with room for `need` bytes, as large as it is time for and space allows.
+    async fn make(&self, flow: &Flow, need: u64) -> Result<Made> {
+        let full = self.shared.config.segment_bytes;
+        let least = Geometry::size_for(need, self.shared.block).max(MIN_SEGMENT_BYTES);
+        let mut size = self.stock().growth_bytes.max(least).min(full);
+        if size == full
+            && let Some(made) = self.recycle(flow).await?
+        {
+            return Ok(made);
+        }
+        let space = self.shared.world.disk.space(&self.shared.dir).unwrap_or(u64::MAX);
+        while size > space && halved(size) >= least {
+            size = halved(size);
+        }
+        loop {
+            match self.make_fresh(flow, size).await {
+                Ok(made) => {
+                    let mut stock = self.stock();
+                    stock.growth_bytes = (size * 4).min(full).max(stock.growth_bytes);
+                    return Ok(made);
+                }
+                Err(error) if error.kind() == ErrorKind::StorageFull => {
+                    if let Some(made) = self.recycle(flow).await? {
+                        return Ok(made);
+                    }
+                    if halved(size) < least || halved(size) == size {
+                        return Err(error);
+                    }
+                    size = halved(size);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    async fn make_fresh(&self, flow: &Flow, size: u64) -> Result<Made> {
+        let (disk, dir) = (&self.shared.world.disk, &self.shared.dir);
+        let new = self.next_segment(size)?;
+        let path = pool_dir(dir).join(making_name(new.id.number));
+        let outcome = async {
+            let file = disk
+                .create(&path, size)
+                .map_err(|e| Error::io("make segment", &path, None, e))?;
+            let mailbox = &self.shared.mailbox;
+            let pace = |done| flow.until(move || mailbox.may_write(done, size));
+            fill_with_zeros(flow, &file, new.geometry, pace).await?;
+            install(flow, new, &file, &path, true).await
+        };
+        let outcome = outcome.await;
+        if outcome.is_err() {
+            self.discard(&path);
+        }
+        outcome
+    }
+
+    /// A retired segment under a new name and nonce; none if there is none fit for it.
+    async fn recycle(&self, flow: &Flow) -> Result<Option<Made>> {
+        loop {
+            let Some(path) = self.stock().free.pop() else { return Ok(None) };
+            let disk = &self.shared.world.disk;
+            let fit = disk.open(&path, Access::Write).ok().filter(|file| {
+                let full = self.shared.config.segment_bytes;
+                // A checkpoint may share the file by a second name.
+                file.links().is_ok_and(|n| n == 1) && file.size().is_ok_and(|n| n == full)
+            });
+            let Some(file) = fit else {
+                self.discard(&path);
+                continue;
+            };
+            let new = self.next_segment(self.shared.config.segment_bytes)?;
+            let made = install(flow, new, &file, &path, false).await;
+            if made.is_err() {
+                self.discard(&path);
+            }
+            return made.map(Some);
+        }
+    }
+
+    fn next_segment(&self, size: u64) -> Result<NewSegment<'_>> {
+        let shared = &self.shared;
+        let random = shared.world.host.random();
+        let nonce = random.map_err(|e| Error::io("make segment", &shared.dir, None, e))?;
+        let mut stock = self.stock();
+        stock.highest_number += 1;
+        Ok(NewSegment {
+            disk: &*shared.world.disk,
+            dir: &shared.dir,
+            log_id: self.log_id,
+            id: SegmentId { number: stock.highest_number, epoch: self.epoch, nonce },
+            geometry: Geometry { size, block: shared.block },
+        })
+    }
+
+    /// Removes a file that nothing needs. If that fails it is found and removed at the next open.
+    fn discard(&self, path: &std::path::Path) {
+        if let Err(error) = self.shared.world.disk.unlink(path)
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            tracing::warn!(path = %path.display(), %error, "can't remove an unused file");
+        }
+    }
+
+    async fn do_jobs(&self, flow: &Flow, mut meta: MetaFile) {
+        loop {
+            let job = flow.until(|| {
+                let mut state = self.shared.mailbox.lock();
+                match state.jobs.pop_front() {
+                    Some(job) => Some(Some(job)),
+                    None => state.stop.then_some(None),
+                }
+            });
+            let Some(job) = job.await else { return };
+            let (outcome, answer) = match job {
+                Job::TruncateBefore(lsn, answer) => {
+                    (self.truncate_before(flow, &mut meta, lsn).await, answer)
+                }
+                Job::MarkClean(answer) => (self.mark_clean(flow, &mut meta).await, answer),
+            };
+            match outcome {
+                Ok(()) => answer.ok(()),
+                Err(error) => {
+                    // A write or sync of META failed: what it holds now is not known.
+                    self.shared.latch.set(error.clone());
+                    self.shared.bell.ring();
+                    answer.fail(error);
+                }
+            }
+        }
+    }
+
+    async fn mark_clean(&self, flow: &Flow, meta: &mut MetaFile) -> Result<()> {
+        let durable_upto = self.shared.catalog.durable();
+        let (highest_number, growth_bytes) = self.sizes();
+        let disk = &*self.shared.world.disk;
+        let change = |m: &mut crate::format::meta::Meta| {
+            m.clean = true;
+            m.durable_upto = durable_upto;
+            m.highest_number = highest_number;
+            m.growth_bytes = growth_bytes;
+        };
+        meta.update(flow, disk, change).await
+    }
+
+    fn sizes(&self) -> (u64, u64) {
+        let stock = self.stock();
+        (stock.highest_number, stock.growth_bytes)
+    }
+
+    async fn truncate_before(&self, flow: &Flow, meta: &mut MetaFile, lsn: Lsn) -> Result<()> {
+        let shared = &self.shared;
+        let first = lsn.max(meta.meta().first_lsn);
+        let durable_upto = shared.catalog.durable();
+        debug_assert!(first.prev() <= durable_upto);
+        let (highest_number, growth_bytes) = self.sizes();
+        let change = |m: &mut crate::format::meta::Meta| {
+            m.first_lsn = first;
+            m.durable_upto = durable_upto;
+            m.highest_number = highest_number;
+            m.growth_bytes = growth_bytes;
+        };
+        meta.update(flow, &*shared.world.disk, change).await?;
+        shared.catalog.set_first(first);
+        let mut retired = Vec::new();
+        for segment in shared.catalog.remove_before(first) {
+            retired.extend(self.retire(segment, retired.len())?);
+        }
+        let sync = |dir: &std::path::Path| {
+            let synced = shared.world.disk.sync_dir(dir);
+            synced.map_err(|e| Error::io("retire segments", dir, None, e))
+        };
+        sync(&shared.dir)?;
+        sync(&pool_dir(&shared.dir))?;
+        // Only now may one of them be written again: its old name is durably gone.
+        self.stock().free.extend(retired);
+        shared.mailbox.space_came_back();
+        Ok(())
+    }
+
+    /// Takes a segment's name away; gives the new one if it can be used again.
+    fn retire(&self, segment: Arc<Segment>, retired: usize) -> Result<Option<PathBuf>> {
+        let disk = &self.shared.world.disk;
+        let path = segment.file.path.clone();
+        let full = segment.file.geometry.size == self.shared.config.segment_bytes;
+        let kept = self.stock().free.len() + retired < POOL_SEGMENTS;
+        // It left the catalog: whoever does not hold it now never will.
+        let unpinned = Arc::strong_count(&segment) == 1;
+        let failed = |e| Error::io("retire segment", &path, None, e);
+        if !(full && unpinned && kept) {
+            return disk.unlink(&path).map(|()| None).map_err(failed);
+        }
+        let to = pool_dir(&self.shared.dir).join(free_name(segment.file.id.number));
+        disk.rename(&path, &to).map_err(failed)?;
+        Ok(Some(to))
+    }
+}
+
+/// Half of a segment's size, in whole MiB.
+fn halved(size: u64) -> u64 {
+    (size / 2) & !((1 << 20) - 1)
+}

@@ -1,0 +1,137 @@
+//! The file META: what the log knows about itself, in two slots.
+//!
+//! An update writes and syncs one slot, then the other, and counts only after both: whichever
+//! write a crash tears, the other slot holds a whole state, old or new.
+//!
+//! Called by recovery (open) and by the maker (truncation, close); never by two at a time.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::Bad;
+use crate::format::meta::{META_SLOT_BYTES, Meta, choose};
+use crate::io::{Access, Buf, Disk, FileRef, Flow};
+
+/// The name of the file in the log's directory.
+pub(crate) const META: &str = "META";
+/// Its name until it is complete.
+pub(crate) const META_TMP: &str = "META.tmp";
+
+/// The open file and its content.
+#[derive(Debug)]
+pub(crate) struct MetaFile {
+    file: FileRef,
+    path: PathBuf,
+    meta: Meta,
+}
+
+/// META as it was read.
+#[derive(Clone, Debug)]
+pub(crate) struct Loaded {
+    pub(crate) meta: Meta,
+    /// Which slot is damaged, and how many bytes into the file it starts.
+    pub(crate) bad_slot: Option<u64>,
+}
+
+/// Reads META of the log in `dir`; none if there is no such file.
+pub(crate) fn load(disk: &dyn Disk, dir: &Path) -> Result<Option<Loaded>> {
+    let path = dir.join(META);
+    let failed = |e| Error::io("read META", &path, None, e);
+    let file = match disk.open(&path, Access::Direct) {
+        Ok(file) => file,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(failed(e)),
+    };
+    let mut slots = Buf::zeroed(2 * META_SLOT_BYTES, disk.block_size());
+    let bytes = slots.bytes_mut().expect("just allocated");
+    let mut done = 0;
+    while done < bytes.len() {
+        // A file that is too short is two slots with a bad end; the other slot may serve.
+        match file.read_at(done as u64, &mut bytes[done..]).map_err(failed)? {
+            0 => break,
+            n => done += n,
+        }
+    }
+    let (a, b) = slots.bytes().split_at(META_SLOT_BYTES);
+    match choose(a, b) {
+        Ok((meta, bad)) => {
+            let bad_slot = bad.map(|slot| (slot * META_SLOT_BYTES) as u64);
+            Ok(Some(Loaded { meta, bad_slot }))
+        }
+        Err(Bad::Version(v)) => {
+            let why = format!("format version {v} is newer than this build; use a newer one");
+            Err(Error::new(ErrorKind::Unsupported, "open", why).at(&path, Some(0)))
+        }
+        Err(why) => Err(Error::corrupt("open", &path, 0, format!("both slots are bad: {why}"))),
+    }
+}
+
+impl MetaFile {
+    /// Makes META of a fresh log: complete under another name first.
+    pub(crate) async fn create(
+        flow: &Flow,
+        disk: &dyn Disk,
+        dir: &Path,
+        meta: Meta,
+    ) -> Result<MetaFile> {
+        let (tmp, path) = (dir.join(META_TMP), dir.join(META));
+        match disk.unlink(&tmp) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                return Err(Error::io("create META", &tmp, None, e));
+            }
+            _ => {}
+        }
+        let failed = |e| Error::io("create META", &path, None, e);
+        let file = disk.create(&tmp, 2 * META_SLOT_BYTES as u64).map_err(failed)?;
+        let image = slot(&meta, disk.block_size())?;
+        let image = flow.write(&file, 0, image, false).await.map_err(failed)?;
+        flow.write(&file, META_SLOT_BYTES as u64, image, false).await.map_err(failed)?;
+        flow.sync(&file).await.map_err(failed)?;
+        disk.rename(&tmp, &path).map_err(failed)?;
+        disk.sync_dir(dir).map_err(failed)?;
+        let file = disk.open(&path, Access::Write).map_err(failed)?;
+        Ok(MetaFile { file, path, meta })
+    }
+
+    /// Opens META for updates.
+    pub(crate) fn open(disk: &dyn Disk, dir: &Path, meta: Meta) -> Result<MetaFile> {
+        let path = dir.join(META);
+        let file = disk
+            .open(&path, Access::Write)
+            .map_err(|e| Error::io("open META", &path, None, e))?;
+        Ok(MetaFile { file, path, meta })
+    }
+
+    pub(crate) fn meta(&self) -> &Meta {
+        &self.meta
+    }
+
+    /// Changes META durably. After an error the file holds the old state or the new one.
+    pub(crate) async fn update(
+        &mut self,
+        flow: &Flow,
+        disk: &dyn Disk,
+        change: impl FnOnce(&mut Meta),
+    ) -> Result<()> {
+        let mut meta = self.meta.clone();
+        change(&mut meta);
+        meta.sequence += 1;
+        let mut image = slot(&meta, disk.block_size())?;
+        for at in [0, META_SLOT_BYTES as u64] {
+            let failed = |e| Error::io("update META", &self.path, Some(at), e);
+            image = flow.write(&self.file, at, image, true).await.map_err(failed)?;
+        }
+        self.meta = meta;
+        Ok(())
+    }
+}
+
+fn slot(meta: &Meta, block: usize) -> Result<Buf> {
+    let image = meta
+        .encode()
+        .map_err(|why| Error::invalid("update META", format!("it does not fit: {why}")))?;
+    let mut buf = Buf::zeroed(image.len(), block);
+    buf.bytes_mut().expect("just allocated").copy_from_slice(&image);
+    Ok(buf)
+}

@@ -1,0 +1,427 @@
+//! The log: one order of records, appended by many callers, written by one thread.
+//!
+//! ```text
+//! Wal --append--> room -> append (encode) -> shared (queue, bell) -> writer -> disk
+//!     --chores--> maker (segments, META)      reader <- catalog <----'
+//!     --open----> recovery                    readonly, verify: the same without a writer
+//! ```
+//!
+//! The contract stands on [`crate`]; each file says which part of it it keeps.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::io::{
+    BackendReason, BackendReport, Buf, FlowMachine, ForkGuard, Host, LockGuard, Running,
+    ThreadHost, World, block_on, open_disk,
+};
+use crate::lsn::Lsn;
+use crate::options::{Durability, WalConfig};
+
+mod append;
+mod catalog;
+mod maker;
+mod meta;
+mod reader;
+mod readonly;
+mod records;
+mod recovery;
+mod room;
+mod shared;
+mod ticket;
+mod verify;
+mod writer;
+
+pub use append::{Append, Appender};
+pub use reader::{ReadLevel, Reader, Record, RecordData};
+pub use readonly::{LogStat, ReadOnlyWal};
+pub use records::{Batch, Records};
+pub use recovery::{GivenUp, RecoveryReport, Verdict};
+pub use ticket::Ticket;
+pub use verify::{Finding, FindingKind, VerifySummary};
+
+use maker::{Job, Maker};
+use recovery::{LOCK, Recovered, classify, recover};
+use shared::{Control, Shared};
+use writer::{GROUP_BYTES, QUEUE_DEPTH, Start, Writer};
+
+/// Group buffers that are registered with the kernel: 4 MiB in all.
+const REGISTERED: usize = 8;
+
+/// Waits until a record is durable; see [`Wal::wait_durable`].
+pub type WaitDurable = Ticket<Lsn>;
+
+/// A write-ahead log, open for appending: the one handle that may write it.
+///
+/// - Shape: `Send + Sync`; share it by reference or in an `Arc`. Dropping it closes it.
+/// - Source: `examples/simple_wal.rs`.
+pub struct Wal {
+    shared: Arc<Shared>,
+    backend: BackendReport,
+    engine: Mutex<Engine>,
+}
+
+/// What runs while the log is open.
+#[derive(Default)]
+struct Engine {
+    writer: Option<Box<dyn Running>>,
+    maker: Option<Box<dyn Running>>,
+    lock: Option<LockGuard>,
+    report: Option<RecoveryReport>,
+}
+
+/// What completed since the log was opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Groups of batches, each one write or a few.
+    pub groups: u64,
+    /// Batches.
+    pub batches: u64,
+    /// Records.
+    pub records: u64,
+    /// Bytes of records, without headers, checksums and padding.
+    pub bytes: u64,
+}
+
+impl Wal {
+    /// Opens the log in `config.log_dir`: creates it, or recovers what a crash left.
+    ///
+    /// - Durability: what is served afterwards survives power loss.
+    ///
+    /// # Errors
+    /// `Invalid`: an option out of range, or a directory that holds something else. `Locked`: it
+    /// has a writer. `Corrupt`: promised records are damaged; nothing was changed. `Unsupported`:
+    /// a newer format, or the backend asked for does not work here. `StorageFull`, `Io`.
+    pub fn open(config: WalConfig) -> Result<Wal> {
+        config.validate()?;
+        let (disk, backend) = open_disk(&config.log_dir, config.backend)?;
+        Wal::start(World { disk, host: Arc::new(ThreadHost::new()) }, config, backend)
+    }
+
+    /// Opens a log on a disk and threads of one's own, such as simulated ones.
+    ///
+    /// # Errors
+    /// As [`Wal::open`]; `config.backend` is not looked at.
+    pub fn open_in(world: World, config: WalConfig) -> Result<Wal> {
+        config.validate()?;
+        let name = world.disk.name();
+        Wal::start(world, config, BackendReport { name, reason: BackendReason::Named, remedy: None })
+    }
+
+    fn start(world: World, config: WalConfig, backend: BackendReport) -> Result<Wal> {
+        let (disk, dir) = (Arc::clone(&world.disk), config.log_dir.clone());
+        let failed = |e| Error::io("open", &dir, None, e);
+        disk.create_dir(&dir).map_err(failed)?;
+        // Somebody else's directory must not even get a LOCK.
+        classify(&dir, &disk.list(&dir).map_err(failed)?)?;
+        let lock = disk.lock(&dir.join(LOCK)).map_err(|e| match e.kind() {
+            std::io::ErrorKind::WouldBlock => {
+                Error::new(ErrorKind::Locked, "open", e.to_string()).at(&dir, None)
+            }
+            _ => Error::io("open", &dir.join(LOCK), None, e),
+        })?;
+        let fork = ForkGuard::new().map_err(failed)?;
+        let shared = Arc::new(Shared::new(config, world, fork));
+        let mut engine = Engine { lock: Some(lock), ..Engine::default() };
+        engine.start(&shared)?;
+        Ok(Wal { shared, backend, engine: Mutex::new(engine) })
+    }
+
+    /// Appends records as one batch, blocking only while the queue is full; the ticket resolves
+    /// when the batch has the configured durability.
+    ///
+    /// - Shape: 1 to 1 Mi records of at most 16 MiB, 32 MiB together; anything [`Records`]: a
+    ///   slice, array or `Vec` of `AsRef<[u8]>`, or a [`Batch`]. One LSN per record, in order.
+    /// - Durability: `Ok` from a `Sync` ticket survives power loss. After `NotConfirmed` the batch
+    ///   is found whole or not at all.
+    ///
+    /// # Errors
+    /// `Invalid`: outside the limits. `Poisoned`: an earlier write or sync failed. `Closed`: a
+    /// forked child. In each case nothing was queued.
+    pub fn append_batch(&self, records: impl Records) -> Result<Append> {
+        self.with(self.shared.config.durability).append_batch(records)
+    }
+
+    /// Appends records as one batch if there is room in the queue right now.
+    ///
+    /// # Errors
+    /// `Busy`: nothing was queued. Else as [`Wal::append_batch`].
+    pub fn try_append_batch(&self, records: impl Records) -> Result<Append> {
+        self.with(self.shared.config.durability).try_append_batch(records)
+    }
+
+    /// Appends records as one batch, waiting for room without blocking a thread; in any runtime.
+    ///
+    /// # Errors
+    /// As [`Wal::append_batch`].
+    pub async fn append_batch_async(&self, records: impl Records) -> Result<Append> {
+        self.with(self.shared.config.durability).append_batch_async(records).await
+    }
+
+    /// Appends with another durability than the configured one.
+    pub fn with(&self, durability: Durability) -> Appender<'_> {
+        Appender::new(&self.shared, durability)
+    }
+
+    /// The last record of which it is promised that it survives power loss; inclusive, 0 = none.
+    pub fn durable_lsn(&self) -> Lsn {
+        self.shared.catalog.durable()
+    }
+
+    /// The last record whose write and all before it completed; inclusive, 0 = none.
+    pub fn written_lsn(&self) -> Lsn {
+        self.shared.catalog.written()
+    }
+
+    /// The first record that is kept.
+    pub fn first_lsn(&self) -> Lsn {
+        self.shared.catalog.first()
+    }
+
+    /// The LSN that the next record gets; exclusive.
+    pub fn next_lsn(&self) -> Lsn {
+        self.shared.catalog.next()
+    }
+
+    /// Resolves when everything up to `lsn` is durable, appended yet or not; syncs if it must.
+    ///
+    /// # Errors
+    /// `Poisoned`, `Closed`. The ticket: `Poisoned` if the log fails first.
+    pub fn wait_durable(&self, lsn: Lsn) -> Result<WaitDurable> {
+        self.shared.check_writable("wait_durable")?;
+        let (answer, ticket) = ticket::pair(&self.shared.world.host);
+        self.shared.control(Control::WaitDurable(lsn, answer));
+        Ok(ticket)
+    }
+
+    /// Reads promised records from `from` on, in LSN order.
+    ///
+    /// # Errors
+    /// `Truncated`: `from` was cut. `Invalid`: it is `Lsn::NONE`. `Closed`.
+    pub fn reader(&self, from: Lsn) -> Result<Reader> {
+        self.reader_at(from, ReadLevel::Durable)
+    }
+
+    /// Reads records from `from` on, as far as `level` allows.
+    ///
+    /// # Errors
+    /// As [`Wal::reader`].
+    pub fn reader_at(&self, from: Lsn, level: ReadLevel) -> Result<Reader> {
+        self.shared.check_fork("read")?;
+        let disk = Arc::clone(&self.shared.world.disk);
+        Reader::new(Arc::clone(&self.shared.catalog), disk, from, level)
+    }
+
+    /// Reads one promised record.
+    ///
+    /// # Errors
+    /// `Invalid`: not durable, or no LSN. `Truncated`. `Corrupt` with file and offset. `Io`.
+    pub fn read(&self, lsn: Lsn) -> Result<Record> {
+        self.shared.check_fork("read")?;
+        let disk = Arc::clone(&self.shared.world.disk);
+        Reader::one(Arc::clone(&self.shared.catalog), disk, lsn)
+    }
+
+    /// Cuts all records below `lsn`; whole segments below it are recycled or removed.
+    ///
+    /// - Durability: when it returns `Ok` the cut survives power loss. Works on a full disk.
+    ///
+    /// # Errors
+    /// `Invalid`: `lsn` is beyond the next record. `Poisoned`, `Closed`.
+    pub fn truncate_before(&self, lsn: Lsn) -> Result<()> {
+        self.shared.check_writable("truncate_before")?;
+        let next = self.next_lsn();
+        if lsn > next {
+            let why = format!("{lsn} is beyond the next record, {next}");
+            return Err(Error::invalid("truncate_before", why));
+        }
+        // The log must not start behind what may be lost.
+        if lsn.prev() > self.durable_lsn() {
+            self.wait_durable(lsn.prev())?.wait()?;
+        }
+        let (answer, ticket) = ticket::pair(&self.shared.world.host);
+        self.shared.mailbox.job(Job::TruncateBefore(lsn, answer));
+        ticket.wait()
+    }
+
+    /// Recovers a poisoned log in the process: reads the tail back from the device, cuts what was
+    /// not promised, and appends again. Does nothing if the log is not poisoned.
+    ///
+    /// # Errors
+    /// What [`Wal::open`] may say; the log stays poisoned and `resume` can be called again.
+    pub fn resume(&self) -> Result<()> {
+        self.shared.check_fork("resume")?;
+        let mut engine = self.engine();
+        if self.shared.latch.get().is_none() {
+            return Ok(());
+        }
+        engine.stop(&self.shared, Control::Stop);
+        engine.start(&self.shared)?;
+        self.shared.latch.reset();
+        self.shared.room.refuse(None);
+        Ok(())
+    }
+
+    /// What the last `open` or `resume` found.
+    pub fn recovery(&self) -> RecoveryReport {
+        let engine = self.engine();
+        engine.report.clone().expect("set when the engine started first")
+    }
+
+    /// Which backend writes, and why not a better one.
+    pub fn backend(&self) -> BackendReport {
+        self.backend.clone()
+    }
+
+    /// What completed since the log was opened.
+    pub fn stats(&self) -> Stats {
+        use std::sync::atomic::Ordering::Relaxed;
+        let counters = &self.shared.counters;
+        Stats {
+            groups: counters.groups.load(Relaxed),
+            batches: counters.batches.load(Relaxed),
+            records: counters.records.load(Relaxed),
+            bytes: counters.bytes.load(Relaxed),
+        }
+    }
+
+    /// Makes all that was queued durable, marks the log as closed, unlocks it.
+    ///
+    /// # Errors
+    /// What could not be made durable and why. The log is closed all the same.
+    pub fn close(self) -> Result<()> {
+        self.shared.check_fork("close")?;
+        self.engine().close(&self.shared)
+    }
+
+    fn engine(&self) -> MutexGuard<'_, Engine> {
+        self.engine.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Engine {
+    /// Recovers the log and starts the threads that write it.
+    fn start(&mut self, shared: &Arc<Shared>) -> Result<()> {
+        let Recovered { report, meta, stock, next_lsn, time_us, epoch, tail } = recovered(shared)?;
+        let marked = next_lsn.prev();
+        shared.set_gone(false);
+        let (world, dir) = (&shared.world, &shared.dir);
+        let log_id = meta.meta().log_id;
+        let of_maker = Arc::clone(shared);
+        let maker = world.host.start(
+            "prkdb-maker",
+            Box::new(move || {
+                let queue = of_maker.world.disk.queue(8, &[])?;
+                of_maker.mailbox.install(queue.waker());
+                let host = Arc::clone(&of_maker.world.host);
+                let maker = Maker::new(of_maker, log_id, epoch, stock);
+                let machine = FlowMachine::new(host, |flow| maker.run(flow, meta));
+                Ok((Box::new(machine), queue))
+            }),
+        );
+        self.maker = Some(maker.map_err(|e| Error::io("open", dir, None, e))?);
+        let of_writer = Arc::clone(shared);
+        let writer = world.host.start(
+            "prkdb-writer",
+            Box::new(move || {
+                let align = of_writer.world.disk.block_size();
+                let buffers: Vec<Buf> =
+                    (0..REGISTERED).map(|_| Buf::zeroed(GROUP_BYTES, align)).collect();
+                let queue = of_writer.world.disk.queue(QUEUE_DEPTH, &buffers)?;
+                of_writer.bell.install(queue.waker());
+                let start = Start { next_lsn, time_us, marked, tail, buffers };
+                Ok((Box::new(Writer::new(of_writer, start)), queue))
+            }),
+        );
+        match writer {
+            Ok(writer) => self.writer = Some(writer),
+            Err(e) => {
+                self.stop(shared, Control::Stop);
+                return Err(Error::io("open", dir, None, e));
+            }
+        }
+        self.report = Some(report);
+        Ok(())
+    }
+
+    /// Ends both threads; the writer as `control` says.
+    fn stop(&mut self, shared: &Shared, control: Control) {
+        if let Some(writer) = self.writer.take() {
+            shared.control(control);
+            writer.join();
+        }
+        if let Some(maker) = self.maker.take() {
+            shared.mailbox.stop();
+            maker.join();
+        }
+    }
+
+    fn close(&mut self, shared: &Shared) -> Result<()> {
+        if self.lock.is_none() {
+            return Ok(());
+        }
+        shared.room.refuse(Some(Error::new(ErrorKind::Closed, "append", "the log is closed")));
+        let mut outcome = match self.writer.take() {
+            Some(writer) => {
+                let (answer, ticket) = ticket::pair(&shared.world.host);
+                shared.control(Control::Close(answer));
+                let outcome = ticket.wait();
+                writer.join();
+                outcome
+            }
+            None => Err(Error::new(ErrorKind::Poisoned, "close", "the log has no writer")),
+        };
+        if shared.latch.get().is_none() && outcome_is_whole(&outcome) {
+            let (answer, ticket) = ticket::pair(&shared.world.host);
+            shared.mailbox.job(Job::MarkClean(answer));
+            outcome = outcome.and(ticket.wait());
+        }
+        self.stop(shared, Control::Stop);
+        // Everything was reaped and both queues are gone: nothing of ours can land any more.
+        self.lock = None;
+        outcome
+    }
+}
+
+/// Whether the log itself is whole: batches that found no space were never part of it.
+fn outcome_is_whole(outcome: &Result<()>) -> bool {
+    outcome.as_ref().err().is_none_or(|error| error.kind() == ErrorKind::StorageFull)
+}
+
+/// Runs recovery on a thread that may write.
+fn recovered(shared: &Arc<Shared>) -> Result<Recovered> {
+    let mut outcome = None;
+    let (world, slot) = (&shared.world, &mut outcome);
+    let job = Box::new(move || *slot = Some(recover_on_queue(shared)));
+    world.host.run("prkdb-open", job).map_err(|e| Error::io("open", &shared.dir, None, e))?;
+    outcome.expect("the job ran to its end")
+}
+
+fn recover_on_queue(shared: &Shared) -> Result<Recovered> {
+    let World { disk, host } = &shared.world;
+    let queue = disk.queue(8, &[]);
+    let mut queue = queue.map_err(|e| Error::io("open", &shared.dir, None, e))?;
+    let host: &Arc<dyn Host> = host;
+    let log = |flow| recover(flow, &**disk, &**host, &shared.config, &shared.catalog);
+    block_on(host, &mut *queue, log)
+}
+
+impl Drop for Wal {
+    fn drop(&mut self) {
+        let mut engine = self.engine.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.shared.fork.is_child() {
+            // Threads and lock are the parent's; dropping the lock would unlock it for him.
+            std::mem::forget(std::mem::take(&mut *engine));
+            return;
+        }
+        if let Err(error) = engine.close(&self.shared) {
+            tracing::error!(%error, "the log could not be closed whole");
+        }
+    }
+}
+
+impl std::fmt::Debug for Wal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Wal({}, {} durable)", self.shared.dir.display(), self.durable_lsn())
+    }
+}

@@ -1,0 +1,287 @@
+//! Reading records in LSN order, out of sealed segments and the open one alike.
+//!
+//! ```text
+//! next LSN -> catalog -> segment (pinned) -> cursor -> frame, copied out -> record, record, ...
+//! ```
+//!
+//! Invariants: nothing beyond the limit is given; a record is given only after its checksums held;
+//! a pinned segment is not recycled; what a reader holds is bounded by one frame and one window.
+
+use std::io;
+use std::ops::{Deref, Range};
+use std::sync::Arc;
+
+use crate::cast::len;
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::frame::{self, FrameHeader, Tag};
+use crate::io::Disk;
+use crate::lsn::Lsn;
+use crate::segment::{Cursor, Step};
+
+use super::catalog::{Catalog, Segment};
+use super::recovery::identity;
+
+/// Bytes a reader reads at a time: one record, or many.
+const SMALL_WINDOW: u64 = 16 << 10;
+const LARGE_WINDOW: u64 = 256 << 10;
+
+/// One record of the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// Its place in the log.
+    pub lsn: Lsn,
+    /// When its batch was given its place, microseconds since 1970; never runs backwards.
+    pub time_us: u64,
+    /// Its bytes.
+    pub data: RecordData,
+}
+
+/// The bytes of one record: a share of its frame, cheap to clone.
+#[derive(Clone)]
+pub struct RecordData {
+    frame: Arc<[u8]>,
+    range: Range<usize>,
+}
+
+impl Deref for RecordData {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.frame[self.range.clone()]
+    }
+}
+
+impl AsRef<[u8]> for RecordData {
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
+}
+
+impl std::fmt::Debug for RecordData {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.escape_ascii())
+    }
+}
+
+impl PartialEq for RecordData {
+    fn eq(&self, other: &RecordData) -> bool {
+        **self == **other
+    }
+}
+
+impl Eq for RecordData {}
+
+/// How far a reader goes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ReadLevel {
+    /// Records that are promised.
+    #[default]
+    Durable,
+    /// Also records that are written and may be gone after a power cut.
+    Written,
+}
+
+/// Records in LSN order; made by [`Wal::reader`](super::Wal::reader).
+///
+/// - Shape: ends at the watermark; asked again later it goes on from there. After an error it
+///   gives the same error again.
+/// - Durability: gives promised records only, unless made with [`ReadLevel::Written`].
+#[derive(Debug)]
+pub struct Reader {
+    catalog: Arc<Catalog>,
+    disk: Arc<dyn Disk>,
+    level: ReadLevel,
+    next: Lsn,
+    window: u64,
+    at: Option<At>,
+    hand: Option<Hand>,
+    failed: Option<Error>,
+}
+
+#[derive(Debug)]
+struct At {
+    segment: Arc<Segment>,
+    cursor: Cursor,
+}
+
+/// The frame records are given from.
+#[derive(Debug)]
+struct Hand {
+    header: FrameHeader,
+    stored: Arc<[u8]>,
+    segment: Arc<Segment>,
+    offset: u64,
+}
+
+impl Reader {
+    pub(crate) fn new(
+        catalog: Arc<Catalog>,
+        disk: Arc<dyn Disk>,
+        from: Lsn,
+        level: ReadLevel,
+    ) -> Result<Reader> {
+        if from == Lsn::NONE {
+            return Err(Error::invalid("read", "LSNs start at 1; read from Lsn::FIRST"));
+        }
+        let window = LARGE_WINDOW;
+        let reader =
+            Reader { catalog, disk, level, next: from, window, at: None, hand: None, failed: None };
+        reader.check_first()?;
+        Ok(reader)
+    }
+
+    /// One record and no more.
+    pub(crate) fn one(catalog: Arc<Catalog>, disk: Arc<dyn Disk>, lsn: Lsn) -> Result<Record> {
+        let mut reader = Reader::new(catalog, disk, lsn, ReadLevel::Durable)?;
+        reader.window = SMALL_WINDOW;
+        reader.next().unwrap_or_else(|| {
+            let durable = reader.catalog.durable();
+            Err(Error::invalid("read", format!("record {lsn} is not durable; {durable} is the last")))
+        })
+    }
+
+    /// The LSN of the record it gives next.
+    pub fn next_lsn(&self) -> Lsn {
+        self.next
+    }
+
+    fn limit(&self) -> Lsn {
+        match self.level {
+            ReadLevel::Durable => self.catalog.durable(),
+            ReadLevel::Written => self.catalog.written(),
+        }
+    }
+
+    fn check_first(&self) -> Result<()> {
+        let first = self.catalog.first();
+        if self.next < first {
+            let why = format!("record {} was cut; the log starts at {first}", self.next);
+            return Err(Error::new(ErrorKind::Truncated, "read", why));
+        }
+        Ok(())
+    }
+
+    fn record(&mut self) -> Result<Record> {
+        let held = |hand: &Hand| hand.header.first_lsn <= self.next && self.next <= hand.header.last_lsn();
+        if !self.hand.as_ref().is_some_and(held) {
+            self.hand = Some(self.fetch()?);
+        }
+        let hand = self.hand.as_ref().expect("fetched just now");
+        let i = self.next.get() - hand.header.first_lsn.get();
+        let i = u32::try_from(i).expect("a batch is bounded");
+        let data = frame::record(&hand.header, &hand.stored, i).map_err(|why| {
+            let path = &hand.segment.file.path;
+            match why {
+                crate::format::Bad::Codec(_) => {
+                    Error::new(ErrorKind::Unsupported, "read", why.to_string())
+                        .at(path, Some(hand.offset))
+                }
+                _ => Error::corrupt("read", path, hand.offset, format!("record {}: {why}", self.next)),
+            }
+        })?;
+        let start = data.as_ptr().addr() - hand.stored.as_ptr().addr();
+        let range = start..start + data.len();
+        let data = RecordData { frame: Arc::clone(&hand.stored), range };
+        let record = Record { lsn: self.next, time_us: hand.header.time_us, data };
+        self.next = self.next.next();
+        Ok(record)
+    }
+
+    /// The frame that holds the next record.
+    fn fetch(&mut self) -> Result<Hand> {
+        self.check_first()?;
+        let mut sought = false;
+        loop {
+            let mut at = match self.at.take() {
+                Some(at) => at,
+                None => {
+                    sought = true;
+                    self.seek()?
+                }
+            };
+            at.cursor.set_end(at.segment.end());
+            let step = at.cursor.step().map_err(|e| self.io_error(&at, e))?;
+            match step {
+                Step::Frame(frame) if frame.header.tag == Tag::Mark => self.at = Some(at),
+                Step::Frame(frame) if frame.header.last_lsn() < self.next => self.at = Some(at),
+                Step::Frame(frame) if frame.header.first_lsn <= self.next => {
+                    let stored = at.cursor.stored(&frame).map(Arc::from);
+                    let stored = stored.map_err(|e| self.io_error(&at, e))?;
+                    let segment = Arc::clone(&at.segment);
+                    let (header, offset) = (frame.header, frame.offset);
+                    self.at = Some(at);
+                    return Ok(Hand { header, stored, segment, offset });
+                }
+                // The end of this segment, or a frame further on: the catalog knows better.
+                Step::End | Step::Frame(_) if !sought => {}
+                Step::End => return Err(self.damage(&at, at.cursor.at(), "the frame is missing")),
+                Step::Frame(frame) => {
+                    return Err(self.damage(&at, frame.offset, "a later record stands here"));
+                }
+                Step::Bad { offset, why, .. } => {
+                    return Err(self.damage(&at, offset, &why.to_string()));
+                }
+            }
+        }
+    }
+
+    fn seek(&self) -> Result<At> {
+        let Some(segment) = self.catalog.find(self.next) else {
+            self.check_first()?;
+            let why = format!("no segment holds record {}", self.next);
+            return Err(Error::new(ErrorKind::Corrupt, "read", why));
+        };
+        let path = &segment.file.path;
+        let file = match segment.open(&*self.disk) {
+            Ok(file) => file,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                let why = format!("record {} was cut while it was read", self.next);
+                return Err(Error::new(ErrorKind::Truncated, "read", why).at(path, None));
+            }
+            Err(e) => return Err(Error::io("read", path, None, e)),
+        };
+        let at = segment.offset_for(self.next);
+        let room = segment.end().saturating_sub(at).max(segment.file.geometry.block);
+        let window = self.window.min(room);
+        let mut cursor = Cursor::new(file, segment.file.id, segment.file.geometry, at, window);
+        cursor.set_end(segment.end());
+        debug_assert!(len(at) > 0);
+        Ok(At { segment, cursor })
+    }
+
+    fn io_error(&self, at: &At, e: io::Error) -> Error {
+        Error::io("read", &at.segment.file.path, Some(at.cursor.at()), e)
+    }
+
+    /// Damage, unless the file was cut from the log and used again under this reader.
+    fn damage(&self, at: &At, offset: u64, why: &str) -> Error {
+        let file = &at.segment.file;
+        if !matches!(identity(&*self.disk, file), Ok(Some(id)) if id == file.id)
+            && !matches!(identity(&*self.disk, file), Ok(None))
+        {
+            let why = format!("record {} was cut while it was read", self.next);
+            return Error::new(ErrorKind::Truncated, "read", why).at(&file.path, Some(offset));
+        }
+        Error::corrupt("read", &file.path, offset, format!("record {}: {why}", self.next))
+    }
+}
+
+impl Iterator for Reader {
+    type Item = Result<Record>;
+
+    fn next(&mut self) -> Option<Result<Record>> {
+        if let Some(error) = &self.failed {
+            return Some(Err(error.clone()));
+        }
+        if self.next > self.limit() {
+            return None;
+        }
+        let outcome = self.record();
+        if let Err(error) = &outcome
+            && error.kind() != ErrorKind::Io
+        {
+            self.failed = Some(error.clone());
+        }
+        Some(outcome)
+    }
+}

@@ -1,0 +1,208 @@
+//! Reading a log without changing it, also beside the process that writes it.
+//!
+//! If no writer lives it serves exactly what recovery would keep. Beside a living one it serves
+//! what that writer has provably promised: up to the greatest watermark on disk, which trails the
+//! last append by at most a second once the log is idle.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::FORMAT_VERSION;
+use crate::io::{Disk, open_disk_to_read};
+use crate::lsn::Lsn;
+use crate::options::RecoveryPolicy;
+
+use super::catalog::Catalog;
+use super::meta::META;
+use super::reader::{ReadLevel, Reader, Record};
+use super::recovery::{LOCK, Plan, RecoveryReport, inspect, sealed_catalog};
+
+/// How often a look at a log is taken again because its writer retired a segment meanwhile.
+const LOOKS: u32 = 8;
+
+/// A log open for reading only: no lock is held, no file is changed.
+#[derive(Debug)]
+pub struct ReadOnlyWal {
+    dir: PathBuf,
+    disk: Arc<dyn Disk>,
+    catalog: Arc<Catalog>,
+    report: RecoveryReport,
+    stat: LogStat,
+}
+
+/// Facts about a log on disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogStat {
+    /// The backend that wrote it last: `uring`, `pwrite`, ...
+    pub last_backend: &'static str,
+    /// The configured sync method: `auto`, `dsync`, `fdatasync`.
+    pub sync_method: &'static str,
+    /// The first record; none if it holds none.
+    pub first_lsn: Option<Lsn>,
+    /// The LSN after the last record that is served; none if it holds none.
+    pub next_lsn: Option<Lsn>,
+    /// The last record that is served; none if it holds none.
+    pub durable_lsn: Option<Lsn>,
+    /// Segment files, empty ones too.
+    pub segments: u64,
+    /// Bytes of segments, META and the pool.
+    pub size_bytes: u64,
+    /// The format's version.
+    pub format_version: u32,
+}
+
+/// Looks at a log until its files stood still for as long as that took.
+pub(super) fn look(disk: &dyn Disk, dir: &Path) -> Result<(Plan, bool)> {
+    let mut looks = 0;
+    loop {
+        looks += 1;
+        let live = disk.is_locked(&dir.join(LOCK));
+        let live = live.map_err(|e| Error::io("open", &dir.join(LOCK), None, e))?;
+        let missing = |e: &Error| e.raw_os_error() == Some(libc::ENOENT);
+        match inspect(disk, dir, RecoveryPolicy::TornTail) {
+            Ok(plan) => return Ok((plan, live)),
+            // Beside a writer a segment may go, be half cut or grow between two reads.
+            Err(e) if live && looks < LOOKS && (missing(&e) || e.kind() == ErrorKind::Corrupt) => {}
+            Err(e) => return Err(e),
+        }
+    }
+}
+
+/// The disk a log is read from, once the directory is known to hold one.
+pub(super) fn disk_of(dir: &Path) -> Result<Arc<dyn Disk>> {
+    let disk = open_disk_to_read(dir)?;
+    match disk.list(dir) {
+        Ok(entries) if entries.iter().any(|entry| entry.name == META) => Ok(disk),
+        Ok(entries) => {
+            super::recovery::classify(dir, &entries)?;
+            let why = "there is no log in this directory";
+            Err(Error::invalid("open", why).at(dir, None))
+        }
+        Err(e) => Err(Error::io("open", dir, None, e)),
+    }
+}
+
+impl ReadOnlyWal {
+    /// Opens the log in `dir` for reading.
+    ///
+    /// # Errors
+    /// `Invalid`: no log there. `Corrupt`: promised records are missing. `Unsupported`, `Io`.
+    pub fn open(dir: impl AsRef<Path>) -> Result<ReadOnlyWal> {
+        let dir = dir.as_ref();
+        ReadOnlyWal::open_on(disk_of(dir)?, dir)
+    }
+
+    /// Opens a log on a disk of one's own.
+    ///
+    /// # Errors
+    /// As [`ReadOnlyWal::open`].
+    pub fn open_on(disk: Arc<dyn Disk>, dir: impl AsRef<Path>) -> Result<ReadOnlyWal> {
+        let dir = dir.as_ref().to_path_buf();
+        let (plan, live) = look(&*disk, &dir)?;
+        let catalog = Arc::new(Catalog::default());
+        let stat = stat_of(&*disk, &dir, &plan)?;
+        let report = plan.report.clone();
+        let mut log = ReadOnlyWal { dir, disk, catalog, report, stat };
+        log.serve(plan, live)?;
+        Ok(log)
+    }
+
+    fn serve(&mut self, plan: Plan, live: bool) -> Result<()> {
+        let listed = sealed_catalog(&*self.disk, &plan.found)?;
+        let first = plan.meta.meta.first_lsn;
+        let next = if live { plan.next.min(plan.promised.next()) } else { plan.next };
+        let next = next.max(first);
+        let empty = next == first;
+        self.stat.first_lsn = (!empty).then_some(first);
+        self.stat.next_lsn = (!empty).then_some(next);
+        self.stat.durable_lsn = (!empty).then_some(next.prev());
+        self.report = plan.report;
+        self.report.kept_through = next.prev();
+        if live {
+            // What lies behind the end is being written, not given up.
+            self.report.given_up.clear();
+        }
+        self.catalog.restart(listed.into_values().collect(), first, next);
+        Ok(())
+    }
+
+    /// Looks again; true if there are more records than before.
+    ///
+    /// # Errors
+    /// As [`ReadOnlyWal::open`].
+    pub fn refresh(&mut self) -> Result<bool> {
+        let before = self.durable_lsn();
+        let (plan, live) = look(&*self.disk, &self.dir)?;
+        self.stat = stat_of(&*self.disk, &self.dir, &plan)?;
+        self.serve(plan, live)?;
+        Ok(self.durable_lsn() > before)
+    }
+
+    /// The first record; none if the log holds none.
+    pub fn first_lsn(&self) -> Option<Lsn> {
+        self.stat.first_lsn
+    }
+
+    /// The LSN after the last record that is served.
+    pub fn next_lsn(&self) -> Lsn {
+        self.catalog.next()
+    }
+
+    /// The last record that is served; inclusive, 0 = none.
+    pub fn durable_lsn(&self) -> Lsn {
+        self.catalog.durable()
+    }
+
+    /// Reads records from `from` on, in LSN order.
+    ///
+    /// # Errors
+    /// `Truncated`: `from` was cut. `Invalid`: it is `Lsn::NONE`.
+    pub fn reader(&self, from: Lsn) -> Result<Reader> {
+        let (catalog, disk) = (Arc::clone(&self.catalog), Arc::clone(&self.disk));
+        Reader::new(catalog, disk, from, ReadLevel::Durable)
+    }
+
+    /// Reads one record.
+    ///
+    /// # Errors
+    /// `Invalid`: it is not served. `Truncated`. `Corrupt` with file and offset. `Io`.
+    pub fn read(&self, lsn: Lsn) -> Result<Record> {
+        Reader::one(Arc::clone(&self.catalog), Arc::clone(&self.disk), lsn)
+    }
+
+    /// What recovery would find and give up.
+    pub fn recovery(&self) -> RecoveryReport {
+        self.report.clone()
+    }
+
+    /// Facts about the log, as of the last look.
+    pub fn stat(&self) -> LogStat {
+        self.stat.clone()
+    }
+}
+
+fn stat_of(disk: &dyn Disk, dir: &Path, plan: &Plan) -> Result<LogStat> {
+    let meta = &plan.meta.meta;
+    let names = ["none", "uring", "pwrite", "mmap", "tokio-uring", "sim"];
+    let methods = ["auto", "dsync", "fdatasync"];
+    Ok(LogStat {
+        last_backend: names.get(usize::from(meta.last_backend)).copied().unwrap_or("other"),
+        sync_method: methods.get(usize::from(meta.sync_method)).copied().unwrap_or("other"),
+        first_lsn: None,
+        next_lsn: None,
+        durable_lsn: None,
+        segments: plan.found.len() as u64,
+        size_bytes: size_of(disk, dir)? + size_of(disk, &crate::segment::pool_dir(dir))?,
+        format_version: FORMAT_VERSION,
+    })
+}
+
+fn size_of(disk: &dyn Disk, dir: &Path) -> Result<u64> {
+    match disk.list(dir) {
+        Ok(entries) => Ok(entries.iter().map(|entry| entry.size).sum()),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(0),
+        Err(e) => Err(Error::io("open", dir, None, e)),
+    }
+}

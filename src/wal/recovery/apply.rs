@@ -1,0 +1,329 @@
+//! Carrying out what recovery decided: the only part of it that writes.
+//!
+//! ```text
+//! sync old segments -> copy frames the device may lack -> footers -> retire -> META -> serve
+//! ```
+//!
+//! Each step leaves a directory that the next `open` judges the same way: until META says
+//! otherwise the old state stands, and a footer cuts only what nobody was promised.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::bugs::{self, Bug};
+use crate::cast::len;
+use crate::error::{Error, Result};
+use crate::format::FORMAT_VERSION;
+use crate::format::meta::Meta;
+use crate::io::{Access, Buf, Disk, FileRef, Flow, Host};
+use crate::lsn::Lsn;
+use crate::options::{SyncMethod, WalConfig};
+use crate::segment::{
+    Cursor, SegmentFile, Step, Summary, free_name, is_making, parse_free, pool_dir,
+};
+
+use super::super::catalog::{Catalog, Segment};
+use super::super::maker::Stock;
+use super::super::meta::MetaFile;
+use super::copy::copy_tail;
+use super::inspect::{Contents, classify, inspect, sealed_catalog};
+use super::{Found, Plan, RecoveryReport, State, Verdict};
+
+/// A log that is ready to be written.
+pub(crate) struct Recovered {
+    pub(crate) report: RecoveryReport,
+    pub(crate) meta: MetaFile,
+    pub(crate) stock: Stock,
+    pub(crate) next_lsn: Lsn,
+    pub(crate) time_us: u64,
+    /// The epoch of the segments made from now on.
+    pub(crate) epoch: u64,
+    /// The segment to go on in: only after a clean close.
+    pub(crate) tail: Option<(SegmentFile, FileRef, Summary, Option<Arc<Segment>>)>,
+}
+
+/// Where recovery works.
+#[derive(Clone, Copy)]
+pub(super) struct Site<'a> {
+    pub(super) flow: &'a Flow,
+    pub(super) disk: &'a dyn Disk,
+    pub(super) host: &'a dyn Host,
+    pub(super) dir: &'a Path,
+}
+
+/// Creates the log in `config.log_dir`, or recovers it, and fills the catalog.
+pub(crate) async fn recover(
+    flow: Flow,
+    disk: &dyn Disk,
+    host: &dyn Host,
+    config: &WalConfig,
+    catalog: &Catalog,
+) -> Result<Recovered> {
+    let site = Site { flow: &flow, disk, host, dir: &config.log_dir };
+    let entries = disk.list(site.dir).map_err(|e| Error::io("open", site.dir, None, e))?;
+    let contents = classify(site.dir, &entries)?;
+    if contents == Contents::Log && config.create_new {
+        let why = "there is a log already, and create_new was asked for";
+        return Err(Error::invalid("open", why).at(site.dir, None));
+    }
+    let pool = pool_dir(site.dir);
+    disk.create_dir(&pool).map_err(|e| Error::io("open", &pool, None, e))?;
+    let mut free = clean_pool(site, &pool, config.segment_bytes)?;
+    if contents == Contents::Fresh {
+        return create(site, config, catalog, free).await;
+    }
+    let mut plan = inspect(disk, site.dir, config.recovery)?;
+    report(&plan);
+    let mut listed = sealed_catalog(disk, &plan.found)?;
+    let in_place = plan.meta.meta.clean || bugs::on(Bug::WriteOnInTornSegment);
+    let tail = if in_place { take_tail(&mut plan) } else { None };
+    free.extend(end_old_segments(site, &mut plan, config).await?);
+    if !disk.direct() && !plan.meta.meta.clean && !bugs::on(Bug::CachedTailTrusted) {
+        // `end_old_segments` may have moved the tail: what is listed is what is there now.
+        let report = plan.report;
+        plan = inspect(disk, site.dir, config.recovery)?;
+        plan.report = report;
+        listed = sealed_catalog(disk, &plan.found)?;
+    }
+    let mut meta = MetaFile::open(disk, site.dir, plan.meta.meta.clone())?;
+    let (next, epoch, highest) = (plan.next, plan.epoch, plan.highest_number);
+    let change = |m: &mut Meta| {
+        m.clean = false;
+        m.durable_upto = next.prev();
+        m.next_epoch = epoch + 1;
+        m.highest_number = highest;
+        m.segment_bytes = config.segment_bytes;
+        m.sync_method = method_code(config.sync_method);
+        m.last_backend = backend_code(disk.name());
+    };
+    meta.update(&flow, disk, change).await?;
+    let tail = match tail {
+        Some(found) => Some(reopen(site, found, &listed)?),
+        None => None,
+    };
+    let stays = |number: u64| tail.as_ref().is_some_and(|(file, ..)| file.id.number == number);
+    for (number, segment) in &listed {
+        if !stays(*number) {
+            segment.seal();
+        }
+    }
+    catalog.restart(listed.into_values().collect(), meta.meta().first_lsn, next);
+    let growth_bytes = meta.meta().growth_bytes.min(config.segment_bytes);
+    Ok(Recovered {
+        report: plan.report,
+        meta,
+        stock: Stock { highest_number: highest, growth_bytes, free },
+        next_lsn: next,
+        time_us: plan.time_us,
+        epoch,
+        tail,
+    })
+}
+
+fn report(plan: &Plan) {
+    for gone in &plan.report.given_up {
+        tracing::warn!(
+            path = %gone.path.display(),
+            offset = gone.offset,
+            bytes = gone.bytes,
+            kept_through = plan.report.kept_through.get(),
+            "recovery gave up bytes that nobody was promised"
+        );
+    }
+}
+
+async fn create(
+    site: Site<'_>,
+    config: &WalConfig,
+    catalog: &Catalog,
+    free: Vec<PathBuf>,
+) -> Result<Recovered> {
+    let log_id = site.host.random().map_err(|e| Error::io("open", site.dir, None, e))?;
+    let growth_bytes = (1 << 20).min(config.segment_bytes);
+    let meta = Meta {
+        sequence: 1,
+        log_id,
+        block_size: u32::try_from(site.disk.block_size()).expect("a block is far below 4 GiB"),
+        segment_bytes: config.segment_bytes,
+        growth_bytes,
+        sync_method: method_code(config.sync_method),
+        last_backend: backend_code(site.disk.name()),
+        next_epoch: 2,
+        clean: false,
+        durable_upto: Lsn::NONE,
+        first_lsn: Lsn::FIRST,
+        highest_number: 0,
+        removed: Vec::new(),
+        user_state: Vec::new(),
+    };
+    let meta = MetaFile::create(site.flow, site.disk, site.dir, meta).await?;
+    catalog.restart(Vec::new(), Lsn::FIRST, Lsn::FIRST);
+    let (verdict, given_up) = (Verdict::Clean, Vec::new());
+    Ok(Recovered {
+        report: RecoveryReport { verdict, kept_through: Lsn::NONE, given_up },
+        meta,
+        stock: Stock { highest_number: 0, growth_bytes, free },
+        next_lsn: Lsn::FIRST,
+        time_us: 0,
+        epoch: 1,
+        tail: None,
+    })
+}
+
+/// Removes what is half made or of another size; gives the retired segments that can be used.
+fn clean_pool(site: Site<'_>, pool: &Path, full: u64) -> Result<Vec<PathBuf>> {
+    let failed = |path: &Path, e| Error::io("open", path, None, e);
+    let mut free = Vec::new();
+    for entry in site.disk.list(pool).map_err(|e| failed(pool, e))? {
+        let path = pool.join(&entry.name);
+        if parse_free(&entry.name).is_some() && entry.size == full {
+            free.push(path);
+        } else if parse_free(&entry.name).is_some() || is_making(&entry.name) {
+            site.disk.unlink(&path).map_err(|e| failed(&path, e))?;
+        }
+    }
+    // A name that came back after a crash must be here for good before the file is written again.
+    site.disk.sync_dir(site.dir).map_err(|e| failed(site.dir, e))?;
+    site.disk.sync_dir(pool).map_err(|e| failed(pool, e))?;
+    Ok(free)
+}
+
+/// After a clean close: the segment that has no footer yet goes on in place.
+fn take_tail(plan: &mut Plan) -> Option<Found> {
+    let open = |f: &&Found| matches!(f.state, State::Open(_)) && !f.kept.is_empty();
+    let tail = plan.found.iter().filter(open).max_by_key(|f| f.kept_last())?;
+    let number = tail.file.id.number;
+    let at = plan.found.iter().position(|f| f.file.id.number == number)?;
+    Some(plan.found.remove(at))
+}
+
+/// Ends every segment without a footer at the last record that is kept, durably.
+async fn end_old_segments(
+    site: Site<'_>,
+    plan: &mut Plan,
+    config: &WalConfig,
+) -> Result<Vec<PathBuf>> {
+    let mut retired = Vec::new();
+    let open = |f: &&Found| matches!(f.state, State::Open(_));
+    let trusted = site.disk.direct() || plan.meta.meta.clean || bugs::on(Bug::CachedTailTrusted);
+    let mut upto = plan.next.prev();
+    if !trusted {
+        let copied = copy_tail(site, plan).await?;
+        if copied {
+            upto = upto.min(plan.promised);
+        }
+    }
+    for f in plan.found.iter().filter(open) {
+        if f.is_untouched() {
+            retired.extend(retire(site, f, config.segment_bytes)?);
+            continue;
+        }
+        let path = &f.file.path;
+        let file = site.disk.open(path, Access::Write);
+        let file = file.map_err(|e| Error::io("recover", path, None, e))?;
+        let synced = site.flow.sync(&file).await;
+        synced.map_err(|e| Error::io("recover: sync", path, None, e))?;
+        write_footer(site, f, &file, upto, plan.promised).await?;
+    }
+    let below = |f: &&Found| f.kept.is_empty() && matches!(&f.state, State::Sealed(_));
+    let first = plan.meta.meta.first_lsn;
+    for f in plan.found.iter().filter(below) {
+        // Truncated before the crash, and not yet retired.
+        if f.runs.last().is_some_and(|run| run.last < first) {
+            retired.extend(retire(site, f, config.segment_bytes)?);
+        }
+    }
+    let failed = |dir: &Path, e| Error::io("recover", dir, None, e);
+    let pool = pool_dir(site.dir);
+    site.disk.sync_dir(site.dir).map_err(|e| failed(site.dir, e))?;
+    site.disk.sync_dir(&pool).map_err(|e| failed(&pool, e))?;
+    Ok(retired)
+}
+
+async fn write_footer(
+    site: Site<'_>,
+    f: &Found,
+    file: &FileRef,
+    upto: Lsn,
+    promised: Lsn,
+) -> Result<()> {
+    let summary = summary_upto(f, file, upto)?;
+    let at = f.file.geometry.frames_end();
+    let block = len(f.file.geometry.block);
+    let durable_upto = promised.max(summary.last_lsn());
+    let image = summary.footer(durable_upto).encode(&f.file.id, at, block);
+    let mut buf = Buf::zeroed(block, block);
+    buf.bytes_mut().expect("just allocated").copy_from_slice(&image);
+    let written = site.flow.write(file, at, buf, true).await;
+    written.map(drop).map_err(|e| Error::io("recover: footer", &f.file.path, Some(at), e))
+}
+
+/// What the segment holds up to `upto`, and no more than is kept of it.
+fn summary_upto(f: &Found, file: &FileRef, upto: Lsn) -> Result<Summary> {
+    let last = f.kept_last().min(upto);
+    let State::Open(scan) = &f.state else { unreachable!("only open segments get a footer") };
+    if f.kept.is_empty() {
+        return Ok(Summary::new(f.file.geometry.frames_start()));
+    }
+    if scan.summary.last_lsn() == last {
+        return Ok(scan.summary.clone());
+    }
+    let start = f.file.geometry.frames_start();
+    let mut summary = Summary::new(start);
+    let mut cursor = Cursor::new(Arc::clone(file), f.file.id, f.file.geometry, start, 1 << 20);
+    loop {
+        let step = cursor.step();
+        match step.map_err(|e| Error::io("recover", &f.file.path, Some(cursor.at()), e))? {
+            Step::Frame(frame) if frame.header.last_lsn() <= last => {
+                summary.add(frame.offset, &frame.header);
+            }
+            _ => return Ok(summary),
+        }
+    }
+}
+
+/// Takes a segment out of the log; its name is gone when the directories are synced.
+fn retire(site: Site<'_>, f: &Found, full: u64) -> Result<Option<PathBuf>> {
+    let failed = |e| Error::io("retire segment", &f.file.path, None, e);
+    if f.file.geometry.size != full {
+        return site.disk.unlink(&f.file.path).map(|()| None).map_err(failed);
+    }
+    let to = pool_dir(site.dir).join(free_name(f.file.id.number));
+    site.disk.rename(&f.file.path, &to).map_err(failed)?;
+    Ok(Some(to))
+}
+
+/// Opens the tail for writing and lists it under that file.
+fn reopen(
+    site: Site<'_>,
+    found: Found,
+    listed: &std::collections::BTreeMap<u64, Arc<Segment>>,
+) -> Result<(SegmentFile, FileRef, Summary, Option<Arc<Segment>>)> {
+    let State::Open(scan) = found.state else { unreachable!("the tail has no footer") };
+    let file = site.disk.open(&found.file.path, Access::Write);
+    let file = file.map_err(|e| Error::io("open", &found.file.path, None, e))?;
+    let segment = listed.get(&found.file.id.number).map(Arc::clone);
+    Ok((found.file, file, scan.summary, segment))
+}
+
+fn method_code(method: SyncMethod) -> u8 {
+    match method {
+        SyncMethod::Auto => 0,
+        SyncMethod::Dsync => 1,
+        SyncMethod::Fdatasync => 2,
+    }
+}
+
+fn backend_code(name: &str) -> u8 {
+    match name {
+        "uring" => 1,
+        "pwrite" => 2,
+        "mmap" => 3,
+        "tokio-uring" => 4,
+        "sim" => 5,
+        _ => 255,
+    }
+}
+
+const _: () = assert!(FORMAT_VERSION == 1, "a new format needs a recovery that reads the old one");
+

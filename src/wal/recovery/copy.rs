@@ -1,0 +1,107 @@
+//! Copying the tail where it could not be read past the page cache.
+//!
+//! After a failed sync the cache shows bytes that the device never got, and calls them clean: a
+//! second sync succeeds and writes nothing. Frames above the watermark read from such a cache are
+//! therefore written again, into a new segment of the next epoch that gets its name only when it
+//! is whole and synced; then the old segments end at the watermark. Source: Rebello et al., "Can
+//! Applications Recover from fsync Failures?", ATC 2020.
+
+use std::sync::Arc;
+
+use crate::cast::{len, round_up};
+use crate::error::{Error, Result};
+use crate::format::SegmentId;
+use crate::format::frame::{FRAME_HEADER_LEN, FrameHeader, Tag};
+use crate::io::{Access, Buf, FileRef};
+use crate::lsn::Lsn;
+use crate::segment::{
+    Cursor, Frame, Geometry, NewSegment, Step, fill_with_zeros, install, making_name, pool_dir,
+};
+
+use super::apply::Site;
+use super::{Found, Plan, State};
+
+/// Copies the kept frames above the watermark; false if there are none.
+pub(super) async fn copy_tail(site: Site<'_>, plan: &mut Plan) -> Result<bool> {
+    let mut frames = Vec::new();
+    for f in plan.found.iter().filter(|f| matches!(f.state, State::Open(_))) {
+        if f.kept_last() > plan.promised {
+            frames.extend(unpromised(site, f, plan.promised, plan.next)?);
+        }
+    }
+    if frames.is_empty() {
+        return Ok(false);
+    }
+    frames.sort_by_key(|(header, _)| header.first_lsn);
+    let block = u64::from(plan.meta.meta.block_size);
+    let bytes = frames.iter().map(|(header, _)| round_up(header.frame_len(), block)).sum();
+    let random = site.host.random().map_err(|e| Error::io("recover", site.dir, None, e))?;
+    plan.highest_number += 1;
+    let new = NewSegment {
+        disk: site.disk,
+        dir: site.dir,
+        log_id: plan.meta.meta.log_id,
+        id: SegmentId { number: plan.highest_number, epoch: plan.epoch, nonce: random },
+        geometry: Geometry { size: Geometry::size_for(bytes, block), block },
+    };
+    plan.epoch += 1;
+    let path = pool_dir(site.dir).join(making_name(new.id.number));
+    let file = site.disk.create(&path, new.geometry.size);
+    let file = file.map_err(|e| Error::io("recover: copy the tail", &path, None, e))?;
+    fill_with_zeros(site.flow, &file, new.geometry, |_| std::future::ready(Ok(()))).await?;
+    let mut at = new.geometry.frames_start();
+    for (header, stored) in frames {
+        at = copy_frame(site, &file, new.id, at, block, header, &stored).await?;
+    }
+    // `install` syncs the file before it gets its name.
+    install(site.flow, new, &file, &path, true).await?;
+    Ok(true)
+}
+
+/// The kept frames of one segment that nobody is known to have been promised.
+fn unpromised(
+    site: Site<'_>,
+    f: &Found,
+    promised: Lsn,
+    next: Lsn,
+) -> Result<Vec<(FrameHeader, Vec<u8>)>> {
+    let failed = |at, e| Error::io("recover: copy the tail", &f.file.path, at, e);
+    let file = site.disk.open(&f.file.path, Access::Direct).map_err(|e| failed(None, e))?;
+    let start = f.file.geometry.frames_start();
+    let mut cursor = Cursor::new(Arc::clone(&file), f.file.id, f.file.geometry, start, 1 << 20);
+    let kept = |frame: &Frame| {
+        let header = &frame.header;
+        let (first, last) = (header.first_lsn, header.last_lsn());
+        let inside = f.kept.iter().any(|run| run.first <= first && last <= run.last);
+        header.tag == Tag::Batch && first > promised && last < next && inside
+    };
+    let mut frames = Vec::new();
+    while let Step::Frame(frame) = cursor.step().map_err(|e| failed(Some(cursor.at()), e))? {
+        if kept(&frame) {
+            let stored = cursor.stored(&frame).map_err(|e| failed(Some(frame.offset), e))?;
+            frames.push((frame.header, stored.to_vec()));
+        }
+    }
+    Ok(frames)
+}
+
+/// Writes one frame as a group of its own; gives the offset of the next.
+async fn copy_frame(
+    site: Site<'_>,
+    file: &FileRef,
+    id: SegmentId,
+    at: u64,
+    block: u64,
+    header: FrameHeader,
+    stored: &[u8],
+) -> Result<u64> {
+    let whole = round_up(header.frame_len(), block);
+    let mut buf = Buf::zeroed(len(whole), len(block));
+    let bytes = buf.bytes_mut().expect("just allocated");
+    let moved = FrameHeader { number: id.number, epoch: id.epoch, ..header };
+    moved.encode(&id.nonce, at, bytes);
+    bytes[FRAME_HEADER_LEN..FRAME_HEADER_LEN + stored.len()].copy_from_slice(stored);
+    let written = site.flow.write(file, at, buf, false).await;
+    written.map_err(|e| Error::io("recover: copy the tail", file.path(), Some(at), e))?;
+    Ok(at + whole)
+}

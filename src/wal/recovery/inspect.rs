@@ -1,0 +1,336 @@
+//! Looking at a log's directory without changing it: files, headers, footers, frames.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::bugs::{self, Bug};
+use crate::cast::len;
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::footer::Footer;
+use crate::format::frame::Tag;
+use crate::format::segment::SegmentHeader;
+use crate::format::{Bad, SegmentId};
+use crate::io::{Access, Buf, Disk, Entry, EntryKind, FileRef};
+use crate::lsn::Lsn;
+use crate::options::RecoveryPolicy;
+use crate::segment::{Cursor, Geometry, Run, SegmentFile, Step, Summary, parse_name};
+
+use super::super::catalog::Segment;
+use super::super::meta::{self, META, META_TMP};
+use super::merge::merge;
+use super::{Found, GivenUp, Plan, RecoveryReport, Scan, State, Verdict};
+
+/// Bytes recovery reads at a time.
+const WINDOW: u64 = 1 << 20;
+/// The file whose lock a writer holds.
+pub(crate) const LOCK: &str = "LOCK";
+
+/// What a directory holds.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Contents {
+    /// Nothing, or what an unfinished creation left.
+    Fresh,
+    /// A log.
+    Log,
+}
+
+/// Tells a log from a fresh directory and from one that is somebody else's.
+pub(crate) fn classify(dir: &Path, entries: &[Entry]) -> Result<Contents> {
+    if entries.iter().any(|entry| entry.name == META) {
+        return Ok(Contents::Log);
+    }
+    let ours = |name: &str| [LOCK, META_TMP, "pool"].contains(&name);
+    if let Some(entry) = entries.iter().find(|entry| parse_name(&entry.name).is_some()) {
+        let why = "a segment without a META: the log's own record is missing";
+        return Err(Error::corrupt("open", &dir.join(&entry.name), 0, why));
+    }
+    if let Some(entry) = entries.iter().find(|entry| !ours(&entry.name)) {
+        let why = "the directory is not empty and holds no log; name an empty one";
+        let path = dir.join(&entry.name);
+        return Err(Error::invalid("open", why).at(&path, None));
+    }
+    Ok(Contents::Fresh)
+}
+
+/// Reads all there is to know, merges it, and judges it.
+pub(crate) fn inspect(disk: &dyn Disk, dir: &Path, policy: RecoveryPolicy) -> Result<Plan> {
+    let entries = disk.list(dir).map_err(|e| Error::io("open", dir, None, e))?;
+    let Some(meta) = meta::load(disk, dir)? else {
+        return Err(Error::corrupt("open", &dir.join(META), 0, "META is missing"));
+    };
+    let block = u64::from(meta.meta.block_size);
+    if (disk.block_size() as u64) > block {
+        let why = format!(
+            "the log's block is {block} bytes, this disk wants {}; copy it to one that takes it",
+            disk.block_size()
+        );
+        return Err(Error::new(ErrorKind::Unsupported, "open", why).at(dir, None));
+    }
+    let mut found = Vec::new();
+    for entry in entries.iter().filter(|entry| parse_name(&entry.name).is_some()) {
+        found.push(look_at(disk, dir, entry, &meta)?);
+    }
+    judge(dir, meta, found, policy)
+}
+
+/// Header, then footer, then if there is none every frame.
+fn look_at(disk: &dyn Disk, dir: &Path, entry: &Entry, meta: &meta::Loaded) -> Result<Found> {
+    let path = dir.join(&entry.name);
+    if entry.kind != EntryKind::File {
+        let why = "it is named like a segment and is no regular file";
+        return Err(Error::invalid("open", why).at(&path, None));
+    }
+    let failed = |at, e| Error::io("open", &path, at, e);
+    let file = disk.open(&path, Access::Direct).map_err(|e| failed(None, e))?;
+    let block = u64::from(meta.meta.block_size);
+    let header = read_header(&file, &path, entry, meta)?;
+    let geometry = Geometry { size: header.size, block };
+    let at = geometry.frames_end();
+    let footer = read_block(&file, at, block).map_err(|e| failed(Some(at), e))?;
+    let segment = SegmentFile { id: header.id, geometry, path: path.clone() };
+    let bad_footer = match Footer::decode(footer.bytes(), &header.id, at) {
+        Ok(footer) => {
+            let run = Run { first: footer.first_lsn, last: footer.last_lsn };
+            let runs = if run.first == Lsn::NONE { Vec::new() } else { vec![run] };
+            let (zeroed, state) = (header.zeroed, State::Sealed(footer));
+            return Ok(Found { file: segment, zeroed, state, runs, kept: Vec::new() });
+        }
+        Err(Bad::Nothing) => None,
+        // A recycled segment holds the footer of its former life.
+        Err(_) if !header.zeroed => None,
+        Err(why) => Some(why.to_string()),
+    };
+    let cursor = Cursor::new(file, header.id, geometry, geometry.frames_start(), WINDOW);
+    let (scan, runs) = walk(cursor, &segment, bad_footer)?;
+    let state = State::Open(scan);
+    Ok(Found { file: segment, zeroed: header.zeroed, state, runs, kept: Vec::new() })
+}
+
+fn read_block(file: &FileRef, at: u64, block: u64) -> io::Result<Buf> {
+    let mut buf = Buf::zeroed(len(block), len(block));
+    let bytes = buf.bytes_mut().expect("just allocated");
+    if file.read_at(at, bytes)? < bytes.len() {
+        return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the file ends before that"));
+    }
+    Ok(buf)
+}
+
+fn read_header(
+    file: &FileRef,
+    path: &Path,
+    entry: &Entry,
+    meta: &meta::Loaded,
+) -> Result<SegmentHeader> {
+    let corrupt = |why: &str| Err(Error::corrupt("open", path, 0, why));
+    let block = u64::from(meta.meta.block_size);
+    let size = file.size().map_err(|e| Error::io("open", path, None, e))?;
+    if size < 3 * block {
+        return corrupt(&format!("a segment of {size} bytes is too short to hold a header"));
+    }
+    let image = read_block(file, 0, block).map_err(|e| Error::io("open", path, Some(0), e))?;
+    let header = match SegmentHeader::decode(image.bytes()) {
+        Ok(header) => header,
+        Err(Bad::Version(v)) => {
+            let why = format!("format version {v} is newer than this build; use a newer one");
+            return Err(Error::new(ErrorKind::Unsupported, "open", why).at(path, Some(0)));
+        }
+        Err(why) => return corrupt(&format!("segment header: {why}")),
+    };
+    if header.log_id != meta.meta.log_id {
+        return corrupt("it belongs to another log");
+    }
+    if Some(header.id.number) != parse_name(&entry.name) {
+        return corrupt(&format!("its header says it is segment {}", header.id.number));
+    }
+    if header.size != size {
+        return corrupt(&format!("it has {size} bytes, its header says {}", header.size));
+    }
+    if u64::from(header.block_size) != block {
+        return corrupt("its block size is not the log's");
+    }
+    Ok(header)
+}
+
+/// Walks frames to the first that is bad, then looks ahead for proof of what was promised.
+fn walk(
+    mut cursor: Cursor,
+    segment: &SegmentFile,
+    bad_footer: Option<String>,
+) -> Result<(Scan, Vec<Run>)> {
+    let failed = |at, e| Error::io("open", &segment.path, Some(at), e);
+    let mut summary = Summary::new(segment.geometry.frames_start());
+    let mut runs: Vec<Run> = Vec::new();
+    let mut watermark = Lsn::NONE;
+    let stop = loop {
+        match cursor.step().map_err(|e| failed(cursor.at(), e))? {
+            Step::End => break None,
+            Step::Bad { why: Bad::Version(v), offset, .. } => {
+                let why = format!("frame version {v} is newer than this build; use a newer one");
+                let error = Error::new(ErrorKind::Unsupported, "open", why);
+                return Err(error.at(&segment.path, Some(offset)));
+            }
+            Step::Bad { offset, why, .. } => break Some((offset, why.to_string())),
+            Step::Frame(frame) => {
+                let header = &frame.header;
+                watermark = watermark.max(header.durable_upto);
+                summary.add(frame.offset, header);
+                if header.tag == Tag::Mark {
+                    continue;
+                }
+                let (first, last) = (header.first_lsn, header.last_lsn());
+                match runs.last_mut() {
+                    Some(run) if run.last >= first => {
+                        break Some((frame.offset, "its LSN was used before".to_string()));
+                    }
+                    Some(run) if run.last.next() == first => run.last = last,
+                    _ => runs.push(Run { first, last }),
+                }
+            }
+        }
+    };
+    let mut evidence = cursor.look_ahead().map_err(|e| failed(cursor.at(), e))?;
+    evidence.durable_upto = evidence.durable_upto.max(watermark);
+    Ok((Scan { summary, stop, evidence, bad_footer }, runs))
+}
+
+/// The table of verdicts: what is missing against what was promised.
+fn judge(
+    dir: &Path,
+    meta: meta::Loaded,
+    mut found: Vec<Found>,
+    policy: RecoveryPolicy,
+) -> Result<Plan> {
+    let views: Vec<(u64, &[Run])> =
+        found.iter().map(|f| (f.file.id.epoch, f.runs.as_slice())).collect();
+    let merged = merge(meta.meta.first_lsn, &meta.meta.removed, &views);
+    for (f, kept) in found.iter_mut().zip(merged.kept) {
+        f.kept = kept;
+    }
+    let promised = promised(&meta, &found);
+    let next = merged.next;
+    let beyond = merged.beyond || found.iter().any(|f| seen_beyond(f, next));
+    let verdict = match (next <= promised, beyond) {
+        (true, _) if !bugs::on(Bug::MidLogDamageCut) => return Err(damage(dir, &found, next, promised)),
+        (_, true) => Verdict::Torn,
+        (_, false) if meta.meta.clean => Verdict::Clean,
+        (_, false) => Verdict::End,
+    };
+    let given_up: Vec<GivenUp> = found.iter().filter_map(|f| given_up(f, next)).collect();
+    if policy == RecoveryPolicy::Strict
+        && let Some(torn) = given_up.first()
+    {
+        let why = format!("{} bytes of a torn tail; RecoveryPolicy::TornTail cuts them", torn.bytes);
+        return Err(Error::corrupt("open", &torn.path, torn.offset, why));
+    }
+    let epochs = found.iter().map(|f| f.file.id.epoch + 1);
+    let numbers = found.iter().map(|f| f.file.id.number);
+    Ok(Plan {
+        epoch: epochs.max().unwrap_or(0).max(meta.meta.next_epoch),
+        highest_number: numbers.max().unwrap_or(0).max(meta.meta.highest_number),
+        time_us: found.iter().map(last_time).max().unwrap_or(0),
+        report: RecoveryReport { verdict, kept_through: next.prev(), given_up },
+        meta,
+        found,
+        next,
+        promised,
+    })
+}
+
+fn promised(meta: &meta::Loaded, found: &[Found]) -> Lsn {
+    let of = |f: &Found| match &f.state {
+        State::Sealed(footer) => footer.durable_upto,
+        State::Open(scan) => scan.evidence.durable_upto,
+    };
+    found.iter().map(of).max().unwrap_or(Lsn::NONE).max(meta.meta.durable_upto)
+}
+
+fn last_time(f: &Found) -> u64 {
+    match &f.state {
+        State::Sealed(footer) => footer.last_time_us,
+        State::Open(scan) => scan.summary.last_time_us(),
+    }
+}
+
+fn seen_beyond(f: &Found, next: Lsn) -> bool {
+    match &f.state {
+        State::Sealed(_) => false,
+        State::Open(scan) => scan.evidence.last_lsn >= next,
+    }
+}
+
+/// The error for a promised record that is missing: as near to the place as can be said.
+fn damage(dir: &Path, found: &[Found], next: Lsn, promised: Lsn) -> Error {
+    let before = found.iter().find(|f| next > Lsn::FIRST && f.kept_last() == next.prev());
+    let place = before.or_else(|| found.iter().find(|f| matches!(f.state, State::Open(_))));
+    let missing = format!("record {next} is damaged or missing; everything to {promised} was promised");
+    match place.map(|f| (&f.file.path, &f.state)) {
+        Some((path, State::Open(scan))) => {
+            let (offset, why) = match &scan.stop {
+                Some((offset, why)) => (*offset, format!("{missing}: {why}")),
+                None => (scan.summary.end(), missing),
+            };
+            Error::corrupt("open", path, offset, why)
+        }
+        Some((path, State::Sealed(footer))) => Error::corrupt(
+            "open",
+            path,
+            footer.end,
+            format!("{missing}: the segment that should follow is missing"),
+        ),
+        None => Error::corrupt("open", &dir.join(META), 0, missing),
+    }
+}
+
+fn given_up(f: &Found, next: Lsn) -> Option<GivenUp> {
+    let State::Open(scan) = &f.state else { return None };
+    let end = scan.summary.end();
+    let whole = f.runs.last().is_none_or(|run| run.last < next && f.kept_last() == run.last);
+    let offset = match &scan.stop {
+        _ if !whole => f.file.geometry.frames_start(),
+        Some((offset, _)) => *offset,
+        None if end == f.file.geometry.frames_start() => end,
+        None => crate::cast::round_up(end, f.file.geometry.block),
+    };
+    let seen = &scan.evidence;
+    let used = if f.zeroed { seen.used_end.max(seen.frames_end) } else { seen.frames_end };
+    let used = if whole { used } else { used.max(end) };
+    (used > offset).then(|| GivenUp { path: f.file.path.clone(), offset, bytes: used - offset })
+}
+
+/// The kept segments as readers see them. `open` ones are read through their own file.
+pub(crate) fn sealed_catalog(
+    disk: &dyn Disk,
+    found: &[Found],
+) -> Result<BTreeMap<u64, Arc<Segment>>> {
+    let mut listed = BTreeMap::new();
+    for f in found {
+        let (Some(first), Some(last)) = (f.kept.first(), f.kept.last()) else { continue };
+        let tail = match &f.state {
+            State::Sealed(_) => None,
+            State::Open(_) => {
+                let opened = disk.open(&f.file.path, Access::Direct);
+                Some(opened.map_err(|e| Error::io("open", &f.file.path, None, e))?)
+            }
+        };
+        let segment = Segment::new(f.file.clone(), first.first, tail);
+        let (entries, end) = match &f.state {
+            State::Sealed(footer) => (footer.index.clone(), footer.end),
+            State::Open(scan) => (scan.summary.index().entries().to_vec(), scan.summary.end()),
+        };
+        for entry in entries.into_iter().filter(|entry| entry.lsn <= last.last) {
+            segment.publish(entry, last.last, end);
+        }
+        segment.extend(last.last, end);
+        listed.insert(f.file.id.number, Arc::new(segment));
+    }
+    Ok(listed)
+}
+
+/// The identity of a segment file, read again: has it been reused since?
+pub(crate) fn identity(disk: &dyn Disk, file: &SegmentFile) -> io::Result<Option<SegmentId>> {
+    let opened = disk.open(&file.path, Access::Direct)?;
+    let block = read_block(&opened, 0, file.geometry.block)?;
+    Ok(SegmentHeader::decode(block.bytes()).ok().map(|header| header.id))
+}

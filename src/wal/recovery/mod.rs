@@ -1,0 +1,136 @@
+//! Recovery: from what a crash left to a log that keeps its promises, or a refusal.
+//!
+//! ```text
+//! inspect: META, headers, footers; scan what has no footer      (reads only)
+//! merge:   frames by LSN, higher epoch first; n = first missing  (pure)
+//! judge:   n <= promised: Corrupt | frames at n or beyond: Torn | else End
+//! apply:   sync, copy what the device may not hold, footers, META, then serve
+//! ```
+//!
+//! Invariants: nothing is changed before the judgement; every step can crash and be run again; what
+//! was served once is found again; nothing is written into a segment that holds frames but its
+//! footer, save after a clean close. `open`, `open_read_only`, `resume` and `verify` use it.
+
+use std::path::PathBuf;
+
+use crate::format::footer::Footer;
+use crate::lsn::Lsn;
+use crate::segment::{Evidence, Run, SegmentFile, Summary};
+
+use super::meta::Loaded;
+
+mod apply;
+mod copy;
+mod inspect;
+mod merge;
+
+pub(crate) use apply::{Recovered, recover};
+pub(crate) use inspect::{Contents, classify, inspect, sealed_catalog};
+
+/// How the end of the log looked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The log was closed, or is new: nothing can be missing.
+    Clean,
+    /// It was not closed; behind its last record nothing valid was found.
+    End,
+    /// It was not closed; frames that nobody was promised lie behind a gap or a damaged one.
+    Torn,
+}
+
+impl std::fmt::Display for Verdict {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Verdict::Clean => "clean",
+            Verdict::End => "end",
+            Verdict::Torn => "torn",
+        })
+    }
+}
+
+/// Bytes behind the end of the log that recovery did not keep.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GivenUp {
+    /// The segment they are in; they stay there until it is retired.
+    pub path: PathBuf,
+    /// Where they start.
+    pub offset: u64,
+    /// How many, up to the last that was not zero or belonged to a valid frame.
+    pub bytes: u64,
+}
+
+/// What the last `open` or `resume` found and did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecoveryReport {
+    /// How the end looked.
+    pub verdict: Verdict,
+    /// The last record that is served; `Lsn::NONE` of an empty log.
+    pub kept_through: Lsn,
+    /// What was given up: unpromised bytes only.
+    pub given_up: Vec<GivenUp>,
+}
+
+/// One segment as it was found.
+#[derive(Debug)]
+pub(crate) struct Found {
+    pub(crate) file: SegmentFile,
+    /// Its content before use was zeros: what is not zero was written in this life.
+    pub(crate) zeroed: bool,
+    pub(crate) state: State,
+    /// Its frames, by stretches of consecutive LSNs.
+    pub(crate) runs: Vec<Run>,
+    /// Those of them that are part of the log.
+    pub(crate) kept: Vec<Run>,
+}
+
+#[derive(Debug)]
+pub(crate) enum State {
+    Sealed(Footer),
+    Open(Scan),
+}
+
+/// A walk over a segment that has no valid footer.
+#[derive(Debug)]
+pub(crate) struct Scan {
+    pub(crate) summary: Summary,
+    /// Where the walk stopped at something that is no frame, and what it was.
+    pub(crate) stop: Option<(u64, String)>,
+    pub(crate) evidence: Evidence,
+    /// Why its footer did not count, if it was not merely unused.
+    pub(crate) bad_footer: Option<String>,
+}
+
+impl Found {
+    /// The last LSN of it that is part of the log.
+    pub(crate) fn kept_last(&self) -> Lsn {
+        self.kept.last().map_or(Lsn::NONE, |run| run.last)
+    }
+
+    /// Whether anything was ever written into it.
+    fn is_untouched(&self) -> bool {
+        match &self.state {
+            State::Sealed(_) => false,
+            State::Open(scan) => {
+                let seen = &scan.evidence;
+                let frames = seen.frames_end > 0 || scan.stop.is_some();
+                !frames && (self.zeroed && seen.used_end == 0 || !self.zeroed)
+            }
+        }
+    }
+}
+
+/// All that recovery decided, before it changes anything.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    pub(crate) meta: Loaded,
+    pub(crate) found: Vec<Found>,
+    /// The LSN after the last record of the log.
+    pub(crate) next: Lsn,
+    /// The greatest watermark found anywhere.
+    pub(crate) promised: Lsn,
+    pub(crate) report: RecoveryReport,
+    /// The greatest time in any frame, microseconds.
+    pub(crate) time_us: u64,
+    pub(crate) epoch: u64,
+    pub(crate) highest_number: u64,
+}

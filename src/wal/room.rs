@@ -1,0 +1,196 @@
+//! Admission: bytes that callers may have queued, given out in the order they were asked for.
+//!
+//! ```text
+//! append --take(bytes)--> used + bytes <= limit ? Grant : wait in line --> ... Grant dropped
+//!                                                              ^-----------------'
+//! ```
+//!
+//! Invariants: the queue is bounded in bytes and in batches; nobody overtakes a waiter; a batch
+//! larger than the limit goes in alone, when the queue is empty. Called by the appender; grants
+//! travel with their batch and come back when the writer has placed it, or when it is dropped.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::error::{Error, Result};
+use crate::io::Host;
+
+use super::ticket::{Answer, Ticket, pair};
+
+/// Batches that may be queued, whatever their size.
+pub(crate) const MAX_QUEUED_BATCHES: usize = 8192;
+
+pub(crate) struct Room {
+    limit: usize,
+    host: Arc<dyn Host>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    used: usize,
+    batches: usize,
+    waiting: VecDeque<(usize, Answer<Grant>)>,
+    refused: Option<Error>,
+}
+
+impl Room {
+    pub(crate) fn new(limit: usize, host: Arc<dyn Host>) -> Arc<Room> {
+        Arc::new(Room { limit, host, state: Mutex::default() })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Room for one batch of `bytes`, or none at the moment.
+    pub(crate) fn try_take(self: &Arc<Self>, bytes: usize) -> Result<Option<Grant>> {
+        let mut state = self.lock();
+        if let Some(error) = &state.refused {
+            return Err(error.clone());
+        }
+        let free = state.waiting.is_empty() && state.fits(bytes, self.limit);
+        Ok(free.then(|| state.grant(self, bytes)))
+    }
+
+    /// A place in line for room for one batch of `bytes`.
+    pub(crate) fn take(self: &Arc<Self>, bytes: usize) -> Ticket<Grant> {
+        let (answer, ticket) = pair(&self.host);
+        let mut state = self.lock();
+        if let Some(error) = &state.refused {
+            let error = error.clone();
+            drop(state);
+            answer.fail(error);
+            return ticket;
+        }
+        state.waiting.push_back((bytes, answer));
+        drop(state);
+        self.admit();
+        ticket
+    }
+
+    /// Refuses everybody from now on, those in line too; with none, admits again.
+    pub(crate) fn refuse(&self, error: Option<Error>) {
+        let mut state = self.lock();
+        state.refused = error.clone();
+        let waiting = match &error {
+            Some(_) => std::mem::take(&mut state.waiting),
+            None => VecDeque::new(),
+        };
+        drop(state);
+        // Answered without the lock: a waker may run anything.
+        for ((_, answer), error) in waiting.into_iter().zip(error.into_iter().cycle()) {
+            answer.fail(error);
+        }
+    }
+
+    fn admit(self: &Arc<Self>) {
+        loop {
+            let mut state = self.lock();
+            let next = state.waiting.front().map(|(bytes, _)| *bytes);
+            let Some(bytes) = next.filter(|&bytes| state.fits(bytes, self.limit)) else { return };
+            let (_, answer) = state.waiting.pop_front().expect("it was looked at just now");
+            let grant = state.grant(self, bytes);
+            drop(state);
+            // If its ticket is gone the grant drops right here and the next in line is looked at.
+            answer.ok(grant);
+        }
+    }
+
+    fn give_back(self: &Arc<Self>, bytes: usize) {
+        let mut state = self.lock();
+        state.used -= bytes;
+        state.batches -= 1;
+        let waiting = !state.waiting.is_empty();
+        drop(state);
+        if waiting {
+            self.admit();
+        }
+    }
+}
+
+impl State {
+    fn fits(&self, bytes: usize, limit: usize) -> bool {
+        let empty = self.batches == 0;
+        empty || (self.used + bytes <= limit && self.batches < MAX_QUEUED_BATCHES)
+    }
+
+    fn grant(&mut self, room: &Arc<Room>, bytes: usize) -> Grant {
+        self.used += bytes;
+        self.batches += 1;
+        Grant { room: Arc::clone(room), bytes }
+    }
+}
+
+/// Room that was taken; dropping it gives it back.
+pub(crate) struct Grant {
+    room: Arc<Room>,
+    bytes: usize,
+}
+
+impl Drop for Grant {
+    fn drop(&mut self) {
+        self.room.give_back(self.bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ErrorKind;
+    use crate::io::ThreadHost;
+
+    fn room(limit: usize) -> Arc<Room> {
+        Room::new(limit, Arc::new(ThreadHost::new()))
+    }
+
+    #[test]
+    fn nobody_overtakes_a_waiter() {
+        let room = room(100);
+        let first = room.try_take(60).unwrap().unwrap();
+        let mut large = room.take(80);
+        assert!(large.poll_now().is_none());
+        assert!(room.try_take(1).unwrap().is_none(), "it would overtake");
+        drop(first);
+        let large = large.wait().unwrap();
+        assert!(room.try_take(20).unwrap().is_some());
+        drop(large);
+    }
+
+    #[test]
+    fn an_oversize_batch_goes_in_alone() {
+        let room = room(100);
+        let small = room.try_take(1).unwrap().unwrap();
+        let mut huge = room.take(1000);
+        assert!(huge.poll_now().is_none());
+        drop(small);
+        let huge = huge.wait().unwrap();
+        assert!(room.try_take(1).unwrap().is_none());
+        drop(huge);
+        assert!(room.try_take(1).unwrap().is_some());
+    }
+
+    #[test]
+    fn an_abandoned_place_in_line_lets_the_next_in() {
+        let room = room(100);
+        let all = room.try_take(100).unwrap().unwrap();
+        let gone = room.take(100);
+        let next = room.take(100);
+        drop(gone);
+        drop(all);
+        assert!(next.wait().is_ok());
+    }
+
+    #[test]
+    fn a_refusal_reaches_those_in_line() {
+        let room = room(100);
+        let all = room.try_take(100).unwrap().unwrap();
+        let waiting = room.take(1);
+        room.refuse(Some(Error::new(ErrorKind::Closed, "append", "")));
+        assert_eq!(waiting.wait().err().map(|e| e.kind()), Some(ErrorKind::Closed));
+        assert!(room.try_take(1).is_err());
+        room.refuse(None);
+        drop(all);
+        assert!(room.try_take(1).unwrap().is_some());
+    }
+}

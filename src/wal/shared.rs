@@ -1,0 +1,258 @@
+//! What callers, writer and maker of one log share: the queue, the bell, the latch, the counters.
+//!
+//! ```text
+//! caller                                   writer
+//!   send(batch)                              park(threshold)
+//!   queued += bytes                          [fence]
+//!   [fence]                                  queued >= threshold? do not wait
+//!   threshold passed? ring                   wait in reap
+//! ```
+//! Either the caller sees the threshold or the writer sees the bytes: no wake-up is lost.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Waker;
+
+use crossbeam_channel::{Receiver, Sender};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::io::{Buf, BufPool, ForkGuard, World};
+use crate::lsn::{Lsn, LsnRange};
+use crate::options::{Durability, WalConfig};
+
+use super::catalog::Catalog;
+use super::maker::Mailbox;
+use super::room::{Grant, MAX_QUEUED_BATCHES, Room};
+use super::ticket::Answer;
+
+/// A batch on its way to the writer.
+pub(crate) struct Pending {
+    /// Room for the header, then the body; from `LARGE` on padded with zeros to whole blocks.
+    pub(crate) buf: Buf,
+    pub(crate) frame_len: usize,
+    pub(crate) record_bytes: u64,
+    pub(crate) count: u32,
+    pub(crate) payload_crc: u32,
+    pub(crate) durability: Durability,
+    pub(crate) answer: Answer<LsnRange>,
+    pub(crate) grant: Grant,
+}
+
+/// Frames from this size on are written from their own buffer instead of being copied.
+pub(crate) const LARGE: usize = 64 << 10;
+
+/// What else the writer can be asked.
+pub(crate) enum Control {
+    /// Answer when everything up to this LSN is durable.
+    WaitDurable(Lsn, Answer<Lsn>),
+    /// Make all that was queued durable, answer, end.
+    Close(Answer<()>),
+    /// End as soon as nothing is in flight: the log is poisoned and will be recovered.
+    Stop,
+}
+
+/// Wakes the writer when it waits and should not.
+#[derive(Default)]
+pub(crate) struct Bell {
+    /// 0: the writer does not wait for callers. Else it wants to hear of so many queued bytes.
+    threshold: AtomicUsize,
+    queued: AtomicUsize,
+    waker: Mutex<Option<Waker>>,
+}
+
+impl Bell {
+    pub(crate) fn install(&self, waker: Waker) {
+        *self.waker.lock().unwrap_or_else(PoisonError::into_inner) = Some(waker);
+    }
+
+    /// A caller queued `bytes`.
+    fn queued(&self, bytes: usize) {
+        let queued = self.queued.fetch_add(bytes, Ordering::SeqCst) + bytes;
+        fence(Ordering::SeqCst);
+        let threshold = self.threshold.load(Ordering::SeqCst);
+        if threshold != 0 && queued >= threshold && self.threshold.swap(0, Ordering::SeqCst) != 0 {
+            self.ring();
+        }
+    }
+
+    /// Wakes the writer whatever it waits for.
+    pub(crate) fn ring(&self) {
+        if let Some(waker) = &*self.waker.lock().unwrap_or_else(PoisonError::into_inner) {
+            waker.wake_by_ref();
+        }
+    }
+
+    /// The writer takes all that is queued now.
+    pub(crate) fn taking(&self) {
+        self.threshold.store(0, Ordering::SeqCst);
+        self.queued.store(0, Ordering::SeqCst);
+    }
+
+    /// The writer is about to wait; false if so much is queued already.
+    pub(crate) fn park(&self, threshold: usize) -> bool {
+        debug_assert!(threshold > 0);
+        self.threshold.store(threshold, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
+        self.queued.load(Ordering::SeqCst) < threshold
+    }
+}
+
+/// The first failure is final until `resume`.
+#[derive(Default)]
+pub(crate) struct Latch {
+    set: AtomicBool,
+    cause: Mutex<Option<Error>>,
+}
+
+impl Latch {
+    /// Latches `error` if nothing was latched before.
+    pub(crate) fn set(&self, error: Error) {
+        let mut cause = self.cause.lock().unwrap_or_else(PoisonError::into_inner);
+        cause.get_or_insert(error);
+        self.set.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn get(&self) -> Option<Error> {
+        if !self.set.load(Ordering::Acquire) {
+            return None;
+        }
+        self.cause.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Recovery made the log whole again.
+    pub(crate) fn reset(&self) {
+        let mut cause = self.cause.lock().unwrap_or_else(PoisonError::into_inner);
+        *cause = None;
+        self.set.store(false, Ordering::Release);
+    }
+}
+
+/// Counts of what completed since the log was opened.
+#[derive(Default)]
+pub(crate) struct Counters {
+    pub(crate) groups: AtomicU64,
+    pub(crate) batches: AtomicU64,
+    pub(crate) records: AtomicU64,
+    pub(crate) bytes: AtomicU64,
+}
+
+/// Everything the threads of one log share.
+pub(crate) struct Shared {
+    pub(crate) config: WalConfig,
+    pub(crate) world: World,
+    pub(crate) dir: PathBuf,
+    pub(crate) block: u64,
+    pub(crate) room: Arc<Room>,
+    pub(crate) catalog: Arc<Catalog>,
+    pub(crate) latch: Latch,
+    pub(crate) bell: Bell,
+    pub(crate) mailbox: Mailbox,
+    pub(crate) pool: BufPool,
+    pub(crate) counters: Counters,
+    pub(crate) fork: ForkGuard,
+    /// The writer has left; whoever queues something after this empties the queue himself.
+    gone: AtomicBool,
+    batches: (Sender<Pending>, Receiver<Pending>),
+    controls: (Sender<Control>, Receiver<Control>),
+}
+
+impl Shared {
+    pub(crate) fn new(config: WalConfig, world: World, fork: ForkGuard) -> Shared {
+        let block = world.disk.block_size();
+        let limit = config.batch_config.max_buffer_bytes;
+        Shared {
+            dir: config.log_dir.clone(),
+            block: block as u64,
+            room: Room::new(limit, Arc::clone(&world.host)),
+            catalog: Arc::default(),
+            latch: Latch::default(),
+            bell: Bell::default(),
+            mailbox: Mailbox::default(),
+            pool: BufPool::new(block),
+            counters: Counters::default(),
+            fork,
+            gone: AtomicBool::new(false),
+            batches: crossbeam_channel::bounded(MAX_QUEUED_BATCHES),
+            controls: crossbeam_channel::unbounded(),
+            config,
+            world,
+        }
+    }
+
+    /// Refuses a call in a forked child, and one that changes a poisoned log.
+    pub(crate) fn check_writable(&self, op: &'static str) -> Result<()> {
+        self.check_fork(op)?;
+        match self.latch.get() {
+            None => Ok(()),
+            Some(cause) => Err(poisoned(op, &cause)),
+        }
+    }
+
+    pub(crate) fn check_fork(&self, op: &'static str) -> Result<()> {
+        if self.fork.is_child() {
+            let why = "this is a forked child; the log belongs to its parent";
+            return Err(Error::new(ErrorKind::Closed, op, why));
+        }
+        Ok(())
+    }
+
+    /// Queues a batch that has its room.
+    pub(crate) fn send(&self, batch: Pending) {
+        let bytes = batch.frame_len;
+        // There is a place in the channel for each grant, and both ends live in `self`.
+        assert!(self.batches.0.try_send(batch).is_ok(), "room was granted for it");
+        self.bell.queued(bytes);
+        self.empty_if_gone();
+    }
+
+    pub(crate) fn control(&self, control: Control) {
+        assert!(self.controls.0.send(control).is_ok(), "both ends live as long as self");
+        self.bell.ring();
+        self.empty_if_gone();
+    }
+
+    fn empty_if_gone(&self) {
+        fence(Ordering::SeqCst);
+        if self.gone.load(Ordering::SeqCst) {
+            self.drop_queued();
+        }
+    }
+
+    /// The writer leaves, or comes back after `resume`.
+    pub(crate) fn set_gone(&self, gone: bool) {
+        self.gone.store(gone, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
+        if gone {
+            self.drop_queued();
+        }
+    }
+
+    /// Dropped batches answer for themselves.
+    fn drop_queued(&self) {
+        while let Ok(batch) = self.batches.1.try_recv() {
+            let kind = self.latch.get().map_or(ErrorKind::Closed, |_| ErrorKind::Poisoned);
+            batch.answer.fail(Error::new(kind, "append", "the log ended before it was written"));
+        }
+        while self.controls.1.try_recv().is_ok() {}
+    }
+
+    pub(crate) fn next_batch(&self) -> Option<Pending> {
+        self.batches.1.try_recv().ok()
+    }
+
+    pub(crate) fn next_control(&self) -> Option<Control> {
+        self.controls.1.try_recv().ok()
+    }
+
+    /// Whether a caller has queued something that the writer has not taken.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.controls.1.is_empty()
+    }
+}
+
+/// What a caller hears when an earlier failure is in the way.
+pub(crate) fn poisoned(op: &'static str, cause: &Error) -> Error {
+    let why = format!("an earlier operation failed ({cause}); call resume() or reopen the log");
+    Error::new(ErrorKind::Poisoned, op, why)
+}

@@ -1,0 +1,208 @@
+//! A promise of one answer: the half that gives it and the half that waits for it.
+//!
+//! ```text
+//! Answer --ok / fail / drop--> cell --wait() or .await--> Ticket
+//! ```
+//!
+//! Invariants: a cell is answered exactly once, also when its `Answer` is dropped, by a panic or
+//! because the writer is gone; dropping a ticket cancels nothing. No runtime is needed: a blocked
+//! thread waits on the cell's condition variable, a task leaves its waker.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::io::Host;
+
+struct Cell<T> {
+    state: Mutex<State<T>>,
+    answered: Condvar,
+}
+
+enum State<T> {
+    Open(Option<Waker>),
+    Answered(Result<T>),
+    Taken,
+}
+
+impl<T> Cell<T> {
+    fn lock(&self) -> MutexGuard<'_, State<T>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The half that answers.
+pub(crate) struct Answer<T> {
+    cell: Option<Arc<Cell<T>>>,
+    /// Whether the batch may be on disk: what a dropped answer means.
+    submitted: bool,
+}
+
+/// A pair of halves; the ticket waits by the means of `host`.
+pub(crate) fn pair<T>(host: &Arc<dyn Host>) -> (Answer<T>, Ticket<T>) {
+    let cell = Arc::new(Cell { state: Mutex::new(State::Open(None)), answered: Condvar::new() });
+    let answer = Answer { cell: Some(Arc::clone(&cell)), submitted: false };
+    (answer, Ticket { cell, host: Arc::clone(host) })
+}
+
+impl<T> Answer<T> {
+    /// From now on an answer that gets lost means `NotConfirmed` instead of `Poisoned`.
+    pub(crate) fn submitted(&mut self) {
+        self.submitted = true;
+    }
+
+    pub(crate) fn ok(self, value: T) {
+        self.give(Ok(value));
+    }
+
+    pub(crate) fn fail(self, error: Error) {
+        self.give(Err(error));
+    }
+
+    fn give(mut self, outcome: Result<T>) {
+        let cell = self.cell.take().expect("an answer is given once: giving consumes it");
+        settle(&cell, outcome);
+    }
+}
+
+fn settle<T>(cell: &Cell<T>, outcome: Result<T>) {
+    let before = std::mem::replace(&mut *cell.lock(), State::Answered(outcome));
+    cell.answered.notify_all();
+    if let State::Open(Some(waker)) = before {
+        waker.wake();
+    }
+}
+
+impl<T> Drop for Answer<T> {
+    fn drop(&mut self) {
+        let Some(cell) = self.cell.take() else { return };
+        let error = if self.submitted {
+            Error::new(ErrorKind::NotConfirmed, "append", "the log failed while it was written")
+        } else {
+            Error::new(ErrorKind::Poisoned, "append", "the log failed before it was written")
+        };
+        settle(&cell, Err(error));
+    }
+}
+
+/// Waits for one answer: call [`wait`](Ticket::wait), or `.await` it in any async runtime.
+///
+/// - Shape: answered exactly once. Dropping it cancels nothing.
+#[must_use = "a ticket is how one learns whether it happened"]
+pub struct Ticket<T> {
+    cell: Arc<Cell<T>>,
+    host: Arc<dyn Host>,
+}
+
+impl<T> Ticket<T> {
+    /// Blocks the calling thread until the answer is there.
+    ///
+    /// # Errors
+    /// The answer's own: for an append `StorageFull`, `NotConfirmed`, `Poisoned`, `Io` or `Closed`.
+    pub fn wait(mut self) -> Result<T> {
+        loop {
+            if let Some(outcome) = self.poll_now() {
+                return outcome;
+            }
+            if self.host.step() {
+                continue;
+            }
+            let state = self.cell.lock();
+            if matches!(*state, State::Open(_)) {
+                drop(self.cell.answered.wait(state).unwrap_or_else(PoisonError::into_inner));
+            }
+        }
+    }
+
+    /// The answer, if it is there; it can be taken once.
+    pub fn poll_now(&mut self) -> Option<Result<T>> {
+        let mut state = self.cell.lock();
+        match &*state {
+            State::Open(_) => None,
+            State::Answered(_) => match std::mem::replace(&mut *state, State::Taken) {
+                State::Answered(outcome) => Some(outcome),
+                State::Open(_) | State::Taken => None,
+            },
+            State::Taken => {
+                Some(Err(Error::invalid("wait", "the answer was already taken from this ticket")))
+            }
+        }
+    }
+}
+
+impl<T> Future for Ticket<T> {
+    type Output = Result<T>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<T>> {
+        if let State::Open(waker) = &mut *self.cell.lock() {
+            match waker {
+                Some(w) => w.clone_from(cx.waker()),
+                None => *waker = Some(cx.waker().clone()),
+            }
+            return Poll::Pending;
+        }
+        self.poll_now().map_or(Poll::Pending, Poll::Ready)
+    }
+}
+
+impl<T> std::fmt::Debug for Ticket<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let state = match &*self.cell.lock() {
+            State::Open(_) => "open",
+            State::Answered(Ok(_)) => "ok",
+            State::Answered(Err(_)) => "failed",
+            State::Taken => "taken",
+        };
+        write!(f, "Ticket({state})")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::ThreadHost;
+
+    fn host() -> Arc<dyn Host> {
+        Arc::new(ThreadHost::new())
+    }
+
+    #[test]
+    fn a_dropped_answer_still_answers() {
+        let (answer, ticket) = pair::<u8>(&host());
+        drop(answer);
+        assert_eq!(ticket.wait().unwrap_err().kind(), ErrorKind::Poisoned);
+        let (mut answer, ticket) = pair::<u8>(&host());
+        answer.submitted();
+        drop(answer);
+        assert_eq!(ticket.wait().unwrap_err().kind(), ErrorKind::NotConfirmed);
+    }
+
+    #[test]
+    fn a_blocked_thread_is_woken() {
+        let (answer, ticket) = pair::<u8>(&host());
+        let thread = std::thread::spawn(move || ticket.wait().unwrap());
+        answer.ok(7);
+        assert_eq!(thread.join().unwrap(), 7);
+    }
+
+    #[test]
+    fn a_task_is_woken_and_an_answer_is_taken_once() {
+        struct Flag(std::sync::atomic::AtomicBool);
+        impl std::task::Wake for Flag {
+            fn wake(self: Arc<Self>) {
+                self.0.store(true, std::sync::atomic::Ordering::SeqCst);
+            }
+        }
+        let flag = Arc::new(Flag(false.into()));
+        let waker = Waker::from(Arc::clone(&flag));
+        let mut cx = Context::from_waker(&waker);
+        let (answer, mut ticket) = pair::<u8>(&host());
+        assert!(Pin::new(&mut ticket).poll(&mut cx).is_pending());
+        answer.ok(1);
+        assert!(flag.0.load(std::sync::atomic::Ordering::SeqCst));
+        assert!(matches!(Pin::new(&mut ticket).poll(&mut cx), Poll::Ready(Ok(1))));
+        assert!(ticket.poll_now().unwrap().is_err());
+    }
+}

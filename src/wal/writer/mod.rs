@@ -1,0 +1,282 @@
+//! The writer thread: the only code that appends to the log.
+//!
+//! ```text
+//! append_batch --+    +--------------+   take all,     +--------------------+
+//! append_batch --+--> | bounded FIFO | --------------> | io: submit a group |--+ up to
+//!      ^              +--------------+  place frames   +--------------------+  | `depth`
+//!      |                                               +--------------------+  |
+//!      +------ Append: Ok(lsns) or Err <-- durable_lsn | io: reap, any order|<-+
+//! ```
+//!
+//! A state machine: `step` acts on completions and on what callers queued, the shell waits.
+//! Invariants: (1) one thread owns the tail; (2) LSNs are given only into reserved space;
+//! (3) `durable_lsn` moves only over a contiguous prefix that a finished write or sync covers;
+//! (4) each batch is answered exactly once, also when this thread panics: an answer that is
+//! dropped answers; (5) after the first failed write or sync nothing is written.
+//!
+//! `place` gives LSNs and fills groups, `requests` talks to the queue, `flight` keeps the order.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::bugs::{self, Bug};
+use crate::error::{Error, ErrorKind};
+use crate::io::{Buf, Completion, Machine, Next, OpId, Queue};
+use crate::lsn::Lsn;
+use crate::options::SyncMethod;
+
+use super::shared::{Control, Pending, Shared, poisoned};
+use super::ticket::Answer;
+use flight::Flight;
+use lane::Lane;
+use place::Gather;
+use requests::Request;
+
+mod flight;
+mod lane;
+mod place;
+mod requests;
+
+pub(crate) use place::{GROUP_BYTES, Start};
+
+/// After so long without work the watermark is written down.
+const MARK_AFTER: Duration = Duration::from_secs(1);
+
+/// How the writer's life ends.
+enum Ending {
+    /// Not yet.
+    No,
+    /// All that was queued becomes durable first.
+    Close(Vec<Answer<()>>),
+    /// Only what is in flight is waited for.
+    Stop,
+}
+
+/// The writer's state.
+pub(crate) struct Writer {
+    shared: Arc<Shared>,
+    method: SyncMethod,
+    /// The segment that takes frames, and those before it that are not sealed yet.
+    lane: Option<Lane>,
+    old: Vec<Lane>,
+    backlog: VecDeque<Pending>,
+    gather: Option<Gather>,
+    flight: Flight,
+    requests: Vec<(OpId, Request)>,
+    todo: VecDeque<Request>,
+    /// Registered group buffers that are free.
+    buffers: Vec<Buf>,
+    /// Where the registered ones are in memory: the queue keeps a handle to each as well.
+    registered: Vec<usize>,
+    next_lsn: Lsn,
+    time_us: u64,
+    now: Duration,
+    /// The greatest watermark that some frame header carries.
+    marked: Lsn,
+    /// Somebody waits until this is durable.
+    want: Lsn,
+    waits: Vec<(Lsn, Answer<Lsn>)>,
+    ending: Ending,
+    /// What `close` has to report: batches that were queued and could not be written.
+    lost: Option<Error>,
+    idle_since: Duration,
+    poisoned: bool,
+}
+
+impl Writer {
+    /// Takes in all that callers left.
+    fn take_queued(&mut self) {
+        self.shared.bell.taking();
+        while let Some(control) = self.shared.next_control() {
+            match control {
+                Control::WaitDurable(lsn, answer) => {
+                    self.want = self.want.max(lsn);
+                    self.waits.push((lsn, answer));
+                }
+                Control::Close(answer) => match &mut self.ending {
+                    Ending::Close(answers) => answers.push(answer),
+                    _ => self.ending = Ending::Close(vec![answer]),
+                },
+                Control::Stop => self.ending = Ending::Stop,
+            }
+        }
+        while let Some(batch) = self.shared.next_batch() {
+            self.backlog.push_back(batch);
+        }
+        if let Ending::Close(_) = self.ending {
+            self.want = self.next_lsn.prev().max(self.want);
+        }
+    }
+
+    /// Latches the first failure and answers everybody who waits for more than happened.
+    fn poison(&mut self, error: Error) {
+        if self.poisoned {
+            return;
+        }
+        tracing::error!(%error, "the log is poisoned: it can be read, nothing is written");
+        self.poisoned = true;
+        self.shared.latch.set(error);
+        self.shared.room.refuse(Some(self.refusal("append")));
+        self.todo.clear();
+        let groups = self.flight.take_all();
+        if bugs::on(Bug::HangAfterError) {
+            std::mem::forget(groups);
+        } else {
+            let why = self.refusal("append");
+            let gathered = self.gather.take().map(Gather::into_batches).unwrap_or_default();
+            for placed in groups.into_iter().flat_map(|group| group.batches) {
+                placed.answer.fail(why.as_kind(ErrorKind::NotConfirmed));
+            }
+            for placed in gathered {
+                // It has LSNs, but no byte of it was submitted: it is certainly absent.
+                placed.answer.fail(why.clone());
+            }
+        }
+        self.refuse_queued();
+    }
+
+    fn refuse_queued(&mut self) {
+        let why = self.refusal("append");
+        for batch in self.backlog.drain(..) {
+            batch.answer.fail(why.clone());
+        }
+        for (_, answer) in self.waits.drain(..) {
+            answer.fail(why.clone());
+        }
+    }
+
+    fn refusal(&self, op: &'static str) -> Error {
+        match self.shared.latch.get() {
+            Some(cause) => poisoned(op, &cause),
+            None => Error::new(ErrorKind::Poisoned, op, "an earlier write or sync failed"),
+        }
+    }
+
+    /// Moves both watermarks over their contiguous prefixes and answers what they passed.
+    fn publish(&mut self) {
+        while let Some(group) = self.flight.next_written() {
+            let last = group.last;
+            let lane = lane_of(&mut self.lane, &mut self.old, group.segment);
+            lane.list(&self.shared.catalog, group);
+            self.shared.catalog.set_written(last);
+            group.answer_upto(crate::options::Durability::Written);
+        }
+        let mut moved = false;
+        while let Some(mut group) = self.flight.pop_durable() {
+            self.shared.catalog.set_durable(group.last);
+            group.answer_upto(crate::options::Durability::Sync);
+            moved = true;
+        }
+        if moved {
+            let durable = self.shared.catalog.durable();
+            for (_, answer) in self.waits.extract_if(.., |(lsn, _)| *lsn <= durable) {
+                answer.ok(durable);
+            }
+        }
+    }
+
+    /// Whether it can leave; answers `close` if so.
+    fn end(&mut self) -> bool {
+        if !self.requests.is_empty() {
+            return false;
+        }
+        let idle = self.backlog.is_empty() && self.gather.is_none() && self.flight.is_empty();
+        match &mut self.ending {
+            Ending::No => false,
+            Ending::Stop => true,
+            Ending::Close(_) if !self.poisoned && !(idle && self.old.is_empty()) => false,
+            Ending::Close(answers) => {
+                let answers = std::mem::take(answers);
+                let failed = self.poisoned.then(|| self.refusal("close")).or(self.lost.take());
+                for answer in answers {
+                    match &failed {
+                        Some(error) => answer.fail(error.clone()),
+                        None => answer.ok(()),
+                    }
+                }
+                true
+            }
+        }
+    }
+
+    /// How long it can wait.
+    fn next(&mut self) -> Next {
+        if self.end() {
+            return Next::Done;
+        }
+        if !self.shared.is_quiet() {
+            return Next::Now;
+        }
+        if let Some(threshold) = self.could_submit_at()
+            && !self.shared.bell.park(threshold)
+        {
+            return Next::Now;
+        }
+        let lanes = self.old.iter().chain(&self.lane);
+        let sync = lanes.filter(|lane| !lane.sync_in_flight).filter_map(Lane::sync_due).min();
+        let times = [sync, self.linger_due(), self.mark_due()];
+        times.into_iter().flatten().min().map_or(Next::Idle, Next::At)
+    }
+
+    /// When the watermark is due to be written down for its own sake.
+    fn mark_due(&self) -> Option<Duration> {
+        let quiet = self.flight.is_empty() && self.gather.is_none() && self.backlog.is_empty();
+        let risen = self.shared.catalog.durable() > self.marked;
+        let room = self.lane.as_ref().is_some_and(|lane| lane.left() >= self.shared.block);
+        (quiet && risen && room && !self.poisoned).then(|| self.idle_since + MARK_AFTER)
+    }
+}
+
+impl Machine for Writer {
+    fn step(&mut self, queue: &mut dyn Queue, events: &mut Vec<Completion>) -> Next {
+        self.now = self.shared.world.host.now();
+        if !events.is_empty() {
+            self.idle_since = self.now;
+        }
+        for event in events.drain(..) {
+            self.complete(event);
+        }
+        self.take_queued();
+        if let Some(error) = self.shared.latch.get() {
+            self.poison(error);
+        }
+        self.publish();
+        if self.poisoned {
+            self.refuse_queued();
+        } else {
+            self.form_groups();
+            self.start_syncs();
+            self.seal(queue);
+            self.pump(queue);
+        }
+        self.next()
+    }
+
+    fn broken(&mut self, error: io::Error) {
+        // Their buffers are the queue's, which leaks them; nothing will ever be answered.
+        self.requests.clear();
+        let dir = self.shared.dir.clone();
+        self.poison(Error::io("append", &dir, None, error));
+    }
+}
+
+impl Drop for Writer {
+    /// However it ends, nobody is left waiting for it.
+    fn drop(&mut self) {
+        let ended = matches!(self.ending, Ending::Close(_)) && !self.poisoned;
+        if !ended && !matches!(self.ending, Ending::Stop) {
+            let why = "the writer thread ended unexpectedly";
+            self.poison(Error::new(ErrorKind::Poisoned, "append", why));
+        }
+        self.shared.set_gone(true);
+    }
+}
+
+/// The open segment with this number.
+fn lane_of<'a>(lane: &'a mut Option<Lane>, old: &'a mut [Lane], number: u64) -> &'a mut Lane {
+    let all = old.iter_mut().chain(lane);
+    let mut found = all.filter(|lane| lane.number() == number);
+    found.next().expect("a segment stays open while groups of it are in flight")
+}

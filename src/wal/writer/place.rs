@@ -1,0 +1,448 @@
+//! Giving batches their LSNs and their place: groups are gathered, closed and rolled here.
+//!
+//! ```text
+//! backlog --place--> Gather (one aligned buffer, frames side by side) --close--> Group
+//!         --large---------------------------------------------------------------> Group
+//! ```
+//!
+//! Invariants: an LSN is given only when the frame's place in a prepared segment is certain; a
+//! group starts on a fresh block, the rest of its last block is zeros; a frame's header does not
+//! cross a block boundary; no stale byte of a buffer reaches the disk.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::bugs::{self, Bug};
+use crate::cast::{len, round_up};
+use crate::error::Error;
+use crate::format::frame::{Codec, FRAME_HEADER_LEN, FrameHeader, Tag};
+use crate::io::{Buf, FileRef};
+use crate::lsn::{Lsn, LsnRange};
+use crate::options::{Durability, SyncMethod};
+use crate::segment::{SegmentFile, Summary};
+
+use super::super::catalog::Segment;
+use super::super::maker::Taken;
+use super::super::shared::{LARGE, Pending, Shared};
+use super::flight::{Flight, Group, Placed, Stage};
+use super::lane::Lane;
+use super::{Ending, Writer};
+
+/// The largest group that is gathered from smaller batches, and the largest single write.
+pub(crate) const GROUP_BYTES: usize = 512 << 10;
+/// So many queued bytes are worth a group of their own while others are in flight.
+const WORTH_BYTES: usize = 32 << 10;
+/// So many groups are kept in flight whatever their size.
+const ALWAYS: usize = 2;
+
+/// Where the writer starts.
+pub(crate) struct Start {
+    pub(crate) next_lsn: Lsn,
+    pub(crate) time_us: u64,
+    /// The greatest watermark that is known to be on disk.
+    pub(crate) marked: Lsn,
+    /// After a clean close: the segment to go on in.
+    pub(crate) tail: Option<(SegmentFile, FileRef, Summary, Option<Arc<Segment>>)>,
+    /// Group buffers that the queue has registered.
+    pub(crate) buffers: Vec<Buf>,
+}
+
+/// A group that still takes batches.
+pub(crate) struct Gather {
+    buf: Buf,
+    used: usize,
+    at: u64,
+    first: Lsn,
+    records: usize,
+    record_bytes: u64,
+    since: Duration,
+    batches: Vec<Placed>,
+    /// The strongest level asked for.
+    level: Durability,
+}
+
+impl Gather {
+    pub(super) fn into_batches(self) -> Vec<Placed> {
+        self.batches
+    }
+}
+
+/// What became of the batch at the head of the backlog.
+enum Fit {
+    Placed,
+    /// The gathered group has to go first.
+    CloseFirst,
+    /// The open segment has no room for it.
+    NextSegment,
+}
+
+impl Writer {
+    pub(crate) fn new(shared: Arc<Shared>, start: Start) -> Writer {
+        let now = shared.world.host.now();
+        let lane = start.tail.map(|(segment, file, summary, listed)| {
+            let tail = round_up(summary.end(), shared.block);
+            Lane::resumed(segment, file, summary, tail, listed)
+        });
+        let method = match shared.config.sync_method {
+            SyncMethod::Auto | SyncMethod::Dsync => SyncMethod::Dsync,
+            SyncMethod::Fdatasync => SyncMethod::Fdatasync,
+        };
+        Writer {
+            shared,
+            method,
+            lane,
+            old: Vec::new(),
+            backlog: Default::default(),
+            gather: None,
+            flight: Flight::default(),
+            requests: Vec::new(),
+            todo: Default::default(),
+            registered: start.buffers.clone(),
+            buffers: start.buffers,
+            next_lsn: start.next_lsn,
+            time_us: start.time_us,
+            now,
+            marked: start.marked,
+            want: Lsn::NONE,
+            waits: Vec::new(),
+            ending: Ending::No,
+            lost: None,
+            idle_since: now,
+            poisoned: false,
+        }
+    }
+
+    /// Places what is queued and closes groups as the pipeline has room for them.
+    pub(super) fn form_groups(&mut self) {
+        self.time_us = self.time_us.max(self.shared.world.host.wall_us());
+        loop {
+            self.place_queued();
+            if !self.close_is_due() {
+                break;
+            }
+            self.close_gather();
+        }
+        if self.mark_due().is_some_and(|due| due <= self.now) {
+            self.place_mark();
+        }
+    }
+
+    fn place_queued(&mut self) {
+        while !self.backlog.is_empty() {
+            match self.fit_head() {
+                Fit::Placed => {}
+                Fit::CloseFirst if self.may_submit(true) => self.close_gather(),
+                Fit::CloseFirst => return,
+                Fit::NextSegment => {
+                    if !self.roll() {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Places the first batch of the backlog, if there is a place for it.
+    fn fit_head(&mut self) -> Fit {
+        let Some(head) = self.backlog.front() else { return Fit::Placed };
+        let frame_len = head.frame_len;
+        let whole = round_up(frame_len as u64, self.shared.block);
+        let Some(lane) = &self.lane else { return Fit::NextSegment };
+        if frame_len >= LARGE {
+            if self.gather.is_some() {
+                return Fit::CloseFirst;
+            }
+            if lane.left() < whole {
+                return Fit::NextSegment;
+            }
+            if !self.may_submit(true) {
+                return Fit::CloseFirst;
+            }
+            self.place_large();
+            return Fit::Placed;
+        }
+        let Some(gather) = &self.gather else {
+            if lane.left() < whole {
+                return Fit::NextSegment;
+            }
+            self.start_gather();
+            return self.fit_head();
+        };
+        let pos = frame_start(gather.used, len(self.shared.block));
+        if pos + frame_len > gather.buf.capacity().min(GROUP_BYTES) {
+            return Fit::CloseFirst;
+        }
+        if round_up((pos + frame_len) as u64, self.shared.block) > lane.left() {
+            // What was gathered still belongs to this segment.
+            return Fit::CloseFirst;
+        }
+        self.place_small(pos);
+        Fit::Placed
+    }
+
+    fn start_gather(&mut self) {
+        let lane = self.lane.as_ref().expect("the caller found room in it");
+        let mut buf = match self.buffers.pop() {
+            Some(buf) => buf,
+            None => self.shared.pool.take(GROUP_BYTES),
+        };
+        buf.set_len(GROUP_BYTES);
+        self.gather = Some(Gather {
+            buf,
+            used: 0,
+            at: lane.tail,
+            first: self.next_lsn,
+            records: 0,
+            record_bytes: 0,
+            since: self.now,
+            batches: Vec::new(),
+            level: Durability::Queued,
+        });
+    }
+
+    fn place_small(&mut self, pos: usize) {
+        let batch = self.backlog.pop_front().expect("the caller looked at it");
+        let gather = self.gather.as_mut().expect("the caller started it");
+        let (at, used) = (gather.at, gather.used);
+        let header = self.header(&batch, at + pos as u64);
+        let nonce = self.lane.as_ref().expect("a gather lies in the open segment").segment.id.nonce;
+        let gather = self.gather.as_mut().expect("looked at above");
+        let bytes = gather.buf.bytes_mut().expect("a group buffer is shared only when submitted");
+        bytes[used..pos].fill(0);
+        let end = pos + batch.frame_len;
+        bytes[pos + FRAME_HEADER_LEN..end].copy_from_slice(&batch.buf.bytes()[FRAME_HEADER_LEN..]);
+        header.encode(&nonce, at + pos as u64, &mut bytes[pos..pos + FRAME_HEADER_LEN]);
+        gather.used = end;
+        gather.records += batch.count as usize;
+        gather.record_bytes += batch.record_bytes;
+        gather.level = gather.level.max(batch.durability);
+        let range = LsnRange::new(header.first_lsn, batch.count);
+        let Pending { durability, answer, grant, buf, .. } = batch;
+        if let Some(placed) = queued(answer, range, durability) {
+            gather.batches.push(placed);
+        }
+        drop(grant);
+        self.shared.pool.give(buf);
+    }
+
+    /// Writes a large batch from the buffer its caller encoded it into.
+    fn place_large(&mut self) {
+        let batch = self.backlog.pop_front().expect("the caller looked at it");
+        let at = self.lane.as_ref().expect("the caller found room in it").tail;
+        let header = self.header(&batch, at);
+        let lane = self.lane.as_mut().expect("looked at above");
+        let range = LsnRange::new(header.first_lsn, batch.count);
+        let Pending { mut buf, frame_len, record_bytes, durability, answer, grant, .. } = batch;
+        let bytes = buf.bytes_mut().expect("the caller gave its only handle away");
+        header.encode(&lane.segment.id.nonce, at, bytes);
+        lane.tail += buf.len() as u64;
+        drop(grant);
+        let batches = queued(answer, range, durability).into_iter().collect();
+        let group = self.group(at, buf, frame_len, range.first(), record_bytes, durability, batches);
+        self.launch(group);
+    }
+
+    /// Gives the batch its LSNs and says so in a header.
+    fn header(&mut self, batch: &Pending, offset: u64) -> FrameHeader {
+        let lane = self.lane.as_mut().expect("a batch is placed into the open segment");
+        let body = u32::try_from(batch.frame_len - FRAME_HEADER_LEN).expect("a batch is bounded");
+        let durable_upto = self.shared.catalog.durable();
+        let header = FrameHeader {
+            tag: Tag::Batch,
+            codec: Codec::None,
+            flags: 0,
+            stream: 0,
+            count: batch.count,
+            stored_len: body,
+            raw_len: body,
+            payload_crc: batch.payload_crc,
+            first_lsn: self.next_lsn,
+            durable_upto,
+            time_us: self.time_us,
+            number: lane.segment.id.number,
+            epoch: lane.segment.id.epoch,
+        };
+        assert!(durable_upto < header.first_lsn, "a promise about the future");
+        lane.summary.add(offset, &header);
+        self.marked = self.marked.max(durable_upto);
+        self.next_lsn = self.next_lsn.plus(u64::from(batch.count));
+        self.shared.catalog.set_next(self.next_lsn);
+        header
+    }
+
+    /// Whether the gathered group should go now.
+    fn close_is_due(&self) -> bool {
+        let Some(gather) = &self.gather else { return false };
+        let config = &self.shared.config.batch_config;
+        let waited = gather.level > Durability::Queued || self.want >= gather.first;
+        let full = gather.records >= config.max_batch_size
+            || gather.used >= config.max_buffer_bytes.min(GROUP_BYTES);
+        let ending = !matches!(self.ending, Ending::No);
+        let ripe = waited || full || ending || self.linger_due().is_some_and(|t| t <= self.now);
+        ripe && self.may_submit(gather.used >= WORTH_BYTES)
+    }
+
+    /// Whether the pipeline takes one more group, of a size that is worth one or not.
+    fn may_submit(&self, worth: bool) -> bool {
+        let in_flight = self.flight.in_flight();
+        in_flight < ALWAYS.min(self.shared.config.depth)
+            || (worth && in_flight < self.shared.config.depth)
+    }
+
+    /// How many more bytes would let it submit; none if only a completion can.
+    pub(super) fn could_submit_at(&self) -> Option<usize> {
+        if self.may_submit(false) || self.poisoned {
+            return Some(1);
+        }
+        let gathered = self.gather.as_ref().map_or(0, |gather| gather.used);
+        self.may_submit(true).then(|| WORTH_BYTES.saturating_sub(gathered).max(1))
+    }
+
+    /// When the group that nobody waits for has gathered long enough.
+    pub(super) fn linger_due(&self) -> Option<Duration> {
+        let gather = self.gather.as_ref()?;
+        let linger = Duration::from_millis(self.shared.config.batch_config.linger_ms);
+        self.may_submit(gather.used >= WORTH_BYTES).then(|| gather.since + linger)
+    }
+
+    fn close_gather(&mut self) {
+        let Some(mut gather) = self.gather.take() else { return };
+        let whole = len(round_up(gather.used as u64, self.shared.block));
+        let bytes = gather.buf.bytes_mut().expect("a group buffer is shared only when submitted");
+        bytes[gather.used..whole].fill(0);
+        gather.buf.set_len(whole);
+        let lane = self.lane.as_mut().expect("a gather lies in the open segment");
+        debug_assert_eq!(lane.tail, gather.at);
+        lane.tail += whole as u64;
+        let Gather { at, used, first, record_bytes, level, batches, buf, .. } = gather;
+        let group = self.group(at, buf, used, first, record_bytes, level, batches);
+        self.launch(group);
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the fields of a group, from its two makers")]
+    fn group(
+        &self,
+        at: u64,
+        buf: Buf,
+        used: usize,
+        first: Lsn,
+        record_bytes: u64,
+        level: Durability,
+        batches: Vec<Placed>,
+    ) -> Group {
+        let needs_durable = level == Durability::Sync || self.want >= first;
+        Group {
+            segment: self.lane.as_ref().expect("groups lie in the open segment").number(),
+            at,
+            pieces_left: buf.len().div_ceil(GROUP_BYTES),
+            buf: Some(buf),
+            first,
+            last: self.next_lsn.prev(),
+            end: at + used as u64,
+            record_bytes,
+            dsync: needs_durable && self.method == SyncMethod::Dsync,
+            needs_durable,
+            batches,
+            stage: Stage::Writing,
+        }
+    }
+
+    /// Hands a closed group to the queue.
+    fn launch(&mut self, mut group: Group) {
+        if group.needs_durable {
+            self.want = self.want.max(group.last);
+        }
+        for placed in &mut group.batches {
+            placed.answer.submitted();
+        }
+        if bugs::on(Bug::EarlyAcknowledgement) {
+            group.answer_upto(Durability::Sync);
+        }
+        self.idle_since = self.now;
+        if let Some(lane) = &self.lane {
+            self.shared.mailbox.used(lane.tail);
+        }
+        self.send_group(group);
+    }
+
+    /// A frame without records that says how far the promise goes.
+    fn place_mark(&mut self) {
+        let Some(lane) = &mut self.lane else { return };
+        let (at, id) = (lane.tail, lane.segment.id);
+        let durable_upto = self.shared.catalog.durable();
+        let header = FrameHeader {
+            tag: Tag::Mark,
+            codec: Codec::None,
+            flags: 0,
+            stream: 0,
+            count: 0,
+            stored_len: 0,
+            raw_len: 0,
+            payload_crc: 0,
+            first_lsn: Lsn::NONE,
+            durable_upto,
+            time_us: self.time_us,
+            number: id.number,
+            epoch: id.epoch,
+        };
+        lane.summary.add(at, &header);
+        lane.tail += self.shared.block;
+        self.marked = durable_upto;
+        let mut buf = Buf::zeroed(len(self.shared.block), len(self.shared.block));
+        header.encode(&id.nonce, at, buf.bytes_mut().expect("just allocated"));
+        let first = self.next_lsn;
+        let group = self.group(at, buf, FRAME_HEADER_LEN, first, 0, Durability::Sync, Vec::new());
+        self.launch(group);
+    }
+
+    /// Goes on in the next segment; false if there is none yet.
+    fn roll(&mut self) -> bool {
+        self.close_gather();
+        let Some(head) = self.backlog.front() else { return false };
+        let needed = round_up(head.frame_len as u64, self.shared.block);
+        match self.shared.mailbox.take(needed) {
+            Taken::Ready(made) => {
+                self.old.extend(self.lane.take());
+                self.lane = Some(Lane::new(made));
+                true
+            }
+            Taken::Wait => false,
+            Taken::Failed(error) => {
+                // Everything that is queued at this moment hears it; what comes later asks anew.
+                while let Some(batch) = self.shared.next_batch() {
+                    self.backlog.push_back(batch);
+                }
+                self.fail_backlog(&error);
+                false
+            }
+        }
+    }
+
+    fn fail_backlog(&mut self, error: &Error) {
+        if !matches!(self.ending, Ending::No) {
+            self.lost = Some(error.clone());
+        }
+        for batch in self.backlog.drain(..) {
+            batch.answer.fail(error.clone());
+        }
+    }
+}
+
+/// Answers a `Queued` batch at once; others wait for their level.
+fn queued(
+    answer: super::super::ticket::Answer<LsnRange>,
+    range: LsnRange,
+    durability: Durability,
+) -> Option<Placed> {
+    if durability == Durability::Queued {
+        answer.ok(range);
+        return None;
+    }
+    Some(Placed { answer, range, durability })
+}
+
+/// Where the next frame's header goes: its block has room for all of it.
+fn frame_start(used: usize, block: usize) -> usize {
+    let left = block - used % block;
+    if left < FRAME_HEADER_LEN { used + left } else { used }
+}

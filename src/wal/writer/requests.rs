@@ -1,0 +1,279 @@
+//! What the writer asks of its queue, and what it makes of the answers.
+//!
+//! ```text
+//! group -> pieces of <= 512 KiB -> queue --Ok(full)--> written (dsync: durable)
+//!            ^---- rest -----------------'Ok(short)       |
+//!            '---- again ----------------'EINTR/EAGAIN    sync of the file -> durable
+//!                                         other error -> poison
+//! ```
+//!
+//! Invariants: one sync in flight per file; a sync is submitted only after the writes it is to
+//! cover completed; a failed write or sync is final; no request outlives `broken`.
+
+use std::io;
+use std::sync::Arc;
+
+use crate::bugs::{self, Bug};
+use crate::cast::{len, round_down};
+use crate::error::Error;
+use crate::format::footer::IndexEntry;
+use crate::io::{Buf, Completion, Op, Queue};
+use crate::options::{Durability, MAX_DEPTH};
+
+use super::super::catalog::{Catalog, Segment};
+use super::flight::Group;
+use super::lane::Lane;
+use super::place::GROUP_BYTES;
+use super::{Ending, Writer, lane_of};
+
+/// How often an interrupted write is submitted again before it counts as failed.
+const RETRIES: u32 = 64;
+/// Requests the queue takes at once: pieces of groups, syncs, footers.
+pub(crate) const QUEUE_DEPTH: usize = 2 * MAX_DEPTH;
+
+/// A request, in the queue or on its way there.
+#[derive(Clone, Debug)]
+pub(super) enum Request {
+    /// Part of a group: `buf` goes to `at`.
+    Piece { seq: u64, segment: u64, at: u64, buf: Buf, dsync: bool, tries: u32 },
+    /// A sync of a segment.
+    Sync { segment: u64 },
+    /// The footer of a segment that is full.
+    Footer { segment: u64, at: u64, buf: Buf, tries: u32 },
+}
+
+impl Request {
+    fn segment(&self) -> u64 {
+        match self {
+            Request::Piece { segment, .. }
+            | Request::Sync { segment }
+            | Request::Footer { segment, .. } => *segment,
+        }
+    }
+}
+
+impl Writer {
+    /// Cuts a group into pieces and queues them.
+    pub(super) fn send_group(&mut self, group: Group) {
+        let buf = group.buf.clone().expect("a new group has its buffer");
+        let (segment, at, dsync) = (group.segment, group.at, group.dsync);
+        let seq = self.flight.push(group);
+        let mut done = 0;
+        while done < buf.len() {
+            let piece = buf.slice(done, GROUP_BYTES.min(buf.len() - done));
+            done += piece.len();
+            let at = at + (done - piece.len()) as u64;
+            self.todo.push_back(Request::Piece { seq, segment, at, buf: piece, dsync, tries: 0 });
+        }
+    }
+
+    /// Submits what is queued, as far as the queue takes it.
+    pub(super) fn pump(&mut self, queue: &mut dyn Queue) {
+        while queue.in_flight() < QUEUE_DEPTH
+            && let Some(request) = self.todo.pop_front()
+        {
+            let lane = lane_of(&mut self.lane, &mut self.old, request.segment());
+            let file = Arc::clone(&lane.file);
+            let op = match &request {
+                Request::Piece { at, buf, dsync, .. } => {
+                    Op::Write { file, at: *at, buf: buf.clone(), dsync: *dsync }
+                }
+                Request::Sync { .. } => Op::Sync { file },
+                Request::Footer { at, buf, .. } => {
+                    Op::Write { file, at: *at, buf: buf.clone(), dsync: true }
+                }
+            };
+            self.requests.push((queue.submit(op), request));
+        }
+    }
+
+    /// Takes one answer in.
+    pub(super) fn complete(&mut self, event: Completion) {
+        let Completion { id, result, buf } = event;
+        drop(buf);
+        let found = self.requests.iter().position(|(other, _)| *other == id);
+        let (_, request) = self.requests.swap_remove(found.expect("each request is answered once"));
+        if self.poisoned {
+            return;
+        }
+        match request {
+            Request::Piece { .. } | Request::Footer { .. } => self.write_done(request, result),
+            Request::Sync { segment } => self.sync_done(segment, result),
+        }
+    }
+
+    fn write_done(&mut self, mut request: Request, result: io::Result<usize>) {
+        let (Request::Piece { at, buf, tries, .. } | Request::Footer { at, buf, tries, .. }) =
+            &mut request
+        else {
+            return;
+        };
+        match result {
+            Ok(n) if n >= buf.len() || bugs::on(Bug::ShortWriteIgnored) => {
+                self.write_landed(request);
+            }
+            Ok(n) => {
+                // Direct I/O goes on at a block; writing its start twice is harmless, for nothing
+                // of this group is promised.
+                let done = len(round_down(n as u64, self.shared.block));
+                *tries = if done > 0 { 0 } else { *tries + 1 };
+                *at += done as u64;
+                *buf = buf.slice(done, buf.len() - done);
+                let (tries, at) = (*tries, *at);
+                if tries < RETRIES {
+                    self.todo.push_front(request);
+                } else {
+                    self.fail_write(&request, at, io::ErrorKind::WriteZero.into());
+                }
+            }
+            Err(e) if is_passing(&e) && *tries < RETRIES => {
+                *tries += 1;
+                self.todo.push_front(request);
+            }
+            Err(e) => {
+                let at = *at;
+                self.fail_write(&request, at, e);
+            }
+        }
+    }
+
+    fn fail_write(&mut self, request: &Request, at: u64, e: io::Error) {
+        let lane = lane_of(&mut self.lane, &mut self.old, request.segment());
+        let error = Error::io("write", &lane.segment.path, Some(at), e);
+        self.poison(error);
+    }
+
+    fn write_landed(&mut self, request: Request) {
+        match request {
+            Request::Piece { seq, segment, buf, .. } => {
+                drop(buf);
+                if !self.flight.piece_written(seq) {
+                    return;
+                }
+                let group = self.flight.get(seq).expect("it was written just now");
+                let (bytes, dsync) = (group.end - group.at, group.dsync);
+                let records = group.last.get() + 1 - group.first.get();
+                let (batches, record_bytes) = (group.batch_count, group.record_bytes);
+                let buf = group.buf.take().expect("kept until it is written");
+                self.give_back(buf);
+                self.count(records, batches, record_bytes);
+                if !dsync {
+                    let now = self.now;
+                    lane_of(&mut self.lane, &mut self.old, segment).wrote_plain(bytes, now);
+                }
+            }
+            Request::Footer { segment, .. } => {
+                lane_of(&mut self.lane, &mut self.old, segment).sealed = true;
+            }
+            Request::Sync { .. } => unreachable!("a sync is no write"),
+        }
+    }
+
+    fn count(&self, records: u64, batches: u64, record_bytes: u64) {
+        use std::sync::atomic::Ordering::Relaxed;
+        let counters = &self.shared.counters;
+        counters.groups.fetch_add(u64::from(records > 0), Relaxed);
+        counters.batches.fetch_add(batches, Relaxed);
+        counters.records.fetch_add(records, Relaxed);
+        counters.bytes.fetch_add(record_bytes, Relaxed);
+    }
+
+    fn give_back(&mut self, buf: Buf) {
+        if self.registered.contains(&buf.address()) {
+            self.buffers.push(buf);
+        } else {
+            self.shared.pool.give(buf);
+        }
+    }
+
+    fn sync_done(&mut self, segment: u64, result: io::Result<usize>) {
+        let lane = lane_of(&mut self.lane, &mut self.old, segment);
+        lane.sync_in_flight = false;
+        match result {
+            Ok(_) => self.flight.sync_done(segment),
+            Err(_) if bugs::on(Bug::RetriedSync) => {
+                lane.sync_in_flight = true;
+                self.todo.push_back(Request::Sync { segment });
+            }
+            Err(e) => {
+                let error = Error::io("sync", &lane.segment.path, None, e);
+                self.poison(error);
+            }
+        }
+    }
+
+    /// Syncs each open segment that has plain groups somebody waits for, or too many of them.
+    pub(super) fn start_syncs(&mut self) {
+        let ending = !matches!(self.ending, Ending::No);
+        let current = self.lane.as_ref().map(Lane::number);
+        for lane in self.old.iter_mut().chain(&mut self.lane) {
+            if lane.sync_in_flight {
+                continue;
+            }
+            let number = lane.number();
+            let Some(group) = self.flight.first_unsynced(number) else { continue };
+            let wanted = group.needs_durable || group.first <= self.want || ending;
+            let rolled = Some(number) != current;
+            if wanted || rolled || lane.sync_due().is_some_and(|due| due <= self.now) {
+                lane.sync_started();
+                self.flight.sync_started(number);
+                self.todo.push_back(Request::Sync { segment: number });
+            }
+        }
+    }
+
+    /// Ends segments that were rolled over: footer first, then they are let go.
+    pub(super) fn seal(&mut self, queue: &mut dyn Queue) {
+        let durable_upto = self.shared.catalog.durable();
+        for lane in &mut self.old {
+            if lane.sealing || self.flight.has(lane.number()) {
+                continue;
+            }
+            // A segment is sealed only when all of it is promised.
+            if lane.summary.last_lsn() > durable_upto {
+                continue;
+            }
+            lane.sealing = true;
+            let at = lane.segment.geometry.frames_end();
+            let block = len(lane.segment.geometry.block);
+            let image = lane.summary.footer(durable_upto).encode(&lane.segment.id, at, block);
+            let mut buf = Buf::zeroed(block, block);
+            buf.bytes_mut().expect("just allocated").copy_from_slice(&image);
+            self.todo.push_back(Request::Footer { segment: lane.number(), at, buf, tries: 0 });
+        }
+        for lane in self.old.extract_if(.., |lane| lane.sealed) {
+            if let Some(listed) = &lane.listed {
+                listed.seal();
+            }
+            queue.release(&lane.file);
+        }
+    }
+}
+
+/// Errors that say "again" instead of "failed".
+fn is_passing(e: &io::Error) -> bool {
+    matches!(e.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock)
+}
+
+impl Group {
+    /// Answers the batches that asked for no more than `level`.
+    pub(super) fn answer_upto(&mut self, level: Durability) {
+        for placed in self.batches.extract_if(.., |placed| placed.durability <= level) {
+            placed.answer.ok(placed.range);
+        }
+    }
+}
+
+impl Lane {
+    /// Shows a written group to readers.
+    pub(super) fn list(&mut self, catalog: &Catalog, group: &Group) {
+        let listed = self.listed.get_or_insert_with(|| {
+            let tail = Some(Arc::clone(&self.file));
+            let listed = Arc::new(Segment::new(self.segment.clone(), group.first, tail));
+            catalog.insert(Arc::clone(&listed));
+            listed
+        });
+        let entry = IndexEntry { lsn: group.first, offset: group.at };
+        listed.publish(entry, group.last, group.end);
+    }
+}
