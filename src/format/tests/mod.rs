@@ -108,3 +108,31 @@ fn meta() -> Meta {
 fn decode(bytes: &[u8]) -> Result<FrameHeader, Bad> {
     FrameHeader::decode(bytes, &SEGMENT, OFFSET)
 }
+
+/// Bytes of a header after `change`, under a checksum that holds: what only a writer can make.
+fn forged_header(header: &[u8], change: impl FnOnce(&mut [u8])) -> Vec<u8> {
+    let mut bytes = header[..FRAME_HEADER_LEN].to_vec();
+    change(&mut bytes);
+    let mut crc = crc32fast::Hasher::new();
+    crc.update(&NONCE);
+    crc.update(&OFFSET.to_le_bytes());
+    crc.update(&bytes[..68]);
+    bytes[68..].copy_from_slice(&crc.finalize().to_le_bytes());
+    bytes
+}
+
+/// The same for a block or slot.
+fn forged_block(block: &[u8], salt: &[u8], change: impl FnOnce(&mut [u8])) -> Vec<u8> {
+    let mut bytes = block.to_vec();
+    change(&mut bytes);
+    let mut crc = crc32fast::Hasher::new();
+    crc.update(salt);
+    crc.update(&bytes[..12]);
+    crc.update(&bytes[16..]);
+    bytes[12..16].copy_from_slice(&crc.finalize().to_le_bytes());
+    bytes
+}
+
+fn footer_salt() -> Vec<u8> {
+    [&NONCE[..], &SEGMENT.number.to_le_bytes(), &FOOTER_OFFSET.to_le_bytes()].concat()
+}
