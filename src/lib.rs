@@ -6,6 +6,7 @@ pub mod bugs;
 mod bugs;
 mod cast;
 mod error;
+pub mod format;
 pub mod io;
 mod lsn;
 mod options;
