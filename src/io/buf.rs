@@ -5,16 +5,22 @@
 //! left. A buffer whose request can't be reaped is leaked by its queue, never freed.
 //!
 //! Invariants: the memory is `len` bytes at an address that is a multiple of `align`, zeroed when
-//! allocated; `start + len` never exceeds it; `&mut` exists only while the count is one.
+//! allocated; `start + len` never exceeds it; `&mut` exists only while the count is one; its id is
+//! never given to other memory, also not to later memory at the same address.
+//!
+//! Also here, for the unsafe they take: [`ForkGuard`], which tells a forked child without a system
+//! call, and the size of a page.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::fmt;
 use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 struct Memory {
     start: NonNull<u8>,
     layout: Layout,
+    id: u64,
 }
 
 // SAFETY: `Memory` owns its allocation alone and holds no thread-bound state.
@@ -32,15 +38,25 @@ impl Memory {
         #[expect(unsafe_code, reason = "the standard collections can't align")]
         let start = unsafe { alloc_zeroed(layout) };
         let Some(start) = NonNull::new(start) else { handle_alloc_error(layout) };
-        Memory { start, layout }
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        // A counter: only its distinctness matters.
+        Memory { start, layout, id: NEXT.fetch_add(1, Ordering::Relaxed) }
     }
 
     fn bytes(&self) -> &[u8] {
         // SAFETY: `start` points to `layout.size()` initialised bytes that live as long as self;
-        // they change only through the `&mut Shared` that no other window then exists beside.
+        // nobody changes them while a shared reference exists.
         #[expect(unsafe_code, reason = "raw allocation")]
         unsafe {
             std::slice::from_raw_parts(self.start.as_ptr(), self.layout.size())
+        }
+    }
+
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as in `bytes`, and `&mut self` is the only reference.
+        #[expect(unsafe_code, reason = "raw allocation")]
+        unsafe {
+            std::slice::from_raw_parts_mut(self.start.as_ptr(), self.layout.size())
         }
     }
 }
@@ -55,44 +71,10 @@ impl Drop for Memory {
     }
 }
 
-/// Keeps a buffer's memory where it is, without a way to its bytes: what a queue holds of the
-/// buffers it registered with the kernel.
-#[derive(Clone)]
-pub struct KeepAlive(Arc<Memory>);
-
-impl KeepAlive {
-    /// The address of the memory's first byte.
-    pub fn address(&self) -> usize {
-        self.0.start.as_ptr().addr()
-    }
-
-    /// The size of the memory, bytes.
-    pub fn size(&self) -> usize {
-        self.0.layout.size()
-    }
-}
-
-/// What the windows into one piece of memory share; the count of *this* decides who may write.
-struct Shared {
-    memory: Arc<Memory>,
-}
-
-impl Shared {
-    fn bytes_mut(&mut self) -> &mut [u8] {
-        let memory = &self.memory;
-        // SAFETY: the bytes are initialised and live as long as `memory`; `&mut self` is the only
-        // way to them, for a `KeepAlive` has none.
-        #[expect(unsafe_code, reason = "raw allocation")]
-        unsafe {
-            std::slice::from_raw_parts_mut(memory.start.as_ptr(), memory.layout.size())
-        }
-    }
-}
-
 /// A window into aligned, reference-counted memory.
 #[derive(Clone)]
 pub struct Buf {
-    shared: Arc<Shared>,
+    memory: Arc<Memory>,
     start: usize,
     len: usize,
 }
@@ -104,8 +86,7 @@ impl Buf {
     /// If `len` is zero or `align` is not a power of two.
     pub fn zeroed(len: usize, align: usize) -> Buf {
         assert!(align.is_power_of_two());
-        let memory = Arc::new(Memory::zeroed(len, align));
-        Buf { shared: Arc::new(Shared { memory }), start: 0, len }
+        Buf { memory: Arc::new(Memory::zeroed(len, align)), start: 0, len }
     }
 
     /// The window's length in bytes.
@@ -120,19 +101,18 @@ impl Buf {
 
     /// How large the window could be made from its start.
     pub fn capacity(&self) -> usize {
-        self.shared.memory.layout.size() - self.start
+        self.memory.layout.size() - self.start
     }
 
     /// The bytes in the window.
     pub fn bytes(&self) -> &[u8] {
-        &self.shared.memory.bytes()[self.start..self.start + self.len]
+        &self.memory.bytes()[self.start..self.start + self.len]
     }
 
     /// The bytes in the window, to change; none while another window into this memory exists.
     pub fn bytes_mut(&mut self) -> Option<&mut [u8]> {
         let (start, end) = (self.start, self.start + self.len);
-        let shared = Arc::get_mut(&mut self.shared)?;
-        Some(&mut shared.bytes_mut()[start..end])
+        Arc::get_mut(&mut self.memory).map(|m| &mut m.bytes_mut()[start..end])
     }
 
     /// A narrower window, `len` bytes from `from` on, into the same memory.
@@ -143,7 +123,7 @@ impl Buf {
     pub fn slice(&self, from: usize, len: usize) -> Buf {
         assert!(from <= self.len);
         assert!(len <= self.len - from);
-        Buf { shared: Arc::clone(&self.shared), start: self.start + from, len }
+        Buf { memory: Arc::clone(&self.memory), start: self.start + from, len }
     }
 
     /// Makes the window `len` bytes long from the same start.
@@ -157,17 +137,19 @@ impl Buf {
 
     /// Whether both are windows into the same memory.
     pub fn same_memory(&self, other: &Buf) -> bool {
-        Arc::ptr_eq(&self.shared, &other.shared)
+        self.memory.id == other.memory.id
     }
 
-    /// Something that keeps the memory alive and leaves the right to change it here.
-    pub fn keep_alive(&self) -> KeepAlive {
-        KeepAlive(Arc::clone(&self.shared.memory))
+    /// Names the memory for as long as the process lives: a ring that announced it to the kernel
+    /// can't hold a handle, which would forbid all change.
+    pub(crate) fn memory_id(&self) -> u64 {
+        self.memory.id
     }
 
-    /// The address of the memory's first byte, whatever the window.
-    pub fn address(&self) -> usize {
-        self.shared.memory.start.as_ptr().addr()
+    /// The whole memory: where it starts and its length.
+    #[cfg(all(target_os = "linux", not(prkdb_portable)))]
+    pub(super) fn memory_range(&self) -> (*mut u8, usize) {
+        (self.memory.start.as_ptr(), self.memory.layout.size())
     }
 
     /// The window's distance from the start of its memory, bytes.
@@ -217,7 +199,7 @@ impl BufPool {
     /// Takes a buffer back. One that is still shared, or of no class, is dropped.
     pub fn give(&self, mut buf: Buf) {
         buf.start = 0;
-        if Arc::get_mut(&mut buf.shared).is_none() {
+        if Arc::get_mut(&mut buf.memory).is_none() {
             return;
         }
         let size = buf.capacity();
@@ -227,6 +209,88 @@ impl BufPool {
             free.push(buf);
         }
     }
+}
+
+/// The size of a page, bytes.
+pub(super) fn page_size() -> usize {
+    // SAFETY: `sysconf` has no preconditions.
+    #[expect(unsafe_code, reason = "no safe way to ask")]
+    let size = unsafe { nix::libc::sysconf(nix::libc::_SC_PAGESIZE) };
+    usize::try_from(size).ok().filter(|n| n.is_power_of_two()).unwrap_or(4096)
+}
+
+/// Remembers the process it was made in.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ForkGuard {
+    /// The mark this process bears.
+    mark: u64,
+}
+
+impl ForkGuard {
+    /// A guard of the calling process.
+    pub(crate) fn new() -> ForkGuard {
+        ForkGuard { mark: mark() }
+    }
+
+    /// Whether this is a child that was forked after the guard was made.
+    pub(crate) fn in_child(&self) -> bool {
+        mark() != self.mark
+    }
+}
+
+/// A number that a process keeps and none of its forked children bears: kept in a page that the
+/// kernel wipes in the child, which then draws the next one.
+#[cfg(all(target_os = "linux", not(prkdb_portable)))]
+fn mark() -> u64 {
+    static PAGE: std::sync::OnceLock<Option<&'static AtomicU64>> = std::sync::OnceLock::new();
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    let Some(page) = PAGE.get_or_init(wiped_on_fork) else { return std::process::id().into() };
+    // Relaxed: a forked child has one thread, and the mark stands for nothing but itself.
+    match page.load(Ordering::Relaxed) {
+        0 => {
+            let fresh = NEXT.fetch_add(1, Ordering::Relaxed);
+            match page.compare_exchange(0, fresh, Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => fresh,
+                Err(other) => other,
+            }
+        }
+        mark => mark,
+    }
+}
+
+#[cfg(not(all(target_os = "linux", not(prkdb_portable))))]
+fn mark() -> u64 {
+    std::process::id().into()
+}
+
+/// A page of zeros that a forked child finds zero again; none on kernels before 4.14.
+#[cfg(all(target_os = "linux", not(prkdb_portable)))]
+fn wiped_on_fork() -> Option<&'static AtomicU64> {
+    use nix::libc::{
+        MADV_WIPEONFORK, MAP_ANONYMOUS, MAP_FAILED, MAP_PRIVATE, PROT_READ, PROT_WRITE,
+    };
+    let (size, prot) = (page_size(), PROT_READ | PROT_WRITE);
+    // SAFETY: a new anonymous mapping touches no memory that exists.
+    #[expect(unsafe_code, reason = "the allocator can't promise a page of its own")]
+    let page = unsafe {
+        nix::libc::mmap(std::ptr::null_mut(), size, prot, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
+    };
+    if page == MAP_FAILED {
+        return None;
+    }
+    // SAFETY: the range is the mapping made above, all of it.
+    #[expect(unsafe_code, reason = "no safe way to ask")]
+    if unsafe { nix::libc::madvise(page, size, MADV_WIPEONFORK) } != 0 {
+        // SAFETY: as above, and nothing refers to it.
+        #[expect(unsafe_code, reason = "gives the page back")]
+        unsafe {
+            nix::libc::munmap(page, size);
+        }
+        return None;
+    }
+    // SAFETY: zeroed, aligned to a page, never unmapped from here on, only used as this atomic.
+    #[expect(unsafe_code, reason = "the page lives outside the allocator")]
+    Some(unsafe { &*page.cast::<AtomicU64>() })
 }
 
 #[cfg(test)]
@@ -258,5 +322,29 @@ mod tests {
         drop(first);
         pool.give(second);
         assert_eq!(pool.take(16 << 10).offset(), 0);
+    }
+
+    #[test]
+    fn a_forked_child_is_told_from_its_parent_and_may_begin_anew() {
+        let guard = ForkGuard::new();
+        assert!(!guard.in_child());
+        // SAFETY: the child only reads and writes atomics and then leaves by `_exit`.
+        #[expect(unsafe_code, reason = "a fork is what is tested")]
+        let child = unsafe { nix::libc::fork() };
+        if child == 0 {
+            let fine = guard.in_child() && !ForkGuard::new().in_child();
+            // SAFETY: ends the process without running what the parent registered.
+            #[expect(unsafe_code, reason = "a forked test must not return")]
+            unsafe {
+                nix::libc::_exit(if fine { 0 } else { 1 });
+            }
+        }
+        assert!(child > 0);
+        let mut status = -1;
+        // SAFETY: `status` is a valid place for the answer.
+        #[expect(unsafe_code, reason = "waits for the child")]
+        let waited = unsafe { nix::libc::waitpid(child, &raw mut status, 0) };
+        assert_eq!((waited, status), (child, 0));
+        assert!(!guard.in_child());
     }
 }

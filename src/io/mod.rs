@@ -34,11 +34,20 @@ use std::time::Duration;
 mod buf;
 mod flow;
 mod host;
+mod lock;
+mod os;
+mod probe;
+mod pwrite;
 mod signal;
+#[cfg(all(target_os = "linux", not(prkdb_portable)))]
+mod uring;
 
-pub use buf::{Buf, BufPool, KeepAlive};
+pub use buf::{Buf, BufPool};
+pub(crate) use buf::ForkGuard;
 pub(crate) use flow::{Flow, FlowMachine, block_on};
 pub use host::{Host, Machine, MakeMachine, Next, Running, ThreadHost};
+pub(crate) use probe::open_disk;
+pub use probe::{BackendReason, BackendReport, probe};
 
 /// An open file, shared by everyone who reads or writes it.
 pub type FileRef = Arc<dyn File>;
@@ -282,4 +291,3 @@ pub struct World {
     /// Threads, clocks, randomness.
     pub host: Arc<dyn Host>,
 }
-

@@ -68,8 +68,8 @@ pub(crate) struct Writer {
     todo: VecDeque<Request>,
     /// Registered group buffers that are free.
     buffers: Vec<Buf>,
-    /// Where the registered ones are in memory: the queue keeps a handle to each as well.
-    registered: Vec<usize>,
+    /// Which buffers those are.
+    registered: Vec<u64>,
     next_lsn: Lsn,
     time_us: u64,
     now: Duration,

@@ -97,7 +97,7 @@ impl Writer {
             flight: Flight::default(),
             requests: Vec::new(),
             todo: Default::default(),
-            registered: start.buffers.clone(),
+            registered: start.buffers.iter().map(Buf::memory_id).collect(),
             buffers: start.buffers,
             next_lsn: start.next_lsn,
             time_us: start.time_us,

@@ -179,7 +179,7 @@ impl Writer {
     }
 
     fn give_back(&mut self, buf: Buf) {
-        if self.registered.contains(&buf.address()) {
+        if self.registered.contains(&buf.memory_id()) {
             self.buffers.push(buf);
         } else {
             self.shared.pool.give(buf);

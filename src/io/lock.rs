@@ -1,0 +1,194 @@
+//! The lock that keeps a second writer out: `flock` on LOCK, with the holder's process id in it.
+//!
+//! The kernel frees the lock when the last reference to the open file is gone. A ring is such a
+//! reference, and is torn down some milliseconds after its process; so where the named process is
+//! gone a newcomer waits. The id is for people and for that decision only, the lock decides.
+//!
+//! Invariants: the id is written after the lock was taken and blanked before it is given back; a
+//! lock that a broken ring pinned is never given back while this process lives; a forked child,
+//! which shares the open file, gives back nothing.
+
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use super::buf::ForkGuard;
+use super::os::open_regular;
+
+/// How long a newcomer waits for the lock of a process that is gone.
+const PATIENCE: Duration = Duration::from_secs(5);
+const PAUSE: Duration = Duration::from_millis(10);
+/// The id has a fixed width: giving the lock back must not need space on a full disk.
+const WIDTH: usize = 20;
+
+/// The locked file.
+#[derive(Debug)]
+pub(super) struct LockFile {
+    file: fs::File,
+    /// Set by a queue that broke: its requests may still land, so the lock stays.
+    pinned: AtomicBool,
+    fork: ForkGuard,
+}
+
+impl LockFile {
+    /// Keeps the lock until the process ends.
+    #[cfg(all(target_os = "linux", not(prkdb_portable)))]
+    pub(super) fn pin(&self) {
+        self.pinned.store(true, Ordering::Relaxed);
+    }
+
+    #[cfg(all(target_os = "linux", not(prkdb_portable)))]
+    pub(super) fn file(&self) -> &fs::File {
+        &self.file
+    }
+}
+
+/// Unlocks when dropped, also while a ring still refers to the file.
+pub(super) struct Held(pub(super) Arc<LockFile>);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let lock = &*self.0;
+        if lock.fork.in_child() || lock.pinned.load(Ordering::Relaxed) {
+            return;
+        }
+        if let Err(error) = name_holder(&lock.file, "").and_then(|()| lock.file.unlock()) {
+            tracing::warn!(%error, "the log's lock is given back when the process ends");
+        }
+    }
+}
+
+/// Takes the lock, waiting only for a process that is gone.
+pub(super) fn take(path: &Path) -> io::Result<Arc<LockFile>> {
+    let mut options = fs::OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).mode(0o600);
+    let file = open_regular(path, &mut options, 0)?;
+    let start = Instant::now();
+    loop {
+        match file.try_lock() {
+            Ok(()) => break,
+            Err(fs::TryLockError::Error(e)) if e.kind() == ErrorKind::Interrupted => continue,
+            Err(fs::TryLockError::Error(e)) => return Err(e),
+            Err(fs::TryLockError::WouldBlock) => {}
+        }
+        let holder = holder(&file)?;
+        if holder.is_some_and(lives) || start.elapsed() >= PATIENCE {
+            let whom =
+                holder.map_or("a process that left no id".into(), |p| format!("process {p}"));
+            let text = format!("the log is locked by {whom}");
+            return Err(io::Error::new(ErrorKind::WouldBlock, text));
+        }
+        std::thread::sleep(PAUSE);
+    }
+    match name_holder(&file, &std::process::id().to_string()) {
+        // The lock holds without the id; a newcomer then waits before it is refused.
+        Err(e) if matches!(e.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) => {
+            tracing::warn!(error = %e, "the lock could not be marked with the process id");
+        }
+        other => other?,
+    }
+    Ok(Arc::new(LockFile { file, pinned: AtomicBool::new(false), fork: ForkGuard::new() }))
+}
+
+/// Whether somebody holds the lock; changes nothing.
+pub(super) fn is_held(path: &Path) -> io::Result<bool> {
+    let file = match open_regular(path, fs::OpenOptions::new().read(true), 0) {
+        Ok(file) => file,
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(false),
+        Err(e) => return Err(e),
+    };
+    loop {
+        match file.try_lock_shared() {
+            Ok(()) => return file.unlock().map(|()| false),
+            Err(fs::TryLockError::WouldBlock) => return Ok(true),
+            Err(fs::TryLockError::Error(e)) if e.kind() == ErrorKind::Interrupted => {}
+            Err(fs::TryLockError::Error(e)) => return Err(e),
+        }
+    }
+}
+
+fn name_holder(file: &fs::File, id: &str) -> io::Result<()> {
+    file.write_all_at(format!("{id:<WIDTH$}").as_bytes(), 0)
+}
+
+/// The process named in the file; none while nobody holds it, or not yet.
+fn holder(file: &fs::File) -> io::Result<Option<i32>> {
+    let mut text = [0; WIDTH];
+    let len = file.read_at(&mut text, 0)?;
+    Ok(String::from_utf8_lossy(&text[..len]).trim().parse().ok().filter(|&id| id > 0))
+}
+
+/// Whether the process runs: one that ended and was not yet waited for does not.
+fn lives(id: i32) -> bool {
+    let process = nix::unistd::Pid::from_raw(id);
+    if nix::sys::signal::kill(process, None) == Err(nix::errno::Errno::ESRCH) {
+        return false;
+    }
+    let stat = fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
+    !stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with(['Z', 'X']))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_opener_is_refused_and_told_who_holds_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("LOCK");
+        assert!(!is_held(&path).unwrap());
+        assert!(!path.exists(), "asking must not create it");
+        let first = Held(take(&path).unwrap());
+        assert!(is_held(&path).unwrap());
+        let refused = take(&path).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::WouldBlock);
+        assert!(refused.to_string().contains(&std::process::id().to_string()), "{refused}");
+        drop(first);
+        assert!(!is_held(&path).unwrap());
+        drop(Held(take(&path).unwrap()));
+    }
+
+    #[test]
+    fn the_lock_is_given_back_although_another_reference_to_the_file_lives() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("LOCK");
+        let first = take(&path).unwrap();
+        let in_a_ring = first.file.try_clone().unwrap();
+        drop(Held(first));
+        drop(Held(take(&path).unwrap()));
+        drop(in_a_ring);
+    }
+
+    #[test]
+    fn a_newcomer_waits_for_a_process_that_is_gone() {
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        child.wait().unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("LOCK");
+        let first = take(&path).unwrap();
+        name_holder(&first.file, &child.id().to_string()).unwrap();
+        std::thread::scope(|scope| {
+            let second = scope.spawn(|| take(&path).map(Held));
+            std::thread::sleep(PAUSE * 3);
+            assert!(!second.is_finished(), "it must neither get the lock nor give up");
+            drop(Held(first));
+            second.join().unwrap().unwrap();
+        });
+    }
+
+    #[test]
+    fn a_lock_that_a_broken_queue_pinned_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("LOCK");
+        let first = take(&path).unwrap();
+        first.pinned.store(true, Ordering::Relaxed);
+        let leaked = Arc::clone(&first);
+        drop(Held(first));
+        assert!(is_held(&path).unwrap());
+        drop(leaked);
+    }
+}

@@ -1,0 +1,210 @@
+//! A real directory tree, shared by all backends: names, directories, locks, space.
+//!
+//! ```text
+//!   OsDisk --open, create--> OsFile --(shared)--> PwriteQueue or UringQueue
+//!      |                                             ^
+//!      +-- LOCK: its locks are registered in each ring made here, so that they outlive requests
+//! ```
+//!
+//! What the file system can do is found by trial, once, in the log's directory (`volume`).
+//!
+//! Invariants: only regular files are opened, links never followed; files are 0600, directories
+//! 0700; a directory made here is durable in its parent before `create_dir` returns.
+
+use std::fmt;
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use super::lock::{self, LockFile};
+use super::pwrite::PwriteQueue;
+use super::{Access, Buf, Disk, Entry, EntryKind, FileRef, LockGuard, Queue};
+
+mod file;
+mod volume;
+
+pub(super) use file::{OsFile, open_regular};
+pub(super) use volume::Volume;
+#[cfg(all(target_os = "linux", not(prkdb_portable)))]
+pub(super) use volume::{nearest_directory, scratch, set_direct};
+
+/// Which kind of queue a disk makes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    /// Positional writes on I/O threads.
+    Pwrite,
+    /// An io_uring.
+    #[cfg(all(target_os = "linux", not(prkdb_portable)))]
+    Uring,
+}
+
+/// A real directory tree.
+pub(super) struct OsDisk {
+    way: Way,
+    volume: Volume,
+    locks: Mutex<Vec<Weak<LockFile>>>,
+}
+
+impl OsDisk {
+    /// A disk on the file system that `volume` describes.
+    pub(super) fn new(way: Way, volume: Volume) -> OsDisk {
+        OsDisk { way, volume, locks: Mutex::new(Vec::new()) }
+    }
+
+    /// The locks held through this disk.
+    #[cfg(all(target_os = "linux", not(prkdb_portable)))]
+    fn held(&self) -> Vec<Arc<LockFile>> {
+        let locks = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
+        locks.iter().filter_map(Weak::upgrade).collect()
+    }
+}
+
+impl fmt::Debug for OsDisk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "OsDisk({}, {:?})", self.name(), self.volume)
+    }
+}
+
+impl Disk for OsDisk {
+    fn open(&self, path: &Path, access: Access) -> io::Result<FileRef> {
+        Ok(Arc::new(OsFile::open(path, access, self.way, &self.volume)?))
+    }
+
+    fn create(&self, path: &Path, size: u64) -> io::Result<FileRef> {
+        let file = OsFile::create(path, self.way, &self.volume)?;
+        if let Err(e) = file.set_size(size) {
+            // The name is ours, made a moment ago; the first error is the one worth telling.
+            if let Err(error) = fs::remove_file(path) {
+                tracing::warn!(%error, path = %path.display(), "an unfinished file stays");
+            }
+            return Err(e);
+        }
+        Ok(Arc::new(file))
+    }
+
+    fn create_dir(&self, path: &Path) -> io::Result<()> {
+        let Some(parent) = parent(path) else {
+            return Ok(());
+        };
+        match fs::metadata(path) {
+            Ok(found) if found.is_dir() => {
+                // Whoever made it may have died before its name was durable.
+                return match self.sync_dir(parent) {
+                    Err(e) if e.kind() == ErrorKind::PermissionDenied => Ok(()),
+                    other => other,
+                };
+            }
+            Ok(_) => return Err(ErrorKind::NotADirectory.into()),
+            Err(e) if e.kind() == ErrorKind::NotFound => {}
+            Err(e) => return Err(e),
+        }
+        self.create_dir(parent)?;
+        match fs::DirBuilder::new().mode(0o700).create(path) {
+            Err(e) if e.kind() == ErrorKind::AlreadyExists && path.is_dir() => {}
+            other => other?,
+        }
+        self.sync_dir(parent)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
+    }
+
+    fn unlink(&self, path: &Path) -> io::Result<()> {
+        fs::remove_file(path)
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<Entry>> {
+        let mut entries = Vec::new();
+        for found in fs::read_dir(dir)? {
+            let found = found?;
+            let name = found.file_name().to_string_lossy().into_owned();
+            let meta = match found.metadata() {
+                Ok(meta) => meta,
+                // Removed since the directory was read.
+                Err(e) if e.kind() == ErrorKind::NotFound => continue,
+                Err(e) => return Err(e),
+            };
+            let (kind, size) = match meta.file_type() {
+                t if t.is_file() => (EntryKind::File, meta.len()),
+                t if t.is_dir() => (EntryKind::Directory, 0),
+                _ => (EntryKind::Other, 0),
+            };
+            entries.push(Entry { name, kind, size });
+        }
+        entries.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(entries)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        let directory = nix::libc::O_DIRECTORY;
+        fs::OpenOptions::new().read(true).custom_flags(directory).open(dir)?.sync_all()
+    }
+
+    fn lock(&self, path: &Path) -> io::Result<LockGuard> {
+        let lock = lock::take(path)?;
+        let mut locks = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
+        locks.retain(|old| old.strong_count() > 0);
+        locks.push(Arc::downgrade(&lock));
+        Ok(Box::new(lock::Held(lock)))
+    }
+
+    fn is_locked(&self, path: &Path) -> io::Result<bool> {
+        lock::is_held(path)
+    }
+
+    fn space(&self, dir: &Path) -> io::Result<u64> {
+        let fs = nix::sys::statvfs::statvfs(dir)?;
+        Ok(wide(fs.blocks_available()).saturating_mul(wide(fs.fragment_size())))
+    }
+
+    fn block_size(&self) -> usize {
+        self.volume.block
+    }
+
+    fn direct(&self) -> bool {
+        self.volume.takes_direct && !self.volume.copies_on_write
+    }
+
+    #[cfg_attr(
+        not(all(target_os = "linux", not(prkdb_portable))),
+        expect(unused_variables, reason = "only a ring registers buffers")
+    )]
+    fn queue(&self, depth: usize, register: &[Buf]) -> io::Result<Box<dyn Queue>> {
+        assert!(depth > 0);
+        match self.way {
+            Way::Pwrite => Ok(Box::new(PwriteQueue::new(depth)?)),
+            #[cfg(all(target_os = "linux", not(prkdb_portable)))]
+            Way::Uring => {
+                Ok(Box::new(super::uring::UringQueue::new(depth, register, self.held())?))
+            }
+        }
+    }
+
+    fn name(&self) -> &'static str {
+        match self.way {
+            Way::Pwrite => "pwrite",
+            #[cfg(all(target_os = "linux", not(prkdb_portable)))]
+            Way::Uring => "uring",
+        }
+    }
+}
+
+/// The directory that holds `path`'s name; none for the root and for names that are their own.
+fn parent(path: &Path) -> Option<&Path> {
+    path.file_name()?;
+    match path.parent() {
+        Some(p) if p.as_os_str().is_empty() => Some(Path::new(".")),
+        other => other,
+    }
+}
+
+/// The counts of `statvfs` have different widths on different systems.
+fn wide(count: impl Into<u64>) -> u64 {
+    count.into()
+}
+
+#[cfg(test)]
+mod tests;

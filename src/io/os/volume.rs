@@ -1,0 +1,171 @@
+//! What the file system under a log can do, found by trial in the log's directory.
+//!
+//! A scratch file without a name is written past the page cache with growing alignment. What the
+//! file system says about itself is not asked for: it is often not implemented, or wrong.
+
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+
+use crate::io::buf::page_size;
+
+/// Properties of the file system.
+#[derive(Clone, Debug)]
+pub(in crate::io) struct Volume {
+    /// The greatest of 4096, the page, and what direct I/O wants, bytes.
+    pub(in crate::io) block: usize,
+    /// Whether files may be opened O_DIRECT.
+    pub(in crate::io) takes_direct: bool,
+    /// Whether an overwrite goes to a new place; then a direct read proves nothing about the old.
+    pub(in crate::io) copies_on_write: bool,
+    /// Why no scratch file could be written, if that is so: a read-only or foreign directory.
+    pub(in crate::io) read_only: Option<ErrorKind>,
+}
+
+impl Volume {
+    /// Tries the file system of `dir`, or of its nearest parent that exists.
+    pub(in crate::io) fn of(dir: &Path) -> io::Result<Volume> {
+        let dir = nearest_directory(dir)?;
+        let mut volume = Volume {
+            block: page_size().max(4096),
+            takes_direct: false,
+            copies_on_write: copies_on_write(&dir)?,
+            read_only: None,
+        };
+        match scratch(&dir) {
+            Ok(file) => volume.try_direct(&file)?,
+            Err(e) => match e.kind() {
+                ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
+                    volume.read_only = Some(e.kind());
+                }
+                // Not even an inode is left. Nothing can be tried; nothing can be written either.
+                ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {}
+                _ => return Err(e),
+            },
+        }
+        Ok(volume)
+    }
+
+    #[cfg(all(target_os = "linux", not(prkdb_portable)))]
+    fn try_direct(&mut self, file: &fs::File) -> io::Result<()> {
+        use std::os::unix::fs::FileExt;
+        const COARSEST: usize = 64 << 10;
+
+        if !set_direct(file)? {
+            return Ok(());
+        }
+        let mut unit = self.block;
+        while unit <= COARSEST {
+            // One unit further than the start, at an address that is no multiple of more.
+            let buf = crate::io::Buf::zeroed(unit * 3, unit * 2).slice(unit, unit);
+            match file.write_at(buf.bytes(), unit as u64).map_err(|e| (e.kind(), e)) {
+                Ok(_) => {}
+                // Alignment is checked before space is sought.
+                Err((
+                    ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge,
+                    _,
+                )) => {}
+                Err((ErrorKind::Interrupted, _)) => continue,
+                Err((ErrorKind::InvalidInput, _)) => {
+                    unit *= 2;
+                    continue;
+                }
+                Err((_, e)) => return Err(e),
+            }
+            (self.takes_direct, self.block) = (true, unit);
+            break;
+        }
+        Ok(())
+    }
+
+    #[cfg(not(all(target_os = "linux", not(prkdb_portable))))]
+    fn try_direct(&mut self, _: &fs::File) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// `dir`, or its nearest parent that exists as a directory.
+pub(in crate::io) fn nearest_directory(dir: &Path) -> io::Result<PathBuf> {
+    for candidate in dir.ancestors() {
+        let candidate = if candidate.as_os_str().is_empty() { Path::new(".") } else { candidate };
+        match fs::metadata(candidate) {
+            Ok(found) if found.is_dir() => return Ok(candidate.to_path_buf()),
+            Ok(_) => return Err(ErrorKind::NotADirectory.into()),
+            Err(e) if e.kind() == ErrorKind::NotFound => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(PathBuf::from("."))
+}
+
+/// A file without a name, opened for reading and writing through the page cache.
+pub(in crate::io) fn scratch(dir: &Path) -> io::Result<fs::File> {
+    match unnamed(dir) {
+        Err(e) if e.kind() == ErrorKind::Unsupported => made_and_unlinked(dir),
+        other => other,
+    }
+}
+
+#[cfg(all(target_os = "linux", not(prkdb_portable)))]
+fn unnamed(dir: &Path) -> io::Result<fs::File> {
+    use nix::libc::{EISDIR, ENOENT, EOPNOTSUPP, O_TMPFILE};
+    use std::os::unix::fs::OpenOptionsExt;
+    let mut options = fs::OpenOptions::new();
+    options.read(true).write(true).custom_flags(O_TMPFILE).mode(0o600);
+    options.open(dir).map_err(|e| match e.raw_os_error() {
+        // The file system can't, or a kernel that ignores the flag tries to open the directory.
+        Some(EOPNOTSUPP | EISDIR | ENOENT) => ErrorKind::Unsupported.into(),
+        _ => e,
+    })
+}
+
+#[cfg(not(all(target_os = "linux", not(prkdb_portable))))]
+fn unnamed(_: &Path) -> io::Result<fs::File> {
+    Err(ErrorKind::Unsupported.into())
+}
+
+fn made_and_unlinked(dir: &Path) -> io::Result<fs::File> {
+    use std::os::unix::fs::OpenOptionsExt;
+    use std::sync::atomic::{AtomicU64, Ordering};
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    // A counter: only its distinctness matters.
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let path = dir.join(format!(".prkdb-scratch-{}-{number}", std::process::id()));
+    let mut options = fs::OpenOptions::new();
+    let file = options.read(true).write(true).create_new(true).mode(0o600).open(&path)?;
+    fs::remove_file(&path)?;
+    Ok(file)
+}
+
+/// Turns O_DIRECT on; false if the file system has no such thing.
+#[cfg(all(target_os = "linux", not(prkdb_portable)))]
+pub(in crate::io) fn set_direct(file: &fs::File) -> io::Result<bool> {
+    use nix::errno::Errno;
+    use nix::fcntl::{FcntlArg, OFlag, fcntl};
+    let set = OFlag::from_bits_retain(fcntl(file, FcntlArg::F_GETFL)?);
+    match fcntl(file, FcntlArg::F_SETFL(set | OFlag::O_DIRECT)) {
+        Ok(_) => Ok(true),
+        Err(Errno::EINVAL | Errno::EOPNOTSUPP) => Ok(false),
+        Err(e) => Err(e.into()),
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn copies_on_write(dir: &Path) -> io::Result<bool> {
+    const BTRFS: i64 = 0x9123_683e;
+    const BCACHEFS: i64 = 0xca45_1a4e;
+    const ZFS: i64 = 0x2fc1_2fc1;
+    let kind = nix::sys::statfs::statfs(dir)?.filesystem_type().0;
+    Ok([BTRFS, BCACHEFS, ZFS].map(Some).contains(&magic(kind)))
+}
+
+/// The type of a file system's magic number differs between C libraries.
+#[cfg(target_os = "linux")]
+fn magic(kind: impl TryInto<i64>) -> Option<i64> {
+    kind.try_into().ok()
+}
+
+#[cfg(not(target_os = "linux"))]
+fn copies_on_write(_: &Path) -> io::Result<bool> {
+    Ok(false)
+}
