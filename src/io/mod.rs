@@ -35,6 +35,8 @@ mod buf;
 mod flow;
 mod host;
 mod signal;
+#[cfg(feature = "sim")]
+pub mod sim;
 
 pub use buf::{Buf, BufPool, KeepAlive};
 pub(crate) use flow::{Flow, FlowMachine, block_on};
