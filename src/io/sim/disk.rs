@@ -98,16 +98,11 @@ impl Disk for SimDisk {
     fn list(&self, dir: &Path) -> io::Result<Vec<Entry>> {
         let mut state = self.shared.lock();
         state.call(self.life, "list")?;
-        let (files, dirs) = state.names.list(dir)?;
-        let file = |(name, inode)| {
-            let size = state.inodes[&inode].size;
-            Entry { name, kind: EntryKind::File, size }
+        let entry = |(name, inode): (String, Option<u64>)| match inode {
+            Some(inode) => Entry { name, kind: EntryKind::File, size: state.inodes[&inode].size },
+            None => Entry { name, kind: EntryKind::Directory, size: 0 },
         };
-        let dir = |name| Entry { name, kind: EntryKind::Directory, size: 0 };
-        let mut entries: Vec<Entry> =
-            files.into_iter().map(file).chain(dirs.into_iter().map(dir)).collect();
-        entries.sort_by(|a, b| a.name.cmp(&b.name));
-        Ok(entries)
+        Ok(state.names.list(dir)?.into_iter().map(entry).collect())
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {

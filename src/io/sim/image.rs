@@ -102,8 +102,9 @@ impl Image {
     /// Cuts at `size` bytes: what is beyond reads as zeros.
     pub(super) fn cut(&mut self, size: usize) {
         self.0.truncate(size.div_ceil(BLOCK));
-        if let (Some(Some(last)), true) = (self.0.get_mut(size / BLOCK), size % BLOCK != 0) {
-            Arc::make_mut(last)[size % BLOCK..].fill(0);
+        let inside = size % BLOCK;
+        if let (1.., Some(Some(last))) = (inside, self.0.get_mut(size / BLOCK)) {
+            Arc::make_mut(last)[inside..].fill(0);
         }
     }
 }

@@ -127,15 +127,18 @@ impl Names {
         Ok(())
     }
 
-    /// The files and the directories in `dir`.
-    pub(super) fn list(&self, dir: &Path) -> io::Result<(Vec<(String, u64)>, Vec<String>)> {
+    /// The names in `dir`, sorted; without a file for a directory.
+    pub(super) fn list(&self, dir: &Path) -> io::Result<Vec<(String, Option<u64>)>> {
         let dir = self.known_dir(dir)?;
         let from = (dir.clone(), String::new());
         let files = self.now.range(from..).take_while(|(key, _)| key.0 == dir);
-        let files = files.map(|(key, inode)| (key.1.clone(), *inode)).collect();
+        let files = files.map(|(key, inode)| (key.1.clone(), Some(*inode)));
         let below = self.dirs.iter().filter(|d| d.parent() == Some(&dir));
-        let name = |d: &PathBuf| d.file_name().map(|n| n.to_string_lossy().into_owned());
-        Ok((files, below.filter_map(name).collect()))
+        let below = below.filter_map(|d| d.file_name());
+        let dirs = below.map(|name| (name.to_string_lossy().into_owned(), None));
+        let mut names: Vec<_> = files.chain(dirs).collect();
+        names.sort();
+        Ok(names)
     }
 
     /// Makes the names in `dir` durable.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::io::{Access, Buf, Completion, FileRef, FlowMachine, Machine, Next, Op, OpId, Queue};
-use crate::io::{Until, block_on};
+use crate::io::{EntryKind, Until, block_on};
 
 const BLOCK: usize = 4096;
 const F: &str = "/d/f";
@@ -591,6 +591,20 @@ fn misuse_is_answered_with_an_error() {
     }
     let there = world.disk.create(Path::new(F), 0).unwrap_err();
     assert_eq!(there.kind(), io::ErrorKind::AlreadyExists);
+}
+
+#[test]
+fn a_directory_lists_files_and_directories_in_order() {
+    let (_sim, world, _file) = with_file(1, Model::weak(true));
+    world.disk.create_dir(Path::new("/d/a/deep")).unwrap();
+    world.disk.create(&dir().join("z"), 5).unwrap();
+    world.disk.create_dir(&dir().join("a")).unwrap();
+    let list = world.disk.list(dir()).unwrap();
+    let list: Vec<_> = list.iter().map(|e| (e.name.as_str(), e.kind, e.size)).collect();
+    let size = 16 * BLOCK as u64;
+    let expected =
+        [("a", EntryKind::Directory, 0), ("f", EntryKind::File, size), ("z", EntryKind::File, 5)];
+    assert_eq!(list, expected);
 }
 
 #[test]
