@@ -41,6 +41,8 @@ mod pwrite;
 mod signal;
 #[cfg(all(target_os = "linux", not(prkdb_portable)))]
 mod uring;
+#[cfg(feature = "sim")]
+pub mod sim;
 
 pub use buf::{Buf, BufPool};
 pub(crate) use buf::ForkGuard;

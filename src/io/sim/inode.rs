@@ -1,0 +1,267 @@
+//! One simulated file, apart from its names: what is on stable media, what is not yet, and what
+//! the page cache says.
+//!
+//! ```text
+//! write --> device (volatile cache over durable) --sync / dsync--> durable
+//!   |         `unsynced`: one entry a write, a mask of sectors for each of its blocks
+//!   +-----> cache: the same bytes, but it keeps showing what a failed sync has dropped
+//! ```
+//!
+//! Invariants: (1) `device` is `durable` with `unsynced` laid over it in order; (2) a sector that
+//! became durable is in no older entry of `unsynced`, so that no crash brings old bytes back.
+
+use std::sync::Arc;
+
+use super::image::{ALL, BLOCK, Image, Page, page_of};
+use super::plan::{CrashKind, Model, NameOrder};
+use super::rng::Rng;
+use crate::cast;
+
+/// A regular file without a name.
+#[derive(Debug, Default)]
+pub(super) struct Inode {
+    /// Shared with everything that has the file open.
+    pub(super) open: Arc<()>,
+    durable: Image,
+    device: Image,
+    cache: Image,
+    pub(super) size: u64,
+    durable_size: u64,
+    unsynced: Vec<Unsynced>,
+}
+
+/// One write that is not durable as a whole.
+#[derive(Debug)]
+struct Unsynced {
+    write: u64,
+    first: usize,
+    pages: Vec<(Page, u8)>,
+    /// The operation with which its caller learned that it is done: syncs from there on cover it.
+    answered: Option<u64>,
+}
+
+impl Unsynced {
+    /// Takes away the sectors that `newer` has made durable.
+    fn yield_to(&mut self, newer: &Unsynced) {
+        for (i, (_, mask)) in self.pages.iter_mut().enumerate() {
+            let place = (self.first + i).checked_sub(newer.first);
+            if let Some((_, taken)) = place.and_then(|p| newer.pages.get(p)) {
+                *mask &= !taken;
+            }
+        }
+    }
+
+    fn lay_over(&self, image: &mut Image) {
+        for (i, (page, mask)) in self.pages.iter().enumerate() {
+            image.set(self.first + i, page, *mask);
+        }
+    }
+}
+
+/// How much of a write reaches the device.
+pub(super) struct Landing<'a> {
+    /// The rate of sectors, per mille.
+    pub(super) rate: u32,
+    /// Whether the page cache shows all of it even so.
+    pub(super) shown: bool,
+    pub(super) model: &'a Model,
+    pub(super) rng: &'a mut Rng,
+}
+
+impl Landing<'_> {
+    fn mask(&mut self) -> u8 {
+        draw_mask(self.rng, self.model, self.rate)
+    }
+}
+
+/// How much survives, from nothing to all, so that the extremes are met often.
+pub(super) fn draw_rate(rng: &mut Rng) -> u32 {
+    rng.pick(&[0, 120, 500, 880, 1000])
+}
+
+fn draw_mask(rng: &mut Rng, model: &Model, rate: u32) -> u8 {
+    match rate {
+        0 => 0,
+        1000.. => ALL,
+        _ if model.whole_blocks => ALL * u8::from(rng.chance(rate)),
+        500 => rng.bits().to_le_bytes()[7],
+        _ => (0..8).fold(0, |mask, bit| mask | u8::from(rng.chance(rate)) << bit),
+    }
+}
+
+impl Inode {
+    /// A file of `size` zero bytes, of which nothing is durable.
+    pub(super) fn new(size: u64) -> Inode {
+        Inode { size, ..Inode::default() }
+    }
+
+    /// A file whose bytes and size are durable.
+    pub(super) fn with(bytes: &[u8]) -> Inode {
+        let mut inode = Inode::new(bytes.len() as u64);
+        inode.durable_size = inode.size;
+        inode.poke(0, bytes);
+        inode
+    }
+
+    /// Whether something has it open.
+    pub(super) fn is_open(&self) -> bool {
+        Arc::strong_count(&self.open) > 1
+    }
+
+    /// Reads at `at` from the device or from the page cache; gives the count.
+    pub(super) fn read(&self, at: u64, out: &mut [u8], past_cache: bool) -> usize {
+        let len = out.len().min(cast::len(self.size.saturating_sub(at)));
+        let view = if past_cache { &self.device } else { &self.cache };
+        view.read(cast::len(at), &mut out[..len]);
+        len
+    }
+
+    /// Lands `bytes` at `at`, whole or in part; gives a checksum of what was to be written.
+    pub(super) fn land(
+        &mut self,
+        write: u64,
+        at: u64,
+        bytes: &[u8],
+        mut landing: Landing<'_>,
+    ) -> u32 {
+        debug_assert_eq!(at % BLOCK as u64, 0);
+        let first = cast::len(at) / BLOCK;
+        let mut crc = crc32fast::Hasher::new();
+        let mut pages = Vec::with_capacity(bytes.len().div_ceil(BLOCK));
+        for (i, chunk) in bytes.chunks(BLOCK).enumerate() {
+            let (page, mask) = (page_of(chunk), landing.mask());
+            if page.is_some() {
+                crc.update(chunk);
+            }
+            self.device.set(first + i, &page, mask);
+            self.cache.set(first + i, &page, if landing.shown { ALL } else { mask });
+            pages.push((page, mask));
+        }
+        self.unsynced.push(Unsynced { write, first, pages, answered: None });
+        self.size = self.size.max(at + bytes.len() as u64);
+        crc.finalize()
+    }
+
+    /// Makes the write that landed last durable.
+    pub(super) fn settle_last(&mut self, model: &Model) {
+        let last = self.unsynced.pop().expect("the caller has just landed it");
+        for older in &mut self.unsynced {
+            older.yield_to(&last);
+        }
+        last.lay_over(&mut self.durable);
+        let end = ((last.first + last.pages.len()) * BLOCK) as u64;
+        // Only as much size as is needed to read it back need be durable with a write.
+        let size = if model.names == NameOrder::Weak { end.min(self.size) } else { self.size };
+        self.durable_size = self.durable_size.max(size);
+    }
+
+    /// Notes that the caller knows since operation `now` that `write` is done.
+    pub(super) fn answer(&mut self, write: u64, now: u64) {
+        if let Some(entry) = self.unsynced.iter_mut().rfind(|u| u.write == write) {
+            entry.answered = Some(now);
+        }
+    }
+
+    /// Makes size, and all writes answered before operation `start`, durable.
+    pub(super) fn sync(&mut self, start: u64) {
+        let mut kept: Vec<Unsynced> = Vec::new();
+        for entry in std::mem::take(&mut self.unsynced) {
+            if entry.answered.is_none_or(|answered| answered >= start) {
+                kept.push(entry);
+                continue;
+            }
+            for older in &mut kept {
+                older.yield_to(&entry);
+            }
+            entry.lay_over(&mut self.durable);
+        }
+        self.unsynced = kept;
+        self.durable_size = self.size;
+    }
+
+    /// Drops a part of what is unsynced for good. The page cache goes on showing it.
+    pub(super) fn fail_sync(&mut self, model: &Model, rng: &mut Rng) {
+        let mut touched = Vec::new();
+        for entry in &mut self.unsynced {
+            let rate = draw_rate(rng);
+            for (i, (_, mask)) in entry.pages.iter_mut().enumerate() {
+                let dropped = draw_mask(rng, model, rate) & *mask;
+                *mask &= !dropped;
+                if dropped != 0 {
+                    touched.push(entry.first + i);
+                }
+            }
+        }
+        for index in touched {
+            self.device.set(index, &self.durable.page(index), ALL);
+            for entry in &self.unsynced {
+                let place = index.checked_sub(entry.first).and_then(|p| entry.pages.get(p));
+                if let Some((page, mask)) = place {
+                    self.device.set(index, page, *mask);
+                }
+            }
+        }
+        self.unsynced.retain(|entry| entry.pages.iter().any(|(_, mask)| *mask != 0));
+    }
+
+    /// What a crash leaves of it.
+    pub(super) fn crash(&mut self, kind: CrashKind, now: u64, model: &Model, rng: &mut Rng) {
+        match kind {
+            // Everything that landed is the system's now: the next process's syncs cover it.
+            CrashKind::Kill => self.unsynced.iter_mut().for_each(|u| u.answered = Some(now)),
+            CrashKind::Power => self.lose_power(model, rng),
+        }
+    }
+
+    fn lose_power(&mut self, model: &Model, rng: &mut Rng) {
+        if self.size != self.durable_size && rng.chance(500) {
+            self.durable_size = self.size;
+        }
+        let mut unsynced = std::mem::take(&mut self.unsynced);
+        rng.shuffle(&mut unsynced);
+        for mut entry in unsynced {
+            let rate = draw_rate(rng);
+            for (_, mask) in &mut entry.pages {
+                *mask &= draw_mask(rng, model, rate);
+            }
+            entry.lay_over(&mut self.durable);
+        }
+        self.durable.cut(cast::len(self.durable_size));
+        self.size = self.durable_size;
+        self.device = self.durable.clone();
+        self.cache = self.durable.clone();
+    }
+
+    /// Replaces bytes everywhere, as if they had been durable all along.
+    pub(super) fn poke(&mut self, at: usize, bytes: &[u8]) {
+        for image in [&mut self.durable, &mut self.device, &mut self.cache] {
+            image.poke(at, bytes);
+        }
+        for (i, byte) in bytes.iter().enumerate() {
+            let (index, offset) = ((at + i) / BLOCK, (at + i) % BLOCK);
+            for entry in &mut self.unsynced {
+                let place = index.checked_sub(entry.first).and_then(|p| entry.pages.get_mut(p));
+                if let Some((page, _)) = place {
+                    let page = page.get_or_insert_with(|| Arc::new([0; BLOCK]));
+                    Arc::make_mut(page)[offset] = *byte;
+                }
+            }
+        }
+    }
+
+    /// Flips bits of one byte on the media and in every copy of it.
+    pub(super) fn flip(&mut self, at: usize, mask: u8) {
+        let mut byte = [0];
+        for image in [&mut self.durable, &mut self.device, &mut self.cache] {
+            image.read(at, &mut byte);
+            image.poke(at, &[byte[0] ^ mask]);
+        }
+        for entry in &mut self.unsynced {
+            let place = (at / BLOCK).checked_sub(entry.first);
+            if let Some((page, _)) = place.and_then(|p| entry.pages.get_mut(p)) {
+                let page = page.get_or_insert_with(|| Arc::new([0; BLOCK]));
+                Arc::make_mut(page)[at % BLOCK] ^= mask;
+            }
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! A simulated world: a disk in memory and a scheduler, driven by one seed, that crash and fail.
+//!
+//! ```text
+//! Sim::new(seed, model, faults)
+//!    | world()                      disk + host for one life of the engine
+//!    v
+//!  engine: open, append, wait --+   every wait steps the world, on the caller's thread
+//!    |                          |
+//!    |   faults.crash_at: from that operation on everything fails; machines are dropped
+//!    v                          |
+//!  crash(kind) <----------------+   loses or lands what was not durable; handles go dead
+//!    |
+//!    +--> world() again: the same disk, after a reboot
+//! ```
+//!
+//! No thread, no real clock, no hash order: the same seed and the same calls give the same
+//! [`trace`](Sim::trace). What the disk may do is what `Disk` and `Queue` allow:
+//!
+//! 1. A completed write with `dsync` is durable, also if it was short. A plain one is durable
+//!    after a sync that was submitted once the write's answer had been reaped.
+//! 2. At a power cut each sector of every other write is kept or lost by itself, in any order;
+//!    size and names likewise, within [`NameOrder`].
+//! 3. A failed sync drops unsynced sectors for good; the page cache keeps showing them, and the
+//!    next sync succeeds.
+//! 4. Requests complete in any order, at any time after `reap` has started them.
+//!
+//! A wait that nothing can end panics: a hang is a bug that was found. Sources: Rebello et al.,
+//! ATC 2020, on failed syncs; Pillai et al. (ALICE), OSDI 2014, on what crashes leave.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, MutexGuard};
+use std::time::Duration;
+
+use crate::cast;
+use crate::io::World;
+
+mod disk;
+mod image;
+mod inode;
+mod names;
+mod plan;
+mod queue;
+mod request;
+mod rng;
+mod scheduler;
+mod state;
+#[cfg(test)]
+mod tests;
+
+pub use plan::{CrashKind, Faults, Model, NameOrder};
+pub use rng::Rng;
+
+/// A simulated world. Clones are the same world; different ones share nothing. When the last clone
+/// is dropped, the world ends and its machines are dropped.
+#[derive(Clone)]
+pub struct Sim(Arc<Owner>);
+
+/// Breaks the circle of a world that holds machines that hold the world.
+struct Owner(Arc<state::Shared>);
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        let mut state = self.0.lock();
+        state.crashed = true;
+        let machines = std::mem::take(&mut state.tasks);
+        drop(state);
+        drop(machines);
+    }
+}
+
+impl Sim {
+    /// A world with an empty disk.
+    pub fn new(seed: u64, model: Model, faults: Faults) -> Sim {
+        let state = state::State::new(seed, model, faults);
+        Sim(Arc::new(Owner(Arc::new(state::Shared::new(state)))))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, state::State> {
+        self.0.0.lock()
+    }
+
+    /// Disk and host of the life that the world is in. After [`crash`](Sim::crash) they are dead,
+    /// with all that was opened through them: every call fails, nothing changes.
+    pub fn world(&self) -> World {
+        let life = self.lock().life;
+        World {
+            disk: Arc::new(disk::SimDisk::new(&self.0.0, life)),
+            host: Arc::new(scheduler::Scheduler::new(&self.0.0, life)),
+        }
+    }
+
+    /// Ends this life, wherever it is: drops all machines, lands or loses what was not durable,
+    /// releases the locks, forgets `crash_at`. Other faults stay as they are.
+    pub fn crash(&self, kind: CrashKind) {
+        let mut state = self.lock();
+        let machines = state.crash(kind);
+        drop(state);
+        drop(machines);
+    }
+
+    /// Whether the operation `crash_at` was reached and [`crash`](Sim::crash) is due.
+    pub fn crashed(&self) -> bool {
+        self.lock().crashed
+    }
+
+    /// Operations since the world was made, over all lives.
+    pub fn ops(&self) -> u64 {
+        self.lock().ops
+    }
+
+    /// A checksum over all that has happened: equal for equal seeds and equal calls.
+    pub fn trace(&self) -> u64 {
+        self.lock().trace()
+    }
+
+    /// The world's clock.
+    pub fn now(&self) -> Duration {
+        Duration::from_micros(self.lock().now)
+    }
+
+    /// What kind of disk it has.
+    pub fn model(&self) -> Model {
+        self.lock().model.clone()
+    }
+
+    /// What goes wrong from now on.
+    pub fn set_faults(&self, faults: Faults) {
+        self.lock().faults = faults;
+    }
+
+    /// What goes wrong at present.
+    pub fn faults(&self) -> Faults {
+        self.lock().faults.clone()
+    }
+
+    /// A generator of the world's seed for a client of one's own; the same for the same `number`.
+    pub fn rng(&self, number: u64) -> Rng {
+        Rng::stream(self.lock().seed, number)
+    }
+
+    /// Lets the world go on for `time` of its clock, or until it has ended.
+    pub fn pass(&self, time: Duration) {
+        let (life, end) = {
+            let state = self.lock();
+            (state.life, state.now.saturating_add(queue::micros(time)))
+        };
+        loop {
+            let state = self.lock();
+            let over = state.dead(life) || state.now >= end;
+            drop(state);
+            if over {
+                return;
+            }
+            scheduler::advance(&self.0.0, life, Some(end));
+        }
+    }
+
+    /// All files with their sizes, sorted by path.
+    pub fn files(&self) -> Vec<(PathBuf, u64)> {
+        let state = self.lock();
+        let mut files: Vec<_> =
+            state.names.files().map(|(path, inode)| (path, state.inodes[&inode].size)).collect();
+        files.sort();
+        files
+    }
+
+    /// What the device holds of a file.
+    ///
+    /// # Errors
+    /// There is no such file.
+    pub fn peek(&self, path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
+        let mut state = self.lock();
+        let file = state.named(path.as_ref())?;
+        let mut bytes = vec![0; cast::len(file.size)];
+        file.read(0, &mut bytes, true);
+        Ok(bytes)
+    }
+
+    /// Overwrites bytes on the media and in every cache.
+    ///
+    /// # Errors
+    /// There is no such file, or it is shorter.
+    pub fn poke(&self, path: impl AsRef<Path>, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        let mut state = self.lock();
+        let file = state.named(path.as_ref())?;
+        check(offset, bytes.len() as u64, file.size)?;
+        file.poke(cast::len(offset), bytes);
+        Ok(())
+    }
+
+    /// Flips the bits in `mask` of one byte, on the media and in every cache.
+    ///
+    /// # Errors
+    /// There is no such file, or it is shorter.
+    pub fn flip(&self, path: impl AsRef<Path>, offset: u64, mask: u8) -> io::Result<()> {
+        let mut state = self.lock();
+        let file = state.named(path.as_ref())?;
+        check(offset, 1, file.size)?;
+        file.flip(cast::len(offset), mask);
+        Ok(())
+    }
+
+    /// Puts a file there, durable, in place of any of that name; makes missing directories.
+    ///
+    /// # Errors
+    /// `path` names no file.
+    pub fn put(&self, path: impl AsRef<Path>, bytes: &[u8]) -> io::Result<()> {
+        let mut state = self.lock();
+        let inode = state.add_inode(inode::Inode::with(bytes));
+        let planted = state.names.plant(path.as_ref(), inode);
+        state.collect();
+        planted
+    }
+}
+
+impl fmt::Debug for Sim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = self.lock();
+        write!(f, "Sim(seed {}, life {}, operation {})", state.seed, state.life, state.ops)
+    }
+}
+
+fn check(offset: u64, len: u64, size: u64) -> io::Result<()> {
+    match offset.checked_add(len) {
+        Some(end) if end <= size => Ok(()),
+        _ => Err(io::ErrorKind::UnexpectedEof.into()),
+    }
+}
