@@ -1,4 +1,4 @@
-//! Planted bugs: each breaks one promise on purpose, so that a test suite can prove it would notice.
+//! Planted bugs: each breaks one promise on purpose, to prove that a test suite would notice.
 //!
 //! Without the feature `bugs` every question is the constant `false` and the code is gone. A bug is
 //! chosen per thread: a simulated log runs on the caller's thread alone.

@@ -1,0 +1,57 @@
+//! How a subcommand ends, and how it talks.
+//!
+//! A reader of stdout that went away is no failure: the work it asked for is done. Every other
+//! error is one line on stderr and exit status 1.
+
+use std::fmt;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+/// Why a subcommand stopped before its end.
+#[derive(Debug)]
+pub enum Stop {
+    /// Whoever read stdout has seen enough.
+    PipeClosed,
+    /// The reason, for people.
+    Failed(String),
+}
+
+impl Stop {
+    /// What a failed write to stdout means.
+    pub fn stdout(e: &io::Error) -> Stop {
+        match e.kind() {
+            io::ErrorKind::BrokenPipe => Stop::PipeClosed,
+            _ => Stop::Failed(format!("stdout: {e}")),
+        }
+    }
+}
+
+impl From<prkdb_core::Error> for Stop {
+    fn from(e: prkdb_core::Error) -> Stop {
+        Stop::Failed(e.to_string())
+    }
+}
+
+/// Says `text` on stderr.
+pub fn say(text: fmt::Arguments<'_>) {
+    // Nobody is left to tell when stderr itself fails.
+    writeln!(io::stderr(), "{text}").ok();
+}
+
+/// Writes `line` to stdout, flushed.
+pub fn print(line: &str) -> Result<(), Stop> {
+    let mut out = io::stdout().lock();
+    writeln!(out, "{line}").and_then(|()| out.flush()).map_err(|e| Stop::stdout(&e))
+}
+
+/// The exit status of the subcommand `name`, its error told.
+pub fn finish(name: &str, result: Result<ExitCode, Stop>) -> ExitCode {
+    match result {
+        Ok(code) => code,
+        Err(Stop::PipeClosed) => ExitCode::SUCCESS,
+        Err(Stop::Failed(why)) => {
+            say(format_args!("prkdb {name}: {why}"));
+            ExitCode::FAILURE
+        }
+    }
+}

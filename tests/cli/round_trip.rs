@@ -1,0 +1,125 @@
+//! What goes in comes out: real lines, every backend, durability and batch size.
+
+use crate::support::{backends, count_lines, json_lines, prkdb, real_lines, run_ok};
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+
+#[test]
+fn every_line_comes_back_from_every_backend_durability_and_batch_size() {
+    let input = real_lines();
+    let lines = count_lines(&input);
+    let root = tempfile::tempdir().unwrap();
+    for backend in backends(root.path()) {
+        for durability in ["sync", "written", "queued"] {
+            for batch in ["1", "7", "1000"] {
+                let dir = root.path().join([backend, durability, batch].join("-"));
+                let options = ["--backend", backend, "--durability", durability];
+                let args = [&options[..], &["--batch", batch, "--json"]].concat();
+                let told = json_lines(&run_ok("append", &dir, &args, &input));
+                assert_eq!(told.len(), 1);
+                let told = &told[0];
+                assert_eq!(told["records"], lines);
+                assert_eq!(told["bytes"], input.len() as u64 - lines);
+                assert_eq!((&told["first_lsn"], &told["last_lsn"]), (&1.into(), &lines.into()));
+                assert_eq!(told["backend"], backend);
+                let batches = lines.div_ceil(batch.parse().unwrap());
+                assert!((1..=batches).contains(&told["groups"].as_u64().unwrap()), "{told}");
+                assert!(told["seconds"].is_f64(), "{told}");
+                assert!(run_ok("cat", &dir, &[], b"") == input, "{args:?}: other bytes");
+                assert_eq!(run_ok("verify", &dir, &[], b""), b"");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_log_is_read_and_continued_by_the_other_backend() {
+    let input = real_lines();
+    let root = tempfile::tempdir().unwrap();
+    let backends = backends(root.path());
+    for first in &backends {
+        let dir = root.path().join(first);
+        let mut expected = Vec::new();
+        for backend in [first, &backends[0], &backends[backends.len() - 1], first] {
+            run_ok("append", &dir, &["--backend", backend, "--batch", "7"], &input);
+            expected.extend(&input);
+            assert!(run_ok("cat", &dir, &[], b"") == expected, "{backend}: other bytes");
+            let stat = json_lines(&run_ok("stat", &dir, &["--json"], b""));
+            assert_eq!(stat[0]["last_backend"], *backend);
+            assert_eq!(stat[0]["next_lsn"], count_lines(&expected) + 1);
+        }
+        assert_eq!(run_ok("verify", &dir, &[], b""), b"");
+    }
+}
+
+#[test]
+fn a_last_line_without_newline_is_a_record() {
+    let root = tempfile::tempdir().unwrap();
+    run_ok("append", root.path(), &[], b"one\n\n\ntwo");
+    assert_eq!(run_ok("cat", root.path(), &[], b""), b"one\n\n\ntwo\n");
+}
+
+#[test]
+fn a_megabyte_without_newline_is_one_record() {
+    let root = tempfile::tempdir().unwrap();
+    let line = vec![0; 3 << 20];
+    run_ok("append", root.path(), &[], &line);
+    assert!(run_ok("cat", root.path(), &[], b"") == [&line[..], b"\n"].concat());
+}
+
+#[test]
+fn no_input_makes_an_empty_log() {
+    let root = tempfile::tempdir().unwrap();
+    let told = json_lines(&run_ok("append", root.path(), &["--json"], b""));
+    assert_eq!((&told[0]["records"], &told[0]["groups"]), (&0.into(), &0.into()));
+    assert!(told[0]["first_lsn"].is_null() && told[0]["last_lsn"].is_null());
+    assert_eq!(run_ok("cat", root.path(), &[], b""), b"");
+    assert_eq!(run_ok("verify", root.path(), &[], b""), b"");
+}
+
+#[test]
+fn acks_are_dense_ranges_in_the_order_of_the_lines() {
+    let root = tempfile::tempdir().unwrap();
+    for backend in backends(root.path()) {
+        let dir = root.path().join(backend);
+        let args = ["--acks", "--json", "--batch", "7", "--backend", backend];
+        let told = run_ok("append", &dir, &args, &b"x\n".repeat(100));
+        let lines: Vec<_> = std::str::from_utf8(&told).unwrap().lines().collect();
+        let (json, acks) = lines.split_last().unwrap();
+        assert_eq!(json_lines(json.as_bytes())[0]["last_lsn"], 100);
+        let ack = |first: u64| format!("acked {first} {}", (first + 6).min(100));
+        assert_eq!(acks, (1..=100).step_by(7).map(ack).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn follow_goes_on_with_what_is_appended_later() {
+    let root = tempfile::tempdir().unwrap();
+    let dir = root.path().to_str().unwrap();
+    run_ok("append", root.path(), &[], b"one\n");
+    let mut cat = prkdb(["cat", dir, "--follow", "--limit", "4"]).spawn().unwrap();
+    let mut lines = BufReader::new(cat.stdout.take().unwrap()).lines();
+    assert_eq!(lines.next().unwrap().unwrap(), "one");
+    run_ok("append", root.path(), &[], b"two\nthree\n");
+    assert_eq!(lines.next().unwrap().unwrap(), "two");
+    append_while_open(root.path(), b"four\nfive\n");
+    assert_eq!(lines.next().unwrap().unwrap(), "three");
+    assert_eq!(lines.next().unwrap().unwrap(), "four");
+    assert!(lines.next().is_none());
+    assert!(cat.wait().unwrap().success());
+}
+
+/// Appends `lines` one by one and closes the log only after the last is acknowledged.
+fn append_while_open(dir: &Path, lines: &[u8]) {
+    let args = ["append", dir.to_str().unwrap(), "--acks", "--batch", "1"];
+    let mut append = prkdb(args).spawn().unwrap();
+    let mut stdin = append.stdin.take().unwrap();
+    let mut acks = BufReader::new(append.stdout.take().unwrap()).lines();
+    for line in lines.split_inclusive(|byte| *byte == b'\n') {
+        stdin.write_all(line).unwrap();
+        assert!(acks.next().unwrap().unwrap().starts_with("acked "));
+    }
+    drop(stdin);
+    assert!(append.wait().unwrap().success());
+}

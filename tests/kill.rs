@@ -1,0 +1,143 @@
+//! SIGKILL at random moments: what was acknowledged is there, and nothing else was made of it.
+//!
+//! ```text
+//! cycle: append --acks, killed  -->  verify: status 0
+//!   lines -> log, acks -> here       cat: all of the cycles before, then a prefix of this
+//!                                         cycle's lines, at least as long as what was acked
+//! ```
+//!
+//! `PRKDB_KILL_CYCLES` asks for more cycles than the 20 for each backend.
+#![cfg(feature = "cli")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{ChildStdin, Command, Stdio};
+use std::time::{Duration, SystemTime};
+
+use prkdb_core::Backend;
+
+#[test]
+fn acknowledged_records_survive_sigkill_on_uring() {
+    let root = tempfile::tempdir().unwrap();
+    match prkdb_core::probe(root.path(), Backend::Uring) {
+        Ok(_) => kill_cycles(&root.path().join("log"), "uring"),
+        Err(e) => println!("SKIPPED: no io_uring here: {e}"),
+    }
+}
+
+#[test]
+fn acknowledged_records_survive_sigkill_on_pwrite() {
+    let root = tempfile::tempdir().unwrap();
+    kill_cycles(&root.path().join("log"), "pwrite");
+}
+
+fn kill_cycles(dir: &Path, backend: &str) {
+    let cycles = std::env::var("PRKDB_KILL_CYCLES").map_or(20, |cycles| cycles.parse().unwrap());
+    let clock = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+    let mut random = Random(u64::from(clock.subsec_nanos()) | 1);
+    println!("{backend}: seed {}", random.0);
+    let mut kept: Vec<Vec<u8>> = Vec::new();
+    for cycle in 0..cycles {
+        let first = kept.len() as u64 + 1;
+        let acked = append_and_kill(dir, backend, cycle, &mut random);
+        if let Some((first_acked, _)) = acked {
+            assert_eq!(first_acked, first, "cycle {cycle}: LSNs went on elsewhere");
+        }
+        if acked.is_none() && !dir.join("META").exists() {
+            continue; // Killed before there was a log.
+        }
+        let (status, _, talk) = prkdb("verify", dir);
+        assert_eq!(status, Some(0), "cycle {cycle}: {talk}");
+        let (status, found, talk) = prkdb("cat", dir);
+        assert_eq!(status, Some(0), "cycle {cycle}: {talk}");
+        let found: Vec<_> = found.split_inclusive(|byte| *byte == b'\n').collect();
+        let promised = acked.map_or(first - 1, |(_, last)| last);
+        assert!(found.len() as u64 >= promised, "cycle {cycle}: {} < {promised}", found.len());
+        let (old, new) = found.split_at_checked(kept.len()).expect("older records are gone");
+        assert!(old == kept, "cycle {cycle}: older records changed");
+        for (number, line) in new.iter().enumerate() {
+            assert!(*line == self::line(cycle, number), "cycle {cycle}: new line {number}");
+        }
+        kept.extend(new.iter().map(|line| line.to_vec()));
+    }
+    // Some cycle must have got as far as an acknowledgement, or nothing was tested.
+    assert!(!kept.is_empty(), "no record in {cycles} cycles");
+}
+
+/// Appends until killed; the first and the last LSN that were acknowledged.
+fn append_and_kill(
+    dir: &Path,
+    backend: &str,
+    cycle: u64,
+    random: &mut Random,
+) -> Option<(u64, u64)> {
+    let durability = ["sync", "written"][random.below(2)];
+    let batch = ["1", "7", "100"][random.below(3)];
+    let mut child = Command::new(env!("CARGO_BIN_EXE_prkdb"))
+        .arg("append")
+        .arg(dir)
+        .args(["--acks", "--backend", backend, "--durability", durability, "--batch", batch])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let (stdin, stdout) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+    // Half of the cycles are killed while records flow, the others at any moment, also in open.
+    let (after_acks, pause) = (random.below(2) * random.below(50), random.below(40_000));
+    std::thread::scope(|scope| {
+        scope.spawn(move || feed(stdin, cycle));
+        let mut acks = BufReader::new(stdout).lines().map(|ack| parse(&ack.unwrap()));
+        let mut acked: Vec<(u64, u64)> = acks.by_ref().take(after_acks).collect();
+        std::thread::sleep(Duration::from_micros(pause as u64));
+        child.kill().unwrap();
+        acked.extend(acks);
+        assert!(acked.is_sorted() && acked.windows(2).all(|w| w[0].1 + 1 == w[1].0), "{acked:?}");
+        let status = child.wait().unwrap();
+        assert_eq!(status.code(), None, "it ended by itself");
+        Some((acked.first()?.0, acked.last()?.1))
+    })
+}
+
+/// Feeds lines until the reader is gone.
+fn feed(mut stdin: ChildStdin, cycle: u64) {
+    let mut number = 0;
+    loop {
+        let lines: Vec<u8> = (number..number + 64).flat_map(|n| line(cycle, n)).collect();
+        if stdin.write_all(&lines).is_err() {
+            return;
+        }
+        number += 64;
+    }
+}
+
+/// Line `number` of `cycle`, unlike any other; its length varies.
+fn line(cycle: u64, number: usize) -> Vec<u8> {
+    let padding = "-".repeat(number * 37 % 300 + if number.is_multiple_of(64) { 5000 } else { 0 });
+    format!("{cycle} {number} {padding}\n").into_bytes()
+}
+
+fn parse(ack: &str) -> (u64, u64) {
+    match ack.split(' ').collect::<Vec<_>>()[..] {
+        ["acked", first, last] => (first.parse().unwrap(), last.parse().unwrap()),
+        _ => panic!("not an acknowledgement: {ack}"),
+    }
+}
+
+fn prkdb(subcommand: &str, dir: &Path) -> (Option<i32>, Vec<u8>, String) {
+    let output =
+        Command::new(env!("CARGO_BIN_EXE_prkdb")).arg(subcommand).arg(dir).output().unwrap();
+    (output.status.code(), output.stdout, String::from_utf8(output.stderr).unwrap())
+}
+
+/// Marsaglia's xorshift.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: usize) -> usize {
+        for (left, shift) in [(true, 13), (false, 7), (true, 17)] {
+            self.0 ^= if left { self.0 << shift } else { self.0 >> shift };
+        }
+        usize::try_from(self.0 % bound as u64).unwrap()
+    }
+}
