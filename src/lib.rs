@@ -10,7 +10,11 @@ pub mod format;
 pub mod io;
 mod lsn;
 mod options;
+mod segment;
+mod wal;
 
 pub use error::{Error, ErrorKind, Result};
+pub use io::{BackendReason, BackendReport, probe};
 pub use lsn::{Lsn, LsnRange};
 pub use options::*;
+pub use wal::*;

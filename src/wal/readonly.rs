@@ -10,9 +10,9 @@ use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::FORMAT_VERSION;
-use crate::io::{Disk, open_disk_to_read};
+use crate::io::{Disk, open_disk};
 use crate::lsn::Lsn;
-use crate::options::RecoveryPolicy;
+use crate::options::{Backend, RecoveryPolicy};
 
 use super::catalog::Catalog;
 use super::meta::META;
@@ -72,7 +72,7 @@ pub(super) fn look(disk: &dyn Disk, dir: &Path) -> Result<(Plan, bool)> {
 
 /// The disk a log is read from, once the directory is known to hold one.
 pub(super) fn disk_of(dir: &Path) -> Result<Arc<dyn Disk>> {
-    let disk = open_disk_to_read(dir)?;
+    let disk = open_disk(dir, Backend::Pwrite)?.0;
     match disk.list(dir) {
         Ok(entries) if entries.iter().any(|entry| entry.name == META) => Ok(disk),
         Ok(entries) => {

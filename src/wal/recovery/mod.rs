@@ -25,7 +25,7 @@ mod inspect;
 mod merge;
 
 pub(crate) use apply::{Recovered, recover};
-pub(crate) use inspect::{Contents, classify, inspect, sealed_catalog};
+pub(crate) use inspect::{LOCK, classify, identity, inspect, sealed_catalog};
 
 /// How the end of the log looked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

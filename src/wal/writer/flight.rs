@@ -26,6 +26,13 @@ pub(crate) struct Placed {
     pub(crate) durability: Durability,
 }
 
+/// What a group holds, for the statistics.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Counts {
+    pub(crate) batches: u64,
+    pub(crate) record_bytes: u64,
+}
+
 /// One write of whole blocks: the frames of one or many batches.
 pub(crate) struct Group {
     /// Number of the segment it lies in.
@@ -37,8 +44,7 @@ pub(crate) struct Group {
     pub(crate) last: Lsn,
     /// Offset after its last frame.
     pub(crate) end: u64,
-    pub(crate) record_bytes: u64,
-    pub(crate) batch_count: u64,
+    pub(crate) counts: Counts,
     pub(crate) dsync: bool,
     /// It counts as in flight until it is durable, not only until it is written.
     pub(crate) needs_durable: bool,
@@ -184,8 +190,7 @@ mod tests {
             first: Lsn::new(first),
             last: Lsn::new(first),
             end: 0,
-            record_bytes: 0,
-            batch_count: 0,
+            counts: Counts::default(),
             dsync,
             needs_durable,
             batches: Vec::new(),

@@ -40,6 +40,7 @@ mod place;
 mod requests;
 
 pub(crate) use place::{GROUP_BYTES, Start};
+pub(crate) use requests::QUEUE_DEPTH;
 
 /// After so long without work the watermark is written down.
 const MARK_AFTER: Duration = Duration::from_secs(1);

@@ -24,7 +24,7 @@ use crate::segment::{SegmentFile, Summary};
 use super::super::catalog::Segment;
 use super::super::maker::Taken;
 use super::super::shared::{LARGE, Pending, Shared};
-use super::flight::{Flight, Group, Placed, Stage};
+use super::flight::{Counts, Flight, Group, Placed, Stage};
 use super::lane::Lane;
 use super::{Ending, Writer};
 
@@ -54,7 +54,7 @@ pub(crate) struct Gather {
     at: u64,
     first: Lsn,
     records: usize,
-    record_bytes: u64,
+    counts: Counts,
     since: Duration,
     batches: Vec<Placed>,
     /// The strongest level asked for.
@@ -193,7 +193,7 @@ impl Writer {
             at: lane.tail,
             first: self.next_lsn,
             records: 0,
-            record_bytes: 0,
+            counts: Counts::default(),
             since: self.now,
             batches: Vec::new(),
             level: Durability::Queued,
@@ -214,7 +214,8 @@ impl Writer {
         header.encode(&nonce, at + pos as u64, &mut bytes[pos..pos + FRAME_HEADER_LEN]);
         gather.used = end;
         gather.records += batch.count as usize;
-        gather.record_bytes += batch.record_bytes;
+        gather.counts.batches += 1;
+        gather.counts.record_bytes += batch.record_bytes;
         gather.level = gather.level.max(batch.durability);
         let range = LsnRange::new(header.first_lsn, batch.count);
         let Pending { durability, answer, grant, buf, .. } = batch;
@@ -238,7 +239,8 @@ impl Writer {
         lane.tail += buf.len() as u64;
         drop(grant);
         let batches = queued(answer, range, durability).into_iter().collect();
-        let group = self.group(at, buf, frame_len, range.first(), record_bytes, durability, batches);
+        let counts = Counts { batches: 1, record_bytes };
+        let group = self.group((at, frame_len), buf, range.first(), counts, durability, batches);
         self.launch(group);
     }
 
@@ -314,19 +316,18 @@ impl Writer {
         let lane = self.lane.as_mut().expect("a gather lies in the open segment");
         debug_assert_eq!(lane.tail, gather.at);
         lane.tail += whole as u64;
-        let Gather { at, used, first, record_bytes, level, batches, buf, .. } = gather;
-        let group = self.group(at, buf, used, first, record_bytes, level, batches);
+        let Gather { at, used, first, counts, level, batches, buf, .. } = gather;
+        let group = self.group((at, used), buf, first, counts, level, batches);
         self.launch(group);
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the fields of a group, from its two makers")]
+    /// A group whose frames take `used` bytes from `at` on.
     fn group(
         &self,
-        at: u64,
+        (at, used): (u64, usize),
         buf: Buf,
-        used: usize,
         first: Lsn,
-        record_bytes: u64,
+        counts: Counts,
         level: Durability,
         batches: Vec<Placed>,
     ) -> Group {
@@ -339,7 +340,7 @@ impl Writer {
             first,
             last: self.next_lsn.prev(),
             end: at + used as u64,
-            record_bytes,
+            counts,
             dsync: needs_durable && self.method == SyncMethod::Dsync,
             needs_durable,
             batches,
@@ -391,7 +392,8 @@ impl Writer {
         let mut buf = Buf::zeroed(len(self.shared.block), len(self.shared.block));
         header.encode(&id.nonce, at, buf.bytes_mut().expect("just allocated"));
         let first = self.next_lsn;
-        let group = self.group(at, buf, FRAME_HEADER_LEN, first, 0, Durability::Sync, Vec::new());
+        let (place, none) = ((at, FRAME_HEADER_LEN), Counts::default());
+        let group = self.group(place, buf, first, none, Durability::Sync, Vec::new());
         self.launch(group);
     }
 

@@ -21,7 +21,7 @@ use crate::io::{Buf, Completion, Op, Queue};
 use crate::options::{Durability, MAX_DEPTH};
 
 use super::super::catalog::{Catalog, Segment};
-use super::flight::Group;
+use super::flight::{Counts, Group};
 use super::lane::Lane;
 use super::place::GROUP_BYTES;
 use super::{Ending, Writer, lane_of};
@@ -153,10 +153,10 @@ impl Writer {
                 let group = self.flight.get(seq).expect("it was written just now");
                 let (bytes, dsync) = (group.end - group.at, group.dsync);
                 let records = group.last.get() + 1 - group.first.get();
-                let (batches, record_bytes) = (group.batch_count, group.record_bytes);
+                let counts = group.counts;
                 let buf = group.buf.take().expect("kept until it is written");
                 self.give_back(buf);
-                self.count(records, batches, record_bytes);
+                self.count(records, counts);
                 if !dsync {
                     let now = self.now;
                     lane_of(&mut self.lane, &mut self.old, segment).wrote_plain(bytes, now);
@@ -169,13 +169,13 @@ impl Writer {
         }
     }
 
-    fn count(&self, records: u64, batches: u64, record_bytes: u64) {
+    fn count(&self, records: u64, of: Counts) {
         use std::sync::atomic::Ordering::Relaxed;
         let counters = &self.shared.counters;
         counters.groups.fetch_add(u64::from(records > 0), Relaxed);
-        counters.batches.fetch_add(batches, Relaxed);
+        counters.batches.fetch_add(of.batches, Relaxed);
         counters.records.fetch_add(records, Relaxed);
-        counters.bytes.fetch_add(record_bytes, Relaxed);
+        counters.bytes.fetch_add(of.record_bytes, Relaxed);
     }
 
     fn give_back(&mut self, buf: Buf) {
