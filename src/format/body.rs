@@ -47,7 +47,7 @@ pub(crate) fn encode_body<'a>(
 }
 
 /// Checks the payload CRC and that the index is exact; the records' own checksums not yet.
-pub(crate) fn check_body(header: &FrameHeader, stored: &[u8]) -> Result<(), Bad> {
+pub(super) fn check_body(header: &FrameHeader, stored: &[u8]) -> Result<(), Bad> {
     if stored.len() as u64 != u64::from(header.stored_len) {
         return Err(Bad::Short);
     }

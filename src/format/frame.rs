@@ -15,7 +15,7 @@ use crate::options::{MAX_BATCH_BYTES, MAX_BATCH_RECORDS};
 
 use super::{Bad, FORMAT_VERSION, Nonce, SegmentId, le};
 
-pub(crate) use super::body::{body_len, check_body, check_records, encode_body, record};
+pub(crate) use super::body::{body_len, check_records, encode_body, record};
 
 /// Bytes of a frame header.
 pub(crate) const FRAME_HEADER_LEN: usize = 72;

@@ -1,8 +1,9 @@
 //! Damage is found (assumption 4 of FORMAT.md), and told from nothing and from newer versions.
 
 use super::super::FORMAT_VERSION;
+use super::super::body::check_body;
 use super::super::footer::Footer;
-use super::super::frame::{check_body, check_records, record};
+use super::super::frame::{check_records, record};
 use super::super::meta::{META_SLOT_BYTES, Meta, choose};
 use super::super::segment::SegmentHeader;
 use super::*;

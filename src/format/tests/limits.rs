@@ -1,7 +1,8 @@
 //! Lengths and ranges that contradict each other are refused, though their checksum holds.
 
+use super::super::body::check_body;
 use super::super::footer::{Footer, MAX_INDEX_ENTRIES};
-use super::super::frame::{check_body, check_records, record};
+use super::super::frame::{check_records, record};
 use super::super::meta::{META_SLOT_BYTES, Meta, choose};
 use super::super::segment::SegmentHeader;
 use super::*;

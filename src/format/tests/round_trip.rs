@@ -3,8 +3,9 @@
 use proptest::collection::vec;
 use proptest::prelude::*;
 
+use super::super::body::check_body;
 use super::super::footer::Footer;
-use super::super::frame::{check_body, check_records, record};
+use super::super::frame::{check_records, record};
 use super::super::meta::{META_SLOT_BYTES, Meta, choose};
 use super::super::segment::SegmentHeader;
 use super::*;
