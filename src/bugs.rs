@@ -7,7 +7,6 @@ macro_rules! bugs {
     ($($(#[$doc:meta])* $name:ident),+ $(,)?) => {
         /// A bug that can be planted.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        #[cfg_attr(not(feature = "bugs"), expect(dead_code, reason = "asked for by name only"))]
         pub enum Bug { $($(#[$doc])* $name),+ }
 
         #[cfg(feature = "bugs")]

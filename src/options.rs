@@ -144,7 +144,9 @@ impl WalConfig {
     pub fn validate(&self) -> Result<()> {
         let refuse = |why: String| Err(Error::invalid("open", why));
         let bytes = self.segment_bytes;
-        if !(MIN_SEGMENT_BYTES..=MAX_SEGMENT_BYTES).contains(&bytes) || bytes % (1 << 20) != 0 {
+        if !(MIN_SEGMENT_BYTES..=MAX_SEGMENT_BYTES).contains(&bytes)
+            || !bytes.is_multiple_of(1 << 20)
+        {
             return refuse(format!(
                 "segment_bytes is {bytes}; it must be a multiple of 1 MiB, 1 MiB to 4 GiB"
             ));

@@ -12,18 +12,16 @@ use std::io;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
 
-use super::{Buf, Completion, FileRef, Host, Machine, Next, Op, OpId, Queue, Until};
+use super::{Buf, Completion, FileRef, Machine, Next, Op, OpId, Queue, Until};
 
 /// How often an interrupted request is submitted again before it counts as failed.
 const RETRIES: u32 = 64;
 
-/// The handle through which a flow submits requests and sleeps.
+/// The handle through which a flow submits requests.
 #[derive(Clone, Debug)]
 pub(crate) struct Flow {
     state: Arc<Mutex<State>>,
-    host: Arc<dyn Host>,
 }
 
 #[derive(Debug, Default)]
@@ -33,22 +31,16 @@ struct State {
     answers: BTreeMap<u64, Completion>,
     tokens: BTreeMap<OpId, u64>,
     next_token: u64,
-    timer: Option<Duration>,
     broken: bool,
 }
 
 impl Flow {
-    fn new(host: Arc<dyn Host>) -> Flow {
-        Flow { state: Arc::default(), host }
+    fn new() -> Flow {
+        Flow { state: Arc::default() }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The host's monotonic clock.
-    pub(crate) fn now(&self) -> Duration {
-        self.host.now()
     }
 
     /// Submits `op` and waits for its answer. Submitted at once, not at the first poll.
@@ -95,56 +87,14 @@ impl Flow {
         Ok(buf)
     }
 
-    /// Reads at `at` until `buf` is full or the file ends; gives buffer and count.
-    pub(crate) fn read(
-        &self,
-        file: &FileRef,
-        at: u64,
-        buf: Buf,
-    ) -> impl Future<Output = io::Result<(Buf, usize)>> + Send + use<> {
-        let (flow, file) = (self.clone(), Arc::clone(file));
-        let first = flow.request(Op::Read { file: Arc::clone(&file), at, buf });
-        async move {
-            let mut answer = first.await;
-            let mut tries = 0;
-            loop {
-                let broken = || io::Error::other("the I/O queue broke");
-                let buf = answer.buf.ok_or_else(broken)?;
-                match answer.result {
-                    Ok(n) => return Ok((buf, n)),
-                    Err(e) => again(e, &mut tries)?,
-                }
-                answer = flow.request(Op::Read { file: Arc::clone(&file), at, buf }).await;
-            }
-        }
-    }
-
     /// Makes durable what was written to `file` before. A failure is final: it is not tried again.
     pub(crate) async fn sync(&self, file: &FileRef) -> io::Result<()> {
         self.request(Op::Sync { file: Arc::clone(file) }).await.result.map(drop)
     }
 
     /// Waits until `check` has something; it is asked again at each completion and each wake.
-    pub(crate) fn until<T>(
-        &self,
-        mut check: impl FnMut() -> Option<T>,
-    ) -> impl Future<Output = T> {
+    pub(crate) fn until<T>(&self, mut check: impl FnMut() -> Option<T>) -> impl Future<Output = T> {
         std::future::poll_fn(move |_| check().map_or(Poll::Pending, Poll::Ready))
-    }
-
-    /// Waits until the host's clock shows `time`, or until the machine is woken.
-    pub(crate) async fn nap(&self, time: Duration) {
-        let mut slept = false;
-        std::future::poll_fn(|_| {
-            if slept || self.now() >= time {
-                return Poll::Ready(());
-            }
-            slept = true;
-            let mut state = self.lock();
-            state.timer = Some(state.timer.map_or(time, |t| t.min(time)));
-            Poll::Pending
-        })
-        .await;
     }
 
     /// Takes in completions, polls once, submits what that asked for.
@@ -159,7 +109,6 @@ impl Flow {
             let token = state.tokens.remove(&event.id).expect("an answer to a request of ours");
             state.answers.insert(token, event);
         }
-        state.timer = None;
         drop(state);
         let polled = future.poll(&mut Context::from_waker(Waker::noop()));
         let mut state = self.lock();
@@ -168,10 +117,6 @@ impl Flow {
             state.tokens.insert(id, token);
         }
         polled
-    }
-
-    fn next(&self) -> Next {
-        self.lock().timer.map_or(Next::Idle, Next::At)
     }
 }
 
@@ -191,11 +136,11 @@ pub(crate) struct FlowMachine {
 }
 
 impl FlowMachine {
-    pub(crate) fn new<F>(host: Arc<dyn Host>, body: impl FnOnce(Flow) -> F) -> FlowMachine
+    pub(crate) fn new<F>(body: impl FnOnce(Flow) -> F) -> FlowMachine
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let flow = Flow::new(host);
+        let flow = Flow::new();
         FlowMachine { body: Box::pin(body(flow.clone())), flow }
     }
 }
@@ -204,7 +149,7 @@ impl Machine for FlowMachine {
     fn step(&mut self, queue: &mut dyn Queue, events: &mut Vec<Completion>) -> Next {
         match self.flow.turn(self.body.as_mut(), queue, events) {
             Poll::Ready(()) => Next::Done,
-            Poll::Pending => self.flow.next(),
+            Poll::Pending => Next::Idle,
         }
     }
 
@@ -215,26 +160,18 @@ impl Machine for FlowMachine {
 }
 
 /// Runs a flow to its end on the calling thread.
-pub(crate) fn block_on<T, F>(
-    host: &Arc<dyn Host>,
-    queue: &mut dyn Queue,
-    body: impl FnOnce(Flow) -> F,
-) -> T
+pub(crate) fn block_on<T, F>(queue: &mut dyn Queue, body: impl FnOnce(Flow) -> F) -> T
 where
     F: Future<Output = T>,
 {
-    let flow = Flow::new(Arc::clone(host));
+    let flow = Flow::new();
     let mut future = pin!(body(flow.clone()));
     let mut events = Vec::new();
     loop {
         if let Poll::Ready(value) = flow.turn(future.as_mut(), queue, &mut events) {
             return value;
         }
-        let until = match flow.next() {
-            Next::At(time) => Until::For(time.saturating_sub(host.now())),
-            _ => Until::Forever,
-        };
-        if let Err(e) = queue.reap(&mut events, until) {
+        if let Err(e) = queue.reap(&mut events, Until::Forever) {
             tracing::error!(error = %e, "an I/O queue of the log broke");
             flow.lock().broken = true;
         }

@@ -136,10 +136,11 @@ impl Host for ThreadHost {
 
     fn run(&self, name: &str, job: Box<dyn FnOnce() + Send + '_>) -> io::Result<()> {
         std::thread::scope(|scope| {
-            let thread = std::thread::Builder::new().name(name.into()).spawn_scoped(scope, || {
-                super::signal::block_file_size_signal();
-                job();
-            })?;
+            let thread =
+                std::thread::Builder::new().name(name.into()).spawn_scoped(scope, || {
+                    super::signal::block_file_size_signal();
+                    job();
+                })?;
             match thread.join() {
                 Ok(()) => Ok(()),
                 Err(panic) => std::panic::resume_unwind(panic),

@@ -14,7 +14,7 @@ use std::path::Path;
 
 use crate::bugs::{self, Bug};
 use crate::cast::len;
-use crate::error::Error;
+use crate::error::{Error, Result};
 use crate::format::segment::SegmentHeader;
 use crate::format::{LogId, SegmentId};
 use crate::io::{Access, Buf, Disk, FileRef, Flow};
@@ -41,18 +41,15 @@ pub(crate) struct Made {
     pub(crate) file: FileRef,
 }
 
-/// Why a segment could not be made; the file that was begun still has its name in the pool.
-pub(crate) type MakeError = Error;
-
 /// Writes zeros over all of a new file and syncs it; `pace(done)` is awaited before each chunk.
 pub(crate) async fn fill_with_zeros<F>(
     flow: &Flow,
     file: &FileRef,
     geometry: Geometry,
     mut pace: impl FnMut(u64) -> F,
-) -> Result<(), MakeError>
+) -> Result<()>
 where
-    F: Future<Output = Result<(), MakeError>>,
+    F: Future<Output = Result<()>>,
 {
     let failed = |at, e| Error::io("make segment", file.path(), at, e);
     let mut chunk = Some(Buf::zeroed(len(CHUNK.min(geometry.size)), len(geometry.block)));
@@ -75,7 +72,7 @@ pub(crate) async fn install(
     file: &FileRef,
     from: &Path,
     zeroed: bool,
-) -> Result<Made, MakeError> {
+) -> Result<Made> {
     let header = SegmentHeader {
         log_id: new.log_id,
         id: new.id,

@@ -25,7 +25,7 @@ mod make;
 mod summary;
 
 pub(crate) use cursor::{Cursor, Evidence, Frame, Step};
-pub(crate) use make::{MakeError, Made, NewSegment, fill_with_zeros, install};
+pub(crate) use make::{Made, NewSegment, fill_with_zeros, install};
 pub(crate) use summary::{SparseIndex, Summary};
 
 /// Where in a segment things are.
@@ -117,7 +117,9 @@ mod tests {
     #[test]
     fn names_round_trip_and_strangers_are_refused() {
         assert_eq!(parse_name(&file_name(42)), Some(42));
-        for stranger in ["42.seg", "x.seg", "00000000000000000000.seg", "LOCK", "+0000000000000000001.seg"] {
+        for stranger in
+            ["42.seg", "x.seg", "00000000000000000000.seg", "LOCK", "+0000000000000000001.seg"]
+        {
             assert_eq!(parse_name(stranger), None, "{stranger}");
         }
     }

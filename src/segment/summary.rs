@@ -97,10 +97,6 @@ impl Summary {
         self.index.push(IndexEntry { lsn: header.first_lsn, offset });
     }
 
-    pub(crate) fn first_lsn(&self) -> Lsn {
-        self.first_lsn
-    }
-
     pub(crate) fn last_lsn(&self) -> Lsn {
         self.last_lsn
     }
@@ -170,6 +166,6 @@ mod tests {
         assert!(index.len() >= MAX_INDEX_ENTRIES / 2);
         assert_eq!(index[0].lsn, Lsn::FIRST);
         assert!(index.windows(2).all(|w| w[0].lsn < w[1].lsn));
-        assert_eq!((summary.first_lsn(), summary.last_lsn()), (Lsn::FIRST, Lsn::new(4096)));
+        assert_eq!(summary.last_lsn(), Lsn::new(4096));
     }
 }

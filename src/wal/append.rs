@@ -93,7 +93,8 @@ impl<'a> Appender<'a> {
 
     fn queue(&self, records: &impl Records, size: Size, grant: Grant) -> Append {
         let large = size.frame >= LARGE;
-        let whole = if large { len(round_up(size.frame as u64, self.shared.block)) } else { size.frame };
+        let whole =
+            if large { len(round_up(size.frame as u64, self.shared.block)) } else { size.frame };
         let mut buf = self.shared.pool.take(whole);
         let bytes = buf.bytes_mut().expect("the pool gives buffers that nobody shares");
         let count = records.count();

@@ -305,9 +305,8 @@ impl Maker {
         let new = self.next_segment(size)?;
         let path = pool_dir(dir).join(making_name(new.id.number));
         let outcome = async {
-            let file = disk
-                .create(&path, size)
-                .map_err(|e| Error::io("make segment", &path, None, e))?;
+            let file =
+                disk.create(&path, size).map_err(|e| Error::io("make segment", &path, None, e))?;
             let mailbox = &self.shared.mailbox;
             let pace = |done| flow.until(move || mailbox.may_write(done, size));
             fill_with_zeros(flow, &file, new.geometry, pace).await?;

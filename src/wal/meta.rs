@@ -24,14 +24,18 @@ pub(crate) struct MetaFile {
     file: FileRef,
     path: PathBuf,
     meta: Meta,
+    /// The slot that holds `meta` for certain is written last.
+    first: usize,
 }
 
 /// META as it was read.
 #[derive(Clone, Debug)]
 pub(crate) struct Loaded {
     pub(crate) meta: Meta,
-    /// Which slot is damaged, and how many bytes into the file it starts.
+    /// Which slot is damaged: how many bytes into the file it starts.
     pub(crate) bad_slot: Option<u64>,
+    /// The slot to write first: the other one holds `meta`.
+    weak_slot: usize,
 }
 
 /// Reads META of the log in `dir`; none if there is no such file.
@@ -57,11 +61,12 @@ pub(crate) fn load(disk: &dyn Disk, dir: &Path) -> Result<Option<Loaded>> {
     match choose(a, b) {
         Ok((meta, bad)) => {
             let bad_slot = bad.map(|slot| (slot * META_SLOT_BYTES) as u64);
-            Ok(Some(Loaded { meta, bad_slot }))
+            // An update was cut short if the slots differ: the newer one must survive the next.
+            let weak_slot = usize::from(Meta::decode(a).as_ref() == Ok(&meta));
+            Ok(Some(Loaded { meta, bad_slot, weak_slot }))
         }
-        Err(Bad::Version(v)) => {
-            let why = format!("format version {v} is newer than this build; use a newer one");
-            Err(Error::new(ErrorKind::Unsupported, "open", why).at(&path, Some(0)))
+        Err(why @ Bad::Version(_)) => {
+            Err(Error::new(ErrorKind::Unsupported, "open", why.to_string()).at(&path, Some(0)))
         }
         Err(why) => Err(Error::corrupt("open", &path, 0, format!("both slots are bad: {why}"))),
     }
@@ -91,16 +96,15 @@ impl MetaFile {
         disk.rename(&tmp, &path).map_err(failed)?;
         disk.sync_dir(dir).map_err(failed)?;
         let file = disk.open(&path, Access::Write).map_err(failed)?;
-        Ok(MetaFile { file, path, meta })
+        Ok(MetaFile { file, path, meta, first: 0 })
     }
 
     /// Opens META for updates.
-    pub(crate) fn open(disk: &dyn Disk, dir: &Path, meta: Meta) -> Result<MetaFile> {
+    pub(crate) fn open(disk: &dyn Disk, dir: &Path, loaded: &Loaded) -> Result<MetaFile> {
         let path = dir.join(META);
-        let file = disk
-            .open(&path, Access::Write)
-            .map_err(|e| Error::io("open META", &path, None, e))?;
-        Ok(MetaFile { file, path, meta })
+        let file =
+            disk.open(&path, Access::Write).map_err(|e| Error::io("open META", &path, None, e))?;
+        Ok(MetaFile { file, path, meta: loaded.meta.clone(), first: loaded.weak_slot })
     }
 
     pub(crate) fn meta(&self) -> &Meta {
@@ -118,7 +122,8 @@ impl MetaFile {
         change(&mut meta);
         meta.sequence += 1;
         let mut image = slot(&meta, disk.block_size())?;
-        for at in [0, META_SLOT_BYTES as u64] {
+        for slot in [self.first, 1 - self.first] {
+            let at = (slot * META_SLOT_BYTES) as u64;
             let failed = |e| Error::io("update META", &self.path, Some(at), e);
             image = flow.write(&self.file, at, image, true).await.map_err(failed)?;
         }

@@ -12,8 +12,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::io::{
-    BackendReason, BackendReport, Buf, FlowMachine, ForkGuard, Host, LockGuard, Running,
-    ThreadHost, World, block_on, open_disk,
+    BackendReason, BackendReport, Buf, FlowMachine, ForkGuard, LockGuard, Running, ThreadHost,
+    World, block_on, open_disk,
 };
 use crate::lsn::Lsn;
 use crate::options::{Durability, WalConfig};
@@ -105,7 +105,11 @@ impl Wal {
     pub fn open_in(world: World, config: WalConfig) -> Result<Wal> {
         config.validate()?;
         let name = world.disk.name();
-        Wal::start(world, config, BackendReport { name, reason: BackendReason::Named, remedy: None })
+        Wal::start(
+            world,
+            config,
+            BackendReport { name, reason: BackendReason::Named, remedy: None },
+        )
     }
 
     fn start(world: World, config: WalConfig, backend: BackendReport) -> Result<Wal> {
@@ -120,7 +124,7 @@ impl Wal {
             }
             _ => Error::io("open", &dir.join(LOCK), None, e),
         })?;
-        let fork = ForkGuard::new().map_err(failed)?;
+        let fork = ForkGuard::new();
         let shared = Arc::new(Shared::new(config, world, fork));
         let mut engine = Engine { lock: Some(lock), ..Engine::default() };
         engine.start(&shared)?;
@@ -313,9 +317,8 @@ impl Engine {
             Box::new(move || {
                 let queue = of_maker.world.disk.queue(8, &[])?;
                 of_maker.mailbox.install(queue.waker());
-                let host = Arc::clone(&of_maker.world.host);
                 let maker = Maker::new(of_maker, log_id, epoch, stock);
-                let machine = FlowMachine::new(host, |flow| maker.run(flow, meta));
+                let machine = FlowMachine::new(|flow| maker.run(flow, meta));
                 Ok((Box::new(machine), queue))
             }),
         );
@@ -401,15 +404,14 @@ fn recover_on_queue(shared: &Shared) -> Result<Recovered> {
     let World { disk, host } = &shared.world;
     let queue = disk.queue(8, &[]);
     let mut queue = queue.map_err(|e| Error::io("open", &shared.dir, None, e))?;
-    let host: &Arc<dyn Host> = host;
     let log = |flow| recover(flow, &**disk, &**host, &shared.config, &shared.catalog);
-    block_on(host, &mut *queue, log)
+    block_on(&mut *queue, log)
 }
 
 impl Drop for Wal {
     fn drop(&mut self) {
         let mut engine = self.engine.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.shared.fork.is_child() {
+        if self.shared.fork.in_child() {
             // Threads and lock are the parent's; dropping the lock would unlock it for him.
             std::mem::forget(std::mem::take(&mut *engine));
             return;

@@ -136,7 +136,10 @@ impl Reader {
         reader.window = SMALL_WINDOW;
         reader.next().unwrap_or_else(|| {
             let durable = reader.catalog.durable();
-            Err(Error::invalid("read", format!("record {lsn} is not durable; {durable} is the last")))
+            Err(Error::invalid(
+                "read",
+                format!("record {lsn} is not durable; {durable} is the last"),
+            ))
         })
     }
 
@@ -162,7 +165,8 @@ impl Reader {
     }
 
     fn record(&mut self) -> Result<Record> {
-        let held = |hand: &Hand| hand.header.first_lsn <= self.next && self.next <= hand.header.last_lsn();
+        let held =
+            |hand: &Hand| hand.header.first_lsn <= self.next && self.next <= hand.header.last_lsn();
         if !self.hand.as_ref().is_some_and(held) {
             self.hand = Some(self.fetch()?);
         }
@@ -176,7 +180,12 @@ impl Reader {
                     Error::new(ErrorKind::Unsupported, "read", why.to_string())
                         .at(path, Some(hand.offset))
                 }
-                _ => Error::corrupt("read", path, hand.offset, format!("record {}: {why}", self.next)),
+                _ => Error::corrupt(
+                    "read",
+                    path,
+                    hand.offset,
+                    format!("record {}: {why}", self.next),
+                ),
             }
         })?;
         let start = data.as_ptr().addr() - hand.stored.as_ptr().addr();

@@ -148,7 +148,7 @@ pub fn run(args: &Args) -> Result<ExitCode, Stop> {
     let mut acked = Acked::default();
     let result = collect(args, &tickets, &mut acked);
     // Reached also by what was acknowledged as queued or written only.
-    let durable = acked.last.map_or(Ok(()), |last| wal.wait_durable(last)?.wait());
+    let durable = acked.last.map_or(Ok(()), |last| wal.wait_durable(last)?.wait().map(drop));
     if let Err(stop) = result.and_then(|()| Ok(durable?)) {
         // The feeder may be waiting for stdin for ever, so it is not joined and `wal` not closed:
         // the next open finds what is on disk, as after a kill.

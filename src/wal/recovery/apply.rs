@@ -85,7 +85,7 @@ pub(crate) async fn recover(
         plan.report = report;
         listed = sealed_catalog(disk, &plan.found)?;
     }
-    let mut meta = MetaFile::open(disk, site.dir, plan.meta.meta.clone())?;
+    let mut meta = MetaFile::open(disk, site.dir, &plan.meta)?;
     let (next, epoch, highest) = (plan.next, plan.epoch, plan.highest_number);
     let change = |m: &mut Meta| {
         m.clean = false;
@@ -326,4 +326,3 @@ fn backend_code(name: &str) -> u8 {
 }
 
 const _: () = assert!(FORMAT_VERSION == 1, "a new format needs a recovery that reads the old one");
-

@@ -98,6 +98,7 @@ fn look_at(disk: &dyn Disk, dir: &Path, entry: &Entry, meta: &meta::Loaded) -> R
             return Ok(Found { file: segment, zeroed, state, runs, kept: Vec::new() });
         }
         Err(Bad::Nothing) => None,
+        Err(why @ Bad::Version(_)) => return Err(unsupported(&path, at, &why)),
         // A recycled segment holds the footer of its former life.
         Err(_) if !header.zeroed => None,
         Err(why) => Some(why.to_string()),
@@ -106,6 +107,11 @@ fn look_at(disk: &dyn Disk, dir: &Path, entry: &Entry, meta: &meta::Loaded) -> R
     let (scan, runs) = walk(cursor, &segment, bad_footer)?;
     let state = State::Open(scan);
     Ok(Found { file: segment, zeroed: header.zeroed, state, runs, kept: Vec::new() })
+}
+
+/// Valid, and beyond what this build knows: not damage, and nothing to cut.
+fn unsupported(path: &Path, offset: u64, why: &Bad) -> Error {
+    Error::new(ErrorKind::Unsupported, "open", why.to_string()).at(path, Some(offset))
 }
 
 fn read_block(file: &FileRef, at: u64, block: u64) -> io::Result<Buf> {
@@ -132,10 +138,7 @@ fn read_header(
     let image = read_block(file, 0, block).map_err(|e| Error::io("open", path, Some(0), e))?;
     let header = match SegmentHeader::decode(image.bytes()) {
         Ok(header) => header,
-        Err(Bad::Version(v)) => {
-            let why = format!("format version {v} is newer than this build; use a newer one");
-            return Err(Error::new(ErrorKind::Unsupported, "open", why).at(path, Some(0)));
-        }
+        Err(why @ Bad::Version(_)) => return Err(unsupported(path, 0, &why)),
         Err(why) => return corrupt(&format!("segment header: {why}")),
     };
     if header.log_id != meta.meta.log_id {
@@ -166,10 +169,8 @@ fn walk(
     let stop = loop {
         match cursor.step().map_err(|e| failed(cursor.at(), e))? {
             Step::End => break None,
-            Step::Bad { why: Bad::Version(v), offset, .. } => {
-                let why = format!("frame version {v} is newer than this build; use a newer one");
-                let error = Error::new(ErrorKind::Unsupported, "open", why);
-                return Err(error.at(&segment.path, Some(offset)));
+            Step::Bad { why: why @ (Bad::Version(_) | Bad::Codec(_)), offset, .. } => {
+                return Err(unsupported(&segment.path, offset, &why));
             }
             Step::Bad { offset, why, .. } => break Some((offset, why.to_string())),
             Step::Frame(frame) => {
@@ -212,7 +213,9 @@ fn judge(
     let next = merged.next;
     let beyond = merged.beyond || found.iter().any(|f| seen_beyond(f, next));
     let verdict = match (next <= promised, beyond) {
-        (true, _) if !bugs::on(Bug::MidLogDamageCut) => return Err(damage(dir, &found, next, promised)),
+        (true, _) if !bugs::on(Bug::MidLogDamageCut) => {
+            return Err(damage(dir, &found, next, promised));
+        }
         (_, true) => Verdict::Torn,
         (_, false) if meta.meta.clean => Verdict::Clean,
         (_, false) => Verdict::End,
@@ -221,7 +224,8 @@ fn judge(
     if policy == RecoveryPolicy::Strict
         && let Some(torn) = given_up.first()
     {
-        let why = format!("{} bytes of a torn tail; RecoveryPolicy::TornTail cuts them", torn.bytes);
+        let why =
+            format!("{} bytes of a torn tail; RecoveryPolicy::TornTail cuts them", torn.bytes);
         return Err(Error::corrupt("open", &torn.path, torn.offset, why));
     }
     let epochs = found.iter().map(|f| f.file.id.epoch + 1);
@@ -264,7 +268,8 @@ fn seen_beyond(f: &Found, next: Lsn) -> bool {
 fn damage(dir: &Path, found: &[Found], next: Lsn, promised: Lsn) -> Error {
     let before = found.iter().find(|f| next > Lsn::FIRST && f.kept_last() == next.prev());
     let place = before.or_else(|| found.iter().find(|f| matches!(f.state, State::Open(_))));
-    let missing = format!("record {next} is damaged or missing; everything to {promised} was promised");
+    let missing =
+        format!("record {next} is damaged or missing; everything to {promised} was promised");
     match place.map(|f| (&f.file.path, &f.state)) {
         Some((path, State::Open(scan))) => {
             let (offset, why) = match &scan.stop {
