@@ -326,7 +326,7 @@ fn busy(seed: u64) -> (u64, Vec<u8>) {
     let (host, disk) = (Arc::clone(&world.host), Arc::clone(&world.disk));
     let other = Arc::clone(&file);
     let make = move || -> io::Result<(Box<dyn Machine>, Box<dyn Queue>)> {
-        let machine = FlowMachine::new(host, |flow| async move {
+        let machine = FlowMachine::new(|flow| async move {
             for i in 0..6 {
                 flow.nap(flow.now() + Duration::from_millis(1)).await;
                 flow.write(&other, i * BLOCK as u64, filled(3, 2), false).await.unwrap();
@@ -337,7 +337,7 @@ fn busy(seed: u64) -> (u64, Vec<u8>) {
     };
     let beside = world.host.start("beside", Box::new(make)).unwrap();
     let mut queue = world.disk.queue(4, &[]).unwrap();
-    block_on(&world.host, &mut *queue, |flow| async move {
+    block_on(&mut *queue, |flow| async move {
         for i in 8..12 {
             flow.write(&file, i * BLOCK as u64, filled(5, 4), true).await.unwrap();
         }
@@ -412,7 +412,7 @@ fn a_waker_ends_the_wait_and_so_does_time() {
 fn a_wait_that_nothing_can_end_panics() {
     let (_sim, world, _file) = with_file(1, Model::weak(true));
     let mut queue = world.disk.queue(1, &[]).unwrap();
-    block_on(&world.host, &mut *queue, |flow| async move {
+    block_on(&mut *queue, |flow| async move {
         flow.until(|| None::<()>).await;
     });
 }
@@ -660,7 +660,7 @@ fn a_machine_is_found_by_its_waker_also_in_a_wrapped_queue() {
     }
     let (sim, world, file) = with_file(1, Model::weak(true));
     let queue = Box::new(Wrapped(world.disk.queue(2, &[]).unwrap()));
-    let machine = FlowMachine::new(Arc::clone(&world.host), |flow| async move {
+    let machine = FlowMachine::new(|flow| async move {
         flow.write(&file, 0, filled(7, 1), true).await.unwrap();
     });
     let make = move || -> io::Result<(Box<dyn Machine>, Box<dyn Queue>)> {

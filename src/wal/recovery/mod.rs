@@ -113,7 +113,7 @@ impl Found {
             State::Open(scan) => {
                 let seen = &scan.evidence;
                 let frames = seen.frames_end > 0 || scan.stop.is_some();
-                !frames && (self.zeroed && seen.used_end == 0 || !self.zeroed)
+                !frames && (!self.zeroed || seen.used_end == 0)
             }
         }
     }

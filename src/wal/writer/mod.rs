@@ -184,10 +184,11 @@ impl Writer {
             return false;
         }
         let idle = self.backlog.is_empty() && self.gather.is_none() && self.flight.is_empty();
+        let finished = self.poisoned || (idle && self.old.is_empty());
         match &mut self.ending {
             Ending::No => false,
             Ending::Stop => true,
-            Ending::Close(_) if !self.poisoned && !(idle && self.old.is_empty()) => false,
+            Ending::Close(_) if !finished => false,
             Ending::Close(answers) => {
                 let answers = std::mem::take(answers);
                 let failed = self.poisoned.then(|| self.refusal("close")).or(self.lost.take());
