@@ -279,7 +279,7 @@ impl Queue for UringQueue {
 
 impl Drop for UringQueue {
     fn drop(&mut self) {
-        if self.fork.in_child() {
+        if self.fork.is_child() {
             // Ring and requests are the parent's; the mapping is not even here.
             return;
         }
