@@ -39,13 +39,13 @@ mod os;
 mod probe;
 mod pwrite;
 mod signal;
-#[cfg(all(target_os = "linux", not(prkdb_portable)))]
-mod uring;
 #[cfg(feature = "sim")]
 pub mod sim;
+#[cfg(all(target_os = "linux", not(prkdb_portable)))]
+mod uring;
 
-pub use buf::{Buf, BufPool};
 pub(crate) use buf::ForkGuard;
+pub use buf::{Buf, BufPool};
 pub(crate) use flow::{Flow, FlowMachine, block_on};
 pub use host::{Host, Machine, MakeMachine, Next, Running, ThreadHost};
 pub(crate) use probe::open_disk;
