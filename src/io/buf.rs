@@ -233,7 +233,7 @@ impl ForkGuard {
     }
 
     /// Whether this is a child that was forked after the guard was made.
-    pub(crate) fn in_child(&self) -> bool {
+    pub(crate) fn is_child(&self) -> bool {
         mark() != self.mark
     }
 }
@@ -327,12 +327,12 @@ mod tests {
     #[test]
     fn a_forked_child_is_told_from_its_parent_and_may_begin_anew() {
         let guard = ForkGuard::new();
-        assert!(!guard.in_child());
+        assert!(!guard.is_child());
         // SAFETY: the child only reads and writes atomics and then leaves by `_exit`.
         #[expect(unsafe_code, reason = "a fork is what is tested")]
         let child = unsafe { nix::libc::fork() };
         if child == 0 {
-            let fine = guard.in_child() && !ForkGuard::new().in_child();
+            let fine = guard.is_child() && !ForkGuard::new().is_child();
             // SAFETY: ends the process without running what the parent registered.
             #[expect(unsafe_code, reason = "a forked test must not return")]
             unsafe {
@@ -345,6 +345,6 @@ mod tests {
         #[expect(unsafe_code, reason = "waits for the child")]
         let waited = unsafe { nix::libc::waitpid(child, &raw mut status, 0) };
         assert_eq!((waited, status), (child, 0));
-        assert!(!guard.in_child());
+        assert!(!guard.is_child());
     }
 }

@@ -53,7 +53,7 @@ pub(super) struct Held(pub(super) Arc<LockFile>);
 impl Drop for Held {
     fn drop(&mut self) {
         let lock = &*self.0;
-        if lock.fork.in_child() || lock.pinned.load(Ordering::Relaxed) {
+        if lock.fork.is_child() || lock.pinned.load(Ordering::Relaxed) {
             return;
         }
         if let Err(error) = name_holder(&lock.file, "").and_then(|()| lock.file.unlock()) {

@@ -156,7 +156,7 @@ impl Queue for PwriteQueue {
 impl Drop for PwriteQueue {
     fn drop(&mut self) {
         let Some(pool) = self.pool.take() else { return };
-        if self.fork.in_child() {
+        if self.fork.is_child() {
             // The threads are the parent's; a lock they held when it forked is held for ever.
             std::mem::forget(pool);
             return;

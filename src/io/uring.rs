@@ -6,7 +6,7 @@
 //!  reap:   arm the waker's read, fill the ring, io_uring_enter, drain --> answers
 //!                 ^                                              |
 //!  waker: write(eventfd) --> completes that read                 +--> a next stage of the same
-//!                                                                     request (sync, rest of a read)
+//!                                                                     request (sync, rest)
 //! ```
 //!
 //! Invariants:
@@ -279,7 +279,7 @@ impl Queue for UringQueue {
 
 impl Drop for UringQueue {
     fn drop(&mut self) {
-        if self.fork.in_child() {
+        if self.fork.is_child() {
             // Ring and requests are the parent's; the mapping is not even here.
             return;
         }
@@ -289,12 +289,15 @@ impl Drop for UringQueue {
             tracing::error!(%error, "a ring broke while it was closed");
             self.broken = true;
         }
-        if self.broken {
+        let ring = &mut self.kernel.ring;
+        // What the kernel never took is safe to free, as where a filter forbids every call.
+        if self.broken && ring.owed() > ring.unsubmitted() {
             // Requests may still land: their memory stays, and so does the lock.
             self.kernel.locks.iter().for_each(|lock| lock.pin());
             return;
         }
-        // SAFETY: dropped only here; the kernel owes nothing, so it refers to nothing.
+        // SAFETY: dropped only here; the kernel took nothing that it has not answered, so it refers
+        // to nothing.
         #[expect(unsafe_code, reason = "otherwise it is leaked")]
         unsafe {
             ManuallyDrop::drop(&mut self.kernel);

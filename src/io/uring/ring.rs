@@ -11,6 +11,10 @@ use nix::libc;
 
 /// How often in a row the kernel may say that it lacks memory or room before the ring is broken.
 const STALLS: u32 = 10_000;
+/// A ring that was closed gives back its locked memory a little later: how often, and how long, the
+/// next one waits for that.
+const ROUNDS: u32 = 10;
+const PAUSE: Duration = Duration::from_millis(5);
 /// The smallest ring: a request and the waker's read.
 const SMALLEST: u32 = 2;
 
@@ -24,16 +28,20 @@ impl Ring {
     /// A ring of `entries`, or half of that and so on where memory may not be locked.
     pub(super) fn new(entries: usize) -> io::Result<Ring> {
         let too_many = |_| io::Error::from_raw_os_error(libc::EINVAL);
-        let mut entries = u32::try_from(entries).map_err(too_many)?.next_power_of_two();
+        let wanted = u32::try_from(entries).map_err(too_many)?.next_power_of_two();
         // 6.1 defers its work to our own calls, 6.0 knows of one thread, 5.18 goes on after a bad
         // entry; a kernel says EINVAL to what it does not know.
-        let mut level = 3;
+        let (mut level, mut entries, mut rounds) = (3, wanted, 0);
         let ring = loop {
             match Ring::builder(level).build(entries) {
                 Ok(ring) => break ring,
                 Err(e) => match e.raw_os_error() {
                     Some(libc::EINVAL) if level > 0 => level -= 1,
                     Some(libc::ENOMEM) if entries > SMALLEST => entries /= 2,
+                    Some(libc::ENOMEM) if rounds < ROUNDS => {
+                        std::thread::sleep(PAUSE);
+                        (entries, rounds) = (wanted, rounds + 1);
+                    }
                     _ => return Err(e),
                 },
             }
