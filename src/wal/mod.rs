@@ -411,7 +411,7 @@ fn recover_on_queue(shared: &Shared) -> Result<Recovered> {
 impl Drop for Wal {
     fn drop(&mut self) {
         let mut engine = self.engine.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.shared.fork.in_child() {
+        if self.shared.fork.is_child() {
             // Threads and lock are the parent's; dropping the lock would unlock it for him.
             std::mem::forget(std::mem::take(&mut *engine));
             return;

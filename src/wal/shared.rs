@@ -190,7 +190,7 @@ impl Shared {
     }
 
     pub(crate) fn check_fork(&self, op: &'static str) -> Result<()> {
-        if self.fork.in_child() {
+        if self.fork.is_child() {
             let why = "this is a forked child; the log belongs to its parent";
             return Err(Error::new(ErrorKind::Closed, op, why));
         }

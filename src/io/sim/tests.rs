@@ -323,12 +323,11 @@ fn busy(seed: u64) -> (u64, Vec<u8>) {
     let (sim, world, file) = with_file(seed, any_model(seed));
     let faults = Faults { short_write: 200, interrupted: 200, late: 200, ..Faults::default() };
     sim.set_faults(faults);
-    let (host, disk) = (Arc::clone(&world.host), Arc::clone(&world.disk));
+    let disk = Arc::clone(&world.disk);
     let other = Arc::clone(&file);
     let make = move || -> io::Result<(Box<dyn Machine>, Box<dyn Queue>)> {
         let machine = FlowMachine::new(|flow| async move {
             for i in 0..6 {
-                flow.nap(flow.now() + Duration::from_millis(1)).await;
                 flow.write(&other, i * BLOCK as u64, filled(3, 2), false).await.unwrap();
             }
             flow.sync(&other).await.unwrap();
