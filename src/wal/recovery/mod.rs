@@ -112,7 +112,8 @@ impl Found {
             State::Sealed(_) => false,
             State::Open(scan) => {
                 let seen = &scan.evidence;
-                let frames = seen.frames_end > 0 || scan.stop.is_some();
+                let walked = scan.summary.end() > self.file.geometry.frames_start();
+                let frames = walked || seen.frames_end > 0 || scan.stop.is_some();
                 !frames && (!self.zeroed || seen.used_end == 0)
             }
         }
