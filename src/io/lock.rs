@@ -67,22 +67,13 @@ pub(super) fn take(path: &Path) -> io::Result<Arc<LockFile>> {
     let mut options = fs::OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false).mode(0o600);
     let file = open_regular(path, &mut options, 0)?;
-    let start = Instant::now();
-    loop {
-        match file.try_lock() {
-            Ok(()) => break,
-            Err(fs::TryLockError::Error(e)) if e.kind() == ErrorKind::Interrupted => continue,
-            Err(fs::TryLockError::Error(e)) => return Err(e),
-            Err(fs::TryLockError::WouldBlock) => {}
-        }
-        let holder = holder(&file)?;
-        if holder.is_some_and(lives) || start.elapsed() >= PATIENCE {
-            let whom =
-                holder.map_or("a process that left no id".into(), |p| format!("process {p}"));
-            let text = format!("the log is locked by {whom}");
-            return Err(io::Error::new(ErrorKind::WouldBlock, text));
-        }
-        std::thread::sleep(PAUSE);
+    if !outwait(&file, fs::File::try_lock)? {
+        let whom = match holder(&file)? {
+            Some(id) => format!("process {id}"),
+            None => "a process that left no id".into(),
+        };
+        let text = format!("the log is locked by {whom}");
+        return Err(io::Error::new(ErrorKind::WouldBlock, text));
     }
     match name_holder(&file, &std::process::id().to_string()) {
         // The lock holds without the id; a newcomer then waits before it is refused.
@@ -94,20 +85,36 @@ pub(super) fn take(path: &Path) -> io::Result<Arc<LockFile>> {
     Ok(Arc::new(LockFile { file, pinned: AtomicBool::new(false), fork: ForkGuard::new() }))
 }
 
-/// Whether somebody holds the lock; changes nothing.
+/// Whether somebody who lives holds the lock; changes nothing.
 pub(super) fn is_held(path: &Path) -> io::Result<bool> {
     let file = match open_regular(path, fs::OpenOptions::new().read(true), 0) {
         Ok(file) => file,
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(false),
         Err(e) => return Err(e),
     };
+    match outwait(&file, fs::File::try_lock_shared)? {
+        true => file.unlock().map(|()| false),
+        false => Ok(true),
+    }
+}
+
+/// Tries to lock, for a while if the named holder is gone: what it had in flight may still land.
+fn outwait(
+    file: &fs::File,
+    lock: fn(&fs::File) -> Result<(), fs::TryLockError>,
+) -> io::Result<bool> {
+    let start = Instant::now();
     loop {
-        match file.try_lock_shared() {
-            Ok(()) => return file.unlock().map(|()| false),
-            Err(fs::TryLockError::WouldBlock) => return Ok(true),
-            Err(fs::TryLockError::Error(e)) if e.kind() == ErrorKind::Interrupted => {}
+        match lock(file) {
+            Ok(()) => return Ok(true),
+            Err(fs::TryLockError::Error(e)) if e.kind() == ErrorKind::Interrupted => continue,
             Err(fs::TryLockError::Error(e)) => return Err(e),
+            Err(fs::TryLockError::WouldBlock) => {}
         }
+        if holder(file)?.is_some_and(lives) || start.elapsed() >= PATIENCE {
+            return Ok(false);
+        }
+        std::thread::sleep(PAUSE);
     }
 }
 
