@@ -1,4 +1,51 @@
 //! An embeddable, Linux-first storage engine: a write-ahead log on io_uring.
+//!
+//! ```text
+//!  callers, sync or async        the writer thread                     device
+//!  append_batch(records) ---->   LSNs, frames, groups  ==== ring ===>  segments
+//!  ticket: .wait() / .await <--- durable watermark     <== answers ==
+//! ```
+//!
+//! # Contract
+//! `Ok` from a `Sync` append survives power loss. After `NotConfirmed` the batch is found whole or
+//! not at all. After a failed write or sync the log is poisoned: batches in flight are
+//! `NotConfirmed`, those never submitted `Poisoned` (certainly absent), reads of durable records go
+//! on, nothing is written; [`Wal::resume`] runs recovery in the process, or one reopens. A full disk
+//! is not poison: LSNs are given out only into reserved space, so the batch fails with
+//! `StorageFull`, nothing else changes, and appends work again when space is back. Records are read
+//! back in LSN order, byte for byte, or an error names file and offset; never something else, never
+//! less in silence. Two processes can't write one log. Everything queued, cached or mapped has a
+//! bound. [`Wal::close`] and `Drop` make all that was queued durable or say that they could not.
+//!
+//! Whoever may write the log's files is trusted: checksums find damage, not forgery.
+//!
+//! # Layers
+//! Imports point down only; a test holds the table.
+//!
+//! ```text
+//! 5  lib.rs            this map
+//! 3  wal/              the log: callers, writer, maker, recovery, readers
+//! 2  segment/          one file of frames: geometry, walking, making
+//! 1  io/     format/   bytes <-> disk | bytes <-> meaning (pure)
+//! 0  error lsn options cast bugs
+//! ```
+//!
+//! # Example
+//! ```
+//! # let dir = std::env::temp_dir().join(format!("prkdb-doc-{}", std::process::id()));
+//! use prkdb_core::{Lsn, Wal, WalConfig};
+//!
+//! let wal = Wal::open(WalConfig::new(&dir))?;
+//! let lsns = wal.append_batch(["one", "two"])?.wait()?;
+//! assert_eq!(wal.durable_lsn(), lsns.last());
+//! for record in wal.reader(Lsn::FIRST)? {
+//!     let record = record?;
+//!     println!("{} {:?}", record.lsn, record.data);
+//! }
+//! wal.close()?;
+//! # std::fs::remove_dir_all(dir).unwrap();
+//! # Ok::<(), prkdb_core::Error>(())
+//! ```
 
 #[cfg(feature = "bugs")]
 pub mod bugs;
@@ -16,5 +63,16 @@ mod wal;
 pub use error::{Error, ErrorKind, Result};
 pub use io::{BackendReason, BackendReport, probe};
 pub use lsn::{Lsn, LsnRange};
-pub use options::*;
-pub use wal::*;
+pub use options::{
+    Backend, BatchConfig, Durability, MAX_BATCH_BYTES, MAX_BATCH_RECORDS, MAX_DEPTH,
+    MAX_RECORD_BYTES, MAX_SEGMENT_BYTES, MIN_SEGMENT_BYTES, RecoveryPolicy, SyncMethod, WalConfig,
+};
+pub use wal::{
+    Append, Appender, Batch, Finding, FindingKind, GivenUp, LogStat, ReadLevel, ReadOnlyWal,
+    Reader, Record, RecordData, Records, RecoveryReport, Stats, Ticket, Verdict, VerifySummary,
+    WaitDurable, Wal,
+};
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
