@@ -48,6 +48,7 @@ pub(crate) use buf::ForkGuard;
 pub use buf::{Buf, BufPool};
 pub(crate) use flow::{Flow, FlowMachine, block_on};
 pub use host::{Host, Machine, MakeMachine, Next, Running, ThreadHost};
+pub(crate) use os::is_scratch;
 pub(crate) use probe::open_disk;
 pub use probe::{BackendReason, BackendReport, probe};
 

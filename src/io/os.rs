@@ -27,6 +27,7 @@ mod volume;
 
 pub(super) use file::{OsFile, open_regular};
 pub(super) use volume::Volume;
+pub(crate) use volume::is_scratch;
 #[cfg(all(target_os = "linux", not(prkdb_portable)))]
 pub(super) use volume::{nearest_directory, scratch, set_direct};
 

@@ -148,8 +148,8 @@ impl Cursor {
             at += block;
         }
         // The frame the walk stopped at may begin inside a block.
-        if let Ok(header) = self.header_at(self.at.min(self.end - self.block))?
-            && self.at < self.end
+        if self.at < self.end
+            && let Ok(header) = self.header_at(self.at)?
         {
             seen.durable_upto = seen.durable_upto.max(header.durable_upto);
             seen.last_lsn = seen.last_lsn.max(header.last_lsn());

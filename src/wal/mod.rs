@@ -8,15 +8,16 @@
 //!
 //! The contract stands on [`crate`]; each file says which part of it it keeps.
 
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::io::{
-    BackendReason, BackendReport, Buf, FlowMachine, ForkGuard, LockGuard, Running, ThreadHost,
-    World, block_on, open_disk,
+    BackendReason, BackendReport, Buf, FlowMachine, ForkGuard, Host, LockGuard, Running,
+    ThreadHost, World, block_on, open_disk,
 };
 use crate::lsn::Lsn;
-use crate::options::{Durability, WalConfig};
+use crate::options::{Backend, Durability, WalConfig};
 
 mod append;
 mod catalog;
@@ -95,7 +96,21 @@ impl Wal {
     pub fn open(config: WalConfig) -> Result<Wal> {
         config.validate()?;
         let (disk, backend) = open_disk(&config.log_dir, config.backend)?;
-        Wal::start(World { disk, host: Arc::new(ThreadHost::new()) }, config, backend)
+        let host: Arc<dyn Host> = Arc::new(ThreadHost::new());
+        let opened =
+            Wal::start(World { disk, host: Arc::clone(&host) }, config.clone(), backend.clone());
+        match opened {
+            // The probe's ring worked, and by now there is no memory for another.
+            Err(e) if config.backend == Backend::Auto && e.raw_os_error() == Some(libc::ENOMEM) => {
+                tracing::warn!(error = %e, "io_uring has no memory; writing with pwrite");
+                let (disk, _) = open_disk(&config.log_dir, Backend::Pwrite)?;
+                let reason = BackendReason::Memlock;
+                let remedy = Some("raise RLIMIT_MEMLOCK, or close other rings".to_string());
+                let backend = BackendReport { name: disk.name(), reason, remedy };
+                Wal::start(World { disk, host }, config, backend)
+            }
+            other => other,
+        }
     }
 
     /// Opens a log on a disk and threads of one's own, such as simulated ones.
@@ -118,12 +133,7 @@ impl Wal {
         disk.create_dir(&dir).map_err(failed)?;
         // Somebody else's directory must not even get a LOCK.
         classify(&dir, &disk.list(&dir).map_err(failed)?)?;
-        let lock = disk.lock(&dir.join(LOCK)).map_err(|e| match e.kind() {
-            std::io::ErrorKind::WouldBlock => {
-                Error::new(ErrorKind::Locked, "open", e.to_string()).at(&dir, None)
-            }
-            _ => Error::io("open", &dir.join(LOCK), None, e),
-        })?;
+        let lock = take_lock(&world, &dir)?;
         let fork = ForkGuard::new();
         let shared = Arc::new(Shared::new(config, world, fork));
         let mut engine = Engine { lock: Some(lock), ..Engine::default() };
@@ -389,6 +399,21 @@ impl Engine {
 /// Whether the log itself is whole: batches that found no space were never part of it.
 fn outcome_is_whole(outcome: &Result<()>) -> bool {
     outcome.as_ref().err().is_none_or(|error| error.kind() == ErrorKind::StorageFull)
+}
+
+/// Takes the lock, on a thread that may write: the holder's id goes into the file.
+fn take_lock(world: &World, dir: &Path) -> Result<LockGuard> {
+    let path = dir.join(LOCK);
+    let mut outcome = None;
+    let slot = &mut outcome;
+    let job = Box::new(|| *slot = Some(world.disk.lock(&path)));
+    world.host.run("prkdb-open", job).map_err(|e| Error::io("open", dir, None, e))?;
+    outcome.expect("the job ran to its end").map_err(|e| match e.kind() {
+        std::io::ErrorKind::WouldBlock => {
+            Error::new(ErrorKind::Locked, "open", e.to_string()).at(dir, None)
+        }
+        _ => Error::io("open", &path, None, e),
+    })
 }
 
 /// Runs recovery on a thread that may write.

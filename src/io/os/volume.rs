@@ -98,6 +98,14 @@ pub(in crate::io) fn nearest_directory(dir: &Path) -> io::Result<PathBuf> {
     Ok(PathBuf::from("."))
 }
 
+/// How the names of scratch files start.
+const SCRATCH: &str = ".prkdb-scratch-";
+
+/// Whether this is the name of a scratch file that a killed process left.
+pub(crate) fn is_scratch(name: &str) -> bool {
+    name.starts_with(SCRATCH)
+}
+
 /// A file without a name, opened for reading and writing through the page cache.
 pub(in crate::io) fn scratch(dir: &Path) -> io::Result<fs::File> {
     match unnamed(dir) {
@@ -130,7 +138,7 @@ fn made_and_unlinked(dir: &Path) -> io::Result<fs::File> {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     // A counter: only its distinctness matters.
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    let path = dir.join(format!(".prkdb-scratch-{}-{number}", std::process::id()));
+    let path = dir.join(format!("{SCRATCH}{}-{number}", std::process::id()));
     let mut options = fs::OpenOptions::new();
     let file = options.read(true).write(true).create_new(true).mode(0o600).open(&path)?;
     fs::remove_file(&path)?;

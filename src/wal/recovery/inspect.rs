@@ -12,10 +12,10 @@ use crate::format::footer::Footer;
 use crate::format::frame::Tag;
 use crate::format::segment::SegmentHeader;
 use crate::format::{Bad, SegmentId};
-use crate::io::{Access, Buf, Disk, Entry, EntryKind, FileRef};
+use crate::io::{Access, Buf, Disk, Entry, EntryKind, FileRef, is_scratch};
 use crate::lsn::Lsn;
 use crate::options::RecoveryPolicy;
-use crate::segment::{Cursor, Geometry, Run, SegmentFile, Step, Summary, parse_name};
+use crate::segment::{Cursor, Evidence, Geometry, Run, SegmentFile, Step, Summary, parse_name};
 
 use super::super::catalog::Segment;
 use super::super::meta::{self, META, META_TMP};
@@ -41,7 +41,8 @@ pub(crate) fn classify(dir: &Path, entries: &[Entry]) -> Result<Contents> {
     if entries.iter().any(|entry| entry.name == META) {
         return Ok(Contents::Log);
     }
-    let ours = |name: &str| [LOCK, META_TMP, "pool"].contains(&name);
+    // A probe that was killed leaves its scratch file where the kernel has no nameless ones.
+    let ours = |name: &str| [LOCK, META_TMP, "pool"].contains(&name) || is_scratch(name);
     if let Some(entry) = entries.iter().find(|entry| parse_name(&entry.name).is_some()) {
         let why = "a segment without a META: the log's own record is missing";
         return Err(Error::corrupt("open", &dir.join(&entry.name), 0, why));
@@ -104,7 +105,7 @@ fn look_at(disk: &dyn Disk, dir: &Path, entry: &Entry, meta: &meta::Loaded) -> R
         Err(why) => Some(why.to_string()),
     };
     let cursor = Cursor::new(file, header.id, geometry, geometry.frames_start(), WINDOW);
-    let (scan, runs) = walk(cursor, &segment, bad_footer)?;
+    let (scan, runs) = walk(cursor, &segment, bad_footer, meta.meta.clean)?;
     let state = State::Open(scan);
     Ok(Found { file: segment, zeroed: header.zeroed, state, runs, kept: Vec::new() })
 }
@@ -156,11 +157,13 @@ fn read_header(
     Ok(header)
 }
 
-/// Walks frames to the first that is bad, then looks ahead for proof of what was promised.
+/// Walks frames to the first that is bad, then looks ahead for proof of what was promised. After a
+/// clean close META has all the proof there is.
 fn walk(
     mut cursor: Cursor,
     segment: &SegmentFile,
     bad_footer: Option<String>,
+    clean: bool,
 ) -> Result<(Scan, Vec<Run>)> {
     let failed = |at, e| Error::io("open", &segment.path, Some(at), e);
     let mut summary = Summary::new(segment.geometry.frames_start());
@@ -191,7 +194,8 @@ fn walk(
             }
         }
     };
-    let mut evidence = cursor.look_ahead().map_err(|e| failed(cursor.at(), e))?;
+    let seen = if clean { Ok(Evidence::default()) } else { cursor.look_ahead() };
+    let mut evidence = seen.map_err(|e| failed(cursor.at(), e))?;
     evidence.durable_upto = evidence.durable_upto.max(watermark);
     Ok((Scan { summary, stop, evidence, bad_footer }, runs))
 }
