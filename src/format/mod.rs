@@ -1,3 +1,5 @@
+//! The bytes on disk and their meaning: pure code, no I/O, clock, thread or randomness.
+//!
 #![doc = include_str!("FORMAT.md")]
 
 use std::fmt;

@@ -135,6 +135,11 @@ impl Buf {
         self.len = len;
     }
 
+    /// What the memory's address is a multiple of: the block of the disk it was made for.
+    pub fn align(&self) -> usize {
+        self.memory.layout.align()
+    }
+
     /// Whether both are windows into the same memory.
     pub fn same_memory(&self, other: &Buf) -> bool {
         self.memory.id == other.memory.id

@@ -31,6 +31,8 @@ struct State {
     answers: BTreeMap<u64, Completion>,
     tokens: BTreeMap<OpId, u64>,
     next_token: u64,
+    /// Files nothing of the flow uses any more.
+    released: Vec<FileRef>,
     broken: bool,
 }
 
@@ -73,16 +75,29 @@ impl Flow {
         buf: Buf,
         dsync: bool,
     ) -> io::Result<Buf> {
-        let (mut done, mut tries) = (0, 0);
+        let (mut done, mut tries, mut short) = (0, 0, false);
         while done < buf.len() {
             let rest = buf.slice(done, buf.len() - done);
             let (file, at) = (Arc::clone(file), at + done as u64);
             let answer = self.request(Op::Write { file, at, buf: rest, dsync }).await;
             match answer.result {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(n) => done += n,
+                Ok(n) if n == buf.len() - done => done += n,
+                Ok(n) => {
+                    // Direct I/O goes on at a block. Nothing of it counts yet, so its start may be
+                    // written twice.
+                    short = true;
+                    let whole = n - n % buf.align();
+                    done += whole;
+                    if whole == 0 {
+                        again(io::ErrorKind::WouldBlock.into(), &mut tries)?;
+                    }
+                }
                 Err(e) => again(e, &mut tries)?,
             }
+        }
+        if short && dsync {
+            // A forced write that was cut short promises nothing.
+            self.sync(file).await?;
         }
         Ok(buf)
     }
@@ -90,6 +105,11 @@ impl Flow {
     /// Makes durable what was written to `file` before. A failure is final: it is not tried again.
     pub(crate) async fn sync(&self, file: &FileRef) -> io::Result<()> {
         self.request(Op::Sync { file: Arc::clone(file) }).await.result.map(drop)
+    }
+
+    /// Lets go of a file, so that an unlinked one gives its space back. Nothing of it is in flight.
+    pub(crate) fn release(&self, file: &FileRef) {
+        self.lock().released.push(Arc::clone(file));
     }
 
     /// Waits until `check` has something; it is asked again at each completion and each wake.
@@ -115,6 +135,9 @@ impl Flow {
         for (token, op) in std::mem::take(&mut state.outbox) {
             let id = queue.submit(op);
             state.tokens.insert(id, token);
+        }
+        for file in state.released.drain(..) {
+            queue.release(&file);
         }
         polled
     }
@@ -149,6 +172,7 @@ impl Machine for FlowMachine {
     fn step(&mut self, queue: &mut dyn Queue, events: &mut Vec<Completion>) -> Next {
         match self.flow.turn(self.body.as_mut(), queue, events) {
             Poll::Ready(()) => Next::Done,
+            Poll::Pending if self.flow.lock().broken => Next::Done,
             Poll::Pending => Next::Idle,
         }
     }

@@ -10,8 +10,12 @@
 
 use std::fmt;
 use std::io;
+use std::sync::OnceLock;
+use std::task::Waker;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use crossbeam_channel::Sender;
 
 use super::{Completion, Queue, Until};
 
@@ -73,6 +77,9 @@ pub trait Host: Send + Sync + fmt::Debug {
     /// No thread could be had.
     fn run(&self, name: &str, job: Box<dyn FnOnce() + Send + '_>) -> io::Result<()>;
 
+    /// Wakes a task of somebody else's, where it can't hold up or break the caller.
+    fn wake(&self, waker: Waker);
+
     /// In a simulation: lets the world go on by one event and returns true. On threads: false; the
     /// caller waits by its own means.
     fn step(&self) -> bool;
@@ -82,12 +89,14 @@ pub trait Host: Send + Sync + fmt::Debug {
 #[derive(Debug)]
 pub struct ThreadHost {
     start: Instant,
+    /// To the thread that wakes tasks; it ends with the host.
+    notifier: OnceLock<Sender<Waker>>,
 }
 
 impl ThreadHost {
     /// A host whose clock starts now.
     pub fn new() -> ThreadHost {
-        ThreadHost { start: Instant::now() }
+        ThreadHost { start: Instant::now(), notifier: OnceLock::new() }
     }
 }
 
@@ -148,8 +157,31 @@ impl Host for ThreadHost {
         })
     }
 
+    fn wake(&self, waker: Waker) {
+        let notifier = self.notifier.get_or_init(|| {
+            let (sender, wakers) = crossbeam_channel::unbounded::<Waker>();
+            let work = move || wakers.iter().for_each(wake_quietly);
+            let thread = std::thread::Builder::new().name("prkdb-notifier".into());
+            if let Err(error) = thread.spawn(work) {
+                tracing::warn!(%error, "no thread for waking tasks; they are woken in place");
+            }
+            sender
+        });
+        // Without its thread the channel is closed and gives the waker back.
+        if let Err(refused) = notifier.send(waker) {
+            wake_quietly(refused.into_inner());
+        }
+    }
+
     fn step(&self) -> bool {
         false
+    }
+}
+
+/// A waker is its runtime's code: a panic in it is not the log's.
+fn wake_quietly(waker: Waker) {
+    if std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| waker.wake())).is_err() {
+        tracing::error!("a task's waker panicked");
     }
 }
 

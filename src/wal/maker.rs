@@ -22,7 +22,8 @@ use crate::io::{Access, Flow};
 use crate::lsn::Lsn;
 use crate::options::MIN_SEGMENT_BYTES;
 use crate::segment::{
-    Geometry, Made, NewSegment, fill_with_zeros, free_name, install, making_name, pool_dir,
+    Geometry, Made, NewSegment, file_name, fill_with_zeros, free_name, install, making_name,
+    pool_dir,
 };
 
 use super::catalog::Segment;
@@ -31,7 +32,7 @@ use super::shared::Shared;
 use super::ticket::Answer;
 
 /// Retired segments that are kept for use again.
-const POOL_SEGMENTS: usize = 4;
+pub(crate) const POOL_SEGMENTS: usize = 4;
 
 /// What the maker is asked to do besides making segments.
 pub(crate) enum Job {
@@ -86,7 +87,10 @@ impl Mailbox {
 
     /// A new maker listens here, and nothing is left of the one before.
     pub(crate) fn install(&self, waker: Waker) {
-        *self.lock() = State { waker: Some(waker), ..State::default() };
+        let fresh = State { waker: Some(waker), ..State::default() };
+        let old = std::mem::replace(&mut *self.lock(), fresh);
+        // Without the lock: answers that drop with it may wake anything.
+        drop(old);
     }
 
     /// The writer wants a segment with room for `bytes` of frames.
@@ -155,13 +159,14 @@ impl Mailbox {
         Mailbox::wake(&state);
     }
 
-    /// Nobody works here any more: whoever waits hears it.
-    fn close(&self) {
+    /// Nobody works here any more: whoever waits hears it. Tells whether that was asked for.
+    fn close(&self) -> bool {
         let mut state = self.lock();
         state.dead = true;
-        let jobs = std::mem::take(&mut state.jobs);
+        let (jobs, asked) = (std::mem::take(&mut state.jobs), state.stop);
         drop(state);
         drop(jobs);
+        asked
     }
 
     /// Bytes to make the next segment for, when one is wanted; 0 means none waits for it.
@@ -211,7 +216,10 @@ struct Door<'a>(&'a Shared);
 
 impl Drop for Door<'_> {
     fn drop(&mut self) {
-        self.0.mailbox.close();
+        if !self.0.mailbox.close() {
+            let why = "the thread that makes segments ended unexpectedly";
+            self.0.latch.set(Error::new(ErrorKind::Poisoned, "append", why));
+        }
         self.0.bell.ring();
     }
 }
@@ -309,12 +317,18 @@ impl Maker {
                 disk.create(&path, size).map_err(|e| Error::io("make segment", &path, None, e))?;
             let mailbox = &self.shared.mailbox;
             let pace = |done| flow.until(move || mailbox.may_write(done, size));
-            fill_with_zeros(flow, &file, new.geometry, pace).await?;
-            install(flow, new, &file, &path, true).await
+            let made = async {
+                fill_with_zeros(flow, &file, new.geometry, pace).await?;
+                install(flow, new, &file, &path, true).await
+            };
+            let made = made.await;
+            flow.release(&file);
+            made
         };
         let outcome = outcome.await;
         if outcome.is_err() {
             self.discard(&path);
+            self.discard(&self.shared.dir.join(file_name(new.id.number)));
         }
         outcome
     }
@@ -335,8 +349,10 @@ impl Maker {
             };
             let new = self.next_segment(self.shared.config.segment_bytes)?;
             let made = install(flow, new, &file, &path, false).await;
+            flow.release(&file);
             if made.is_err() {
                 self.discard(&path);
+                self.discard(&self.shared.dir.join(file_name(new.id.number)));
             }
             return made.map(Some);
         }
@@ -385,9 +401,11 @@ impl Maker {
             match outcome {
                 Ok(()) => answer.ok(()),
                 Err(error) => {
-                    // A write or sync of META failed: what it holds now is not known.
-                    self.shared.latch.set(error.clone());
-                    self.shared.bell.ring();
+                    if error.kind() != ErrorKind::Invalid {
+                        // A write or sync of META failed: what it holds now is not known.
+                        self.shared.latch.set(error.clone());
+                        self.shared.bell.ring();
+                    }
                     answer.fail(error);
                 }
             }
@@ -426,19 +444,26 @@ impl Maker {
         };
         meta.update(flow, &*shared.world.disk, change).await?;
         shared.catalog.set_first(first);
+        // The cut is durable. A file that can't be retired now is found by the next open.
+        if let Err(error) = self.retire_all(shared.catalog.remove_before(first)) {
+            tracing::warn!(%error, "a segment below the cut could not be removed");
+        }
+        shared.mailbox.space_came_back();
+        Ok(())
+    }
+
+    fn retire_all(&self, segments: Vec<Arc<Segment>>) -> Result<()> {
+        let shared = &self.shared;
         let mut retired = Vec::new();
-        for segment in shared.catalog.remove_before(first) {
+        for segment in segments {
             retired.extend(self.retire(segment, retired.len())?);
         }
-        let sync = |dir: &std::path::Path| {
+        for dir in [&shared.dir, &pool_dir(&shared.dir)] {
             let synced = shared.world.disk.sync_dir(dir);
-            synced.map_err(|e| Error::io("retire segments", dir, None, e))
-        };
-        sync(&shared.dir)?;
-        sync(&pool_dir(&shared.dir))?;
+            synced.map_err(|e| Error::io("retire segments", dir, None, e))?;
+        }
         // Only now may one of them be written again: its old name is durably gone.
         self.stock().free.extend(retired);
-        shared.mailbox.space_came_back();
         Ok(())
     }
 

@@ -41,7 +41,8 @@ pub use recovery::{GivenUp, RecoveryReport, Verdict};
 pub use ticket::Ticket;
 pub use verify::{Finding, FindingKind, VerifySummary};
 
-use maker::{Job, Maker};
+use maker::{Job, Maker, Stock};
+use meta::MetaFile;
 use recovery::{LOCK, Recovered, classify, recover};
 use shared::{Control, Shared};
 use writer::{GROUP_BYTES, QUEUE_DEPTH, Start, Writer};
@@ -68,7 +69,6 @@ struct Engine {
     writer: Option<Box<dyn Running>>,
     maker: Option<Box<dyn Running>>,
     lock: Option<LockGuard>,
-    report: Option<RecoveryReport>,
 }
 
 /// What completed since the log was opened.
@@ -271,15 +271,14 @@ impl Wal {
         }
         engine.stop(&self.shared, Control::Stop);
         engine.start(&self.shared)?;
-        self.shared.latch.reset();
+        // Until now the room refused everybody.
         self.shared.room.refuse(None);
         Ok(())
     }
 
     /// What the last `open` or `resume` found.
     pub fn recovery(&self) -> RecoveryReport {
-        let engine = self.engine();
-        engine.report.clone().expect("set when the engine started first")
+        self.shared.last_report()
     }
 
     /// Which backend writes, and why not a better one.
@@ -318,23 +317,49 @@ impl Engine {
     fn start(&mut self, shared: &Arc<Shared>) -> Result<()> {
         let Recovered { report, meta, stock, next_lsn, time_us, epoch, tail } = recovered(shared)?;
         let marked = next_lsn.prev();
+        // Recovery made it whole: the new threads look at the latch in their first step.
+        shared.latch.reset();
         shared.set_gone(false);
-        let (world, dir) = (&shared.world, &shared.dir);
-        let log_id = meta.meta().log_id;
+        shared.report(report);
+        let started = self.start_maker(shared, meta, stock, epoch).and_then(|()| {
+            let start = Start { next_lsn, time_us, marked, tail, buffers: Vec::new() };
+            self.start_writer(shared, start)
+        });
+        started.map_err(|e| {
+            let error = Error::io("open", &shared.dir, None, e);
+            shared.latch.set(error.clone());
+            self.stop(shared, Control::Stop);
+            shared.set_gone(true);
+            error
+        })
+    }
+
+    fn start_maker(
+        &mut self,
+        shared: &Arc<Shared>,
+        meta: MetaFile,
+        stock: Stock,
+        epoch: u64,
+    ) -> std::io::Result<()> {
         let of_maker = Arc::clone(shared);
-        let maker = world.host.start(
+        let maker = shared.world.host.start(
             "prkdb-maker",
             Box::new(move || {
                 let queue = of_maker.world.disk.queue(8, &[])?;
                 of_maker.mailbox.install(queue.waker());
+                let log_id = meta.meta().log_id;
                 let maker = Maker::new(of_maker, log_id, epoch, stock);
                 let machine = FlowMachine::new(|flow| maker.run(flow, meta));
                 Ok((Box::new(machine), queue))
             }),
         );
-        self.maker = Some(maker.map_err(|e| Error::io("open", dir, None, e))?);
+        self.maker = Some(maker?);
+        Ok(())
+    }
+
+    fn start_writer(&mut self, shared: &Arc<Shared>, start: Start) -> std::io::Result<()> {
         let of_writer = Arc::clone(shared);
-        let writer = world.host.start(
+        let writer = shared.world.host.start(
             "prkdb-writer",
             Box::new(move || {
                 let align = of_writer.world.disk.block_size();
@@ -342,18 +367,11 @@ impl Engine {
                     (0..REGISTERED).map(|_| Buf::zeroed(GROUP_BYTES, align)).collect();
                 let queue = of_writer.world.disk.queue(QUEUE_DEPTH, &buffers)?;
                 of_writer.bell.install(queue.waker());
-                let start = Start { next_lsn, time_us, marked, tail, buffers };
+                let start = Start { buffers, ..start };
                 Ok((Box::new(Writer::new(of_writer, start)), queue))
             }),
         );
-        match writer {
-            Ok(writer) => self.writer = Some(writer),
-            Err(e) => {
-                self.stop(shared, Control::Stop);
-                return Err(Error::io("open", dir, None, e));
-            }
-        }
-        self.report = Some(report);
+        self.writer = Some(writer?);
         Ok(())
     }
 
@@ -435,10 +453,10 @@ fn recover_on_queue(shared: &Shared) -> Result<Recovered> {
 
 impl Drop for Wal {
     fn drop(&mut self) {
-        let mut engine = self.engine.lock().unwrap_or_else(PoisonError::into_inner);
+        let engine = self.engine.get_mut().unwrap_or_else(PoisonError::into_inner);
         if self.shared.fork.is_child() {
             // Threads and lock are the parent's; dropping the lock would unlock it for him.
-            std::mem::forget(std::mem::take(&mut *engine));
+            std::mem::forget(std::mem::take(engine));
             return;
         }
         if let Err(error) = engine.close(&self.shared) {

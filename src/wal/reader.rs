@@ -14,7 +14,7 @@ use std::sync::Arc;
 use crate::cast::len;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::frame::{self, FrameHeader, Tag};
-use crate::io::Disk;
+use crate::io::{Disk, ForkGuard};
 use crate::lsn::Lsn;
 use crate::segment::{Cursor, Step};
 
@@ -96,6 +96,7 @@ pub struct Reader {
     at: Option<At>,
     hand: Option<Hand>,
     failed: Option<Error>,
+    fork: ForkGuard,
 }
 
 #[derive(Debug)]
@@ -123,9 +124,18 @@ impl Reader {
         if from == Lsn::NONE {
             return Err(Error::invalid("read", "LSNs start at 1; read from Lsn::FIRST"));
         }
-        let window = LARGE_WINDOW;
-        let reader =
-            Reader { catalog, disk, level, next: from, window, at: None, hand: None, failed: None };
+        let (window, fork) = (LARGE_WINDOW, ForkGuard::new());
+        let reader = Reader {
+            catalog,
+            disk,
+            level,
+            next: from,
+            window,
+            at: None,
+            hand: None,
+            failed: None,
+            fork,
+        };
         reader.check_first()?;
         Ok(reader)
     }
@@ -281,6 +291,10 @@ impl Iterator for Reader {
     fn next(&mut self) -> Option<Result<Record>> {
         if let Some(error) = &self.failed {
             return Some(Err(error.clone()));
+        }
+        if self.fork.is_child() {
+            let why = "this is a forked child; open the log anew";
+            return Some(Err(Error::new(ErrorKind::Closed, "read", why)));
         }
         if self.next > self.limit() {
             return None;

@@ -23,6 +23,7 @@ use crate::options::{Durability, WalConfig};
 
 use super::catalog::Catalog;
 use super::maker::Mailbox;
+use super::recovery::RecoveryReport;
 use super::room::{Grant, MAX_QUEUED_BATCHES, Room};
 use super::ticket::Answer;
 
@@ -151,6 +152,8 @@ pub(crate) struct Shared {
     pub(crate) pool: BufPool,
     pub(crate) counters: Counters,
     pub(crate) fork: ForkGuard,
+    /// What the last recovery found; read without waiting for one that runs.
+    report: Mutex<Option<RecoveryReport>>,
     /// The writer has left; whoever queues something after this empties the queue himself.
     gone: AtomicBool,
     batches: (Sender<Pending>, Receiver<Pending>),
@@ -172,12 +175,22 @@ impl Shared {
             pool: BufPool::new(block),
             counters: Counters::default(),
             fork,
+            report: Mutex::default(),
             gone: AtomicBool::new(false),
             batches: crossbeam_channel::bounded(MAX_QUEUED_BATCHES),
             controls: crossbeam_channel::unbounded(),
             config,
             world,
         }
+    }
+
+    pub(crate) fn report(&self, report: RecoveryReport) {
+        *self.report.lock().unwrap_or_else(PoisonError::into_inner) = Some(report);
+    }
+
+    pub(crate) fn last_report(&self) -> RecoveryReport {
+        let report = self.report.lock().unwrap_or_else(PoisonError::into_inner);
+        report.clone().expect("set when the log was opened")
     }
 
     /// Refuses a call in a forked child, and one that changes a poisoned log.
@@ -245,9 +258,9 @@ impl Shared {
         self.controls.1.try_recv().ok()
     }
 
-    /// Whether a caller has queued something that the writer has not taken.
-    pub(crate) fn is_quiet(&self) -> bool {
-        self.controls.1.is_empty()
+    /// Whether the writer was asked for something it has not looked at.
+    pub(crate) fn has_control(&self) -> bool {
+        !self.controls.1.is_empty()
     }
 }
 

@@ -6,7 +6,8 @@
 //!
 //! Invariants: a cell is answered exactly once, also when its `Answer` is dropped, by a panic or
 //! because the writer is gone; dropping a ticket cancels nothing. No runtime is needed: a blocked
-//! thread waits on the cell's condition variable, a task leaves its waker.
+//! thread waits on the cell's condition variable, a task leaves its waker, which the host wakes
+//! on a thread of its own.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -14,9 +15,10 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::io::Host;
+use crate::io::{ForkGuard, Host};
 
 struct Cell<T> {
+    host: Arc<dyn Host>,
     state: Mutex<State<T>>,
     answered: Condvar,
 }
@@ -42,9 +44,10 @@ pub(crate) struct Answer<T> {
 
 /// A pair of halves; the ticket waits by the means of `host`.
 pub(crate) fn pair<T>(host: &Arc<dyn Host>) -> (Answer<T>, Ticket<T>) {
-    let cell = Arc::new(Cell { state: Mutex::new(State::Open(None)), answered: Condvar::new() });
+    let (state, answered) = (Mutex::new(State::Open(None)), Condvar::new());
+    let cell = Arc::new(Cell { host: Arc::clone(host), state, answered });
     let answer = Answer { cell: Some(Arc::clone(&cell)), submitted: false };
-    (answer, Ticket { cell, host: Arc::clone(host) })
+    (answer, Ticket { cell, fork: ForkGuard::new() })
 }
 
 impl<T> Answer<T> {
@@ -71,7 +74,7 @@ fn settle<T>(cell: &Cell<T>, outcome: Result<T>) {
     let before = std::mem::replace(&mut *cell.lock(), State::Answered(outcome));
     cell.answered.notify_all();
     if let State::Open(Some(waker)) = before {
-        waker.wake();
+        cell.host.wake(waker);
     }
 }
 
@@ -93,7 +96,7 @@ impl<T> Drop for Answer<T> {
 #[must_use = "a ticket is how one learns whether it happened"]
 pub struct Ticket<T> {
     cell: Arc<Cell<T>>,
-    host: Arc<dyn Host>,
+    fork: ForkGuard,
 }
 
 impl<T> Ticket<T> {
@@ -106,7 +109,7 @@ impl<T> Ticket<T> {
             if let Some(outcome) = self.poll_now() {
                 return outcome;
             }
-            if self.host.step() {
+            if self.cell.host.step() {
                 continue;
             }
             let state = self.cell.lock();
@@ -118,6 +121,10 @@ impl<T> Ticket<T> {
 
     /// The answer, if it is there; it can be taken once.
     pub fn poll_now(&mut self) -> Option<Result<T>> {
+        if self.fork.is_child() {
+            let why = "this is a forked child; the answer goes to its parent";
+            return Some(Err(Error::new(ErrorKind::Closed, "wait", why)));
+        }
         let mut state = self.cell.lock();
         match &*state {
             State::Open(_) => None,
@@ -136,7 +143,9 @@ impl<T> Future for Ticket<T> {
     type Output = Result<T>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<T>> {
-        if let State::Open(waker) = &mut *self.cell.lock() {
+        if !self.fork.is_child()
+            && let State::Open(waker) = &mut *self.cell.lock()
+        {
             match waker {
                 Some(w) => w.clone_from(cx.waker()),
                 None => *waker = Some(cx.waker().clone()),
@@ -201,6 +210,9 @@ mod tests {
         let (answer, mut ticket) = pair::<u8>(&host());
         assert!(Pin::new(&mut ticket).poll(&mut cx).is_pending());
         answer.ok(1);
+        while !flag.0.load(std::sync::atomic::Ordering::SeqCst) {
+            std::thread::yield_now();
+        }
         assert!(flag.0.load(std::sync::atomic::Ordering::SeqCst));
         assert!(matches!(Pin::new(&mut ticket).poll(&mut cx), Poll::Ready(Ok(1))));
         assert!(ticket.poll_now().unwrap().is_err());

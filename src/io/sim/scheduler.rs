@@ -13,6 +13,7 @@ use std::fmt;
 use std::fmt::Write as _;
 use std::io;
 use std::sync::Arc;
+use std::task::Waker;
 use std::time::Duration;
 
 use super::queue::{QueueState, micros};
@@ -229,6 +230,10 @@ impl Host for Scheduler {
         self.shared.lock().alive(self.life)?;
         job();
         Ok(())
+    }
+
+    fn wake(&self, waker: Waker) {
+        waker.wake();
     }
 
     fn step(&self) -> bool {

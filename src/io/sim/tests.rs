@@ -1,3 +1,5 @@
+//! The promises of the simulated disk, one by one.
+
 use std::io;
 use std::path::Path;
 use std::sync::Arc;

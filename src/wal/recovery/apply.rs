@@ -23,11 +23,11 @@ use crate::segment::{
 };
 
 use super::super::catalog::{Catalog, Segment};
-use super::super::maker::Stock;
+use super::super::maker::{POOL_SEGMENTS, Stock};
 use super::super::meta::MetaFile;
 use super::copy::copy_tail;
 use super::inspect::{Contents, classify, inspect, sealed_catalog};
-use super::{Found, Plan, RecoveryReport, State, Verdict};
+use super::{Found, Plan, RecoveryReport, Scan, State, Verdict};
 
 /// A log that is ready to be written.
 pub(crate) struct Recovered {
@@ -66,18 +66,17 @@ pub(crate) async fn recover(
         let why = "there is a log already, and create_new was asked for";
         return Err(Error::invalid("open", why).at(site.dir, None));
     }
-    let pool = pool_dir(site.dir);
-    disk.create_dir(&pool).map_err(|e| Error::io("open", &pool, None, e))?;
-    let mut free = clean_pool(site, &pool, config.segment_bytes)?;
     if contents == Contents::Fresh {
+        let free = ready_pool(site, config.segment_bytes)?;
         return create(site, config, catalog, free).await;
     }
     let mut plan = inspect(disk, site.dir, config.recovery)?;
     report(&plan);
+    let mut free = ready_pool(site, config.segment_bytes)?;
     let mut listed = sealed_catalog(disk, &plan.found)?;
     let in_place = plan.meta.meta.clean || bugs::on(Bug::WriteOnInTornSegment);
     let tail = if in_place { take_tail(&mut plan) } else { None };
-    free.extend(end_old_segments(site, &mut plan, config).await?);
+    end_old_segments(site, &mut plan).await?;
     if !disk.direct() && !plan.meta.meta.clean && !bugs::on(Bug::CachedTailTrusted) {
         // `end_old_segments` may have moved the tail: what is listed is what is there now.
         let report = plan.report;
@@ -97,6 +96,7 @@ pub(crate) async fn recover(
         m.last_backend = backend_code(disk.name());
     };
     meta.update(&flow, disk, change).await?;
+    retire_spent(site, &plan, config.segment_bytes, &mut free)?;
     let tail = match tail {
         Some(found) => Some(reopen(site, found, &listed)?),
         None => None,
@@ -121,6 +121,11 @@ pub(crate) async fn recover(
 }
 
 fn report(plan: &Plan) {
+    for f in &plan.found {
+        if let State::Open(Scan { bad_footer: Some(why), .. }) = &f.state {
+            tracing::warn!(path = %f.file.path.display(), why, "a footer is damaged and made anew");
+        }
+    }
     for gone in &plan.report.given_up {
         tracing::warn!(
             path = %gone.path.display(),
@@ -170,22 +175,32 @@ async fn create(
     })
 }
 
-/// Removes what is half made or of another size; gives the retired segments that can be used.
-fn clean_pool(site: Site<'_>, pool: &Path, full: u64) -> Result<Vec<PathBuf>> {
+/// Makes the pool, removes what is half made or of another size; gives the segments to use again.
+fn ready_pool(site: Site<'_>, full: u64) -> Result<Vec<PathBuf>> {
+    let pool = pool_dir(site.dir);
     let failed = |path: &Path, e| Error::io("open", path, None, e);
+    site.disk.create_dir(&pool).map_err(|e| failed(&pool, e))?;
     let mut free = Vec::new();
-    for entry in site.disk.list(pool).map_err(|e| failed(pool, e))? {
+    for entry in site.disk.list(&pool).map_err(|e| failed(&pool, e))? {
         let path = pool.join(&entry.name);
-        if parse_free(&entry.name).is_some() && entry.size == full {
+        let retired = parse_free(&entry.name).is_some();
+        if retired && entry.size == full && free.len() < POOL_SEGMENTS {
             free.push(path);
-        } else if parse_free(&entry.name).is_some() || is_making(&entry.name) {
+        } else if retired || is_making(&entry.name) {
             site.disk.unlink(&path).map_err(|e| failed(&path, e))?;
         }
     }
-    // A name that came back after a crash must be here for good before the file is written again.
-    site.disk.sync_dir(site.dir).map_err(|e| failed(site.dir, e))?;
-    site.disk.sync_dir(pool).map_err(|e| failed(pool, e))?;
+    sync_dirs(site)?;
     Ok(free)
+}
+
+/// A name that came back after a crash, or moved, must be where it is for good before the file is
+/// written again.
+fn sync_dirs(site: Site<'_>) -> Result<()> {
+    for dir in [site.dir, &pool_dir(site.dir)] {
+        site.disk.sync_dir(dir).map_err(|e| Error::io("open", dir, None, e))?;
+    }
+    Ok(())
 }
 
 /// After a clean close: the segment that has no footer yet goes on in place.
@@ -198,26 +213,15 @@ fn take_tail(plan: &mut Plan) -> Option<Found> {
 }
 
 /// Ends every segment without a footer at the last record that is kept, durably.
-async fn end_old_segments(
-    site: Site<'_>,
-    plan: &mut Plan,
-    config: &WalConfig,
-) -> Result<Vec<PathBuf>> {
-    let mut retired = Vec::new();
-    let open = |f: &&Found| matches!(f.state, State::Open(_));
+async fn end_old_segments(site: Site<'_>, plan: &mut Plan) -> Result<()> {
+    let recorded = plan.meta.meta.durable_upto;
     let trusted = site.disk.direct() || plan.meta.meta.clean || bugs::on(Bug::CachedTailTrusted);
     let mut upto = plan.next.prev();
-    if !trusted {
-        let copied = copy_tail(site, plan).await?;
-        if copied {
-            upto = upto.min(plan.promised);
-        }
+    if !trusted && copy_tail(site, plan).await? {
+        upto = upto.min(plan.promised);
     }
+    let open = |f: &&Found| matches!(f.state, State::Open(_)) && !f.is_spent(recorded);
     for f in plan.found.iter().filter(open) {
-        if f.is_untouched() {
-            retired.extend(retire(site, f, config.segment_bytes)?);
-            continue;
-        }
         let path = &f.file.path;
         let file = site.disk.open(path, Access::Write);
         let file = file.map_err(|e| Error::io("recover", path, None, e))?;
@@ -225,19 +229,27 @@ async fn end_old_segments(
         synced.map_err(|e| Error::io("recover: sync", path, None, e))?;
         write_footer(site, f, &file, upto, plan.promised).await?;
     }
-    let below = |f: &&Found| f.kept.is_empty() && matches!(&f.state, State::Sealed(_));
-    let first = plan.meta.meta.first_lsn;
-    for f in plan.found.iter().filter(below) {
-        // Truncated before the crash, and not yet retired.
-        if f.runs.last().is_some_and(|run| run.last < first) {
-            retired.extend(retire(site, f, config.segment_bytes)?);
+    Ok(())
+}
+
+/// Takes segments that hold nothing of the log out of it, now that META has their number and what
+/// they promised.
+fn retire_spent(site: Site<'_>, plan: &Plan, full: u64, free: &mut Vec<PathBuf>) -> Result<()> {
+    let (first, recorded) = (plan.meta.meta.first_lsn, plan.meta.meta.durable_upto);
+    let mut retired = Vec::new();
+    for f in plan.found.iter().filter(|f| f.is_spent(recorded) || f.is_cut(first)) {
+        let failed = |e| Error::io("retire segment", &f.file.path, None, e);
+        if f.file.geometry.size != full || free.len() + retired.len() >= POOL_SEGMENTS {
+            site.disk.unlink(&f.file.path).map_err(failed)?;
+            continue;
         }
+        let to = pool_dir(site.dir).join(free_name(f.file.id.number));
+        site.disk.rename(&f.file.path, &to).map_err(failed)?;
+        retired.push(to);
     }
-    let failed = |dir: &Path, e| Error::io("recover", dir, None, e);
-    let pool = pool_dir(site.dir);
-    site.disk.sync_dir(site.dir).map_err(|e| failed(site.dir, e))?;
-    site.disk.sync_dir(&pool).map_err(|e| failed(&pool, e))?;
-    Ok(retired)
+    sync_dirs(site)?;
+    free.extend(retired);
+    Ok(())
 }
 
 async fn write_footer(
@@ -280,17 +292,6 @@ fn summary_upto(f: &Found, file: &FileRef, upto: Lsn) -> Result<Summary> {
             _ => return Ok(summary),
         }
     }
-}
-
-/// Takes a segment out of the log; its name is gone when the directories are synced.
-fn retire(site: Site<'_>, f: &Found, full: u64) -> Result<Option<PathBuf>> {
-    let failed = |e| Error::io("retire segment", &f.file.path, None, e);
-    if f.file.geometry.size != full {
-        return site.disk.unlink(&f.file.path).map(|()| None).map_err(failed);
-    }
-    let to = pool_dir(site.dir).join(free_name(f.file.id.number));
-    site.disk.rename(&f.file.path, &to).map_err(failed)?;
-    Ok(Some(to))
 }
 
 /// Opens the tail for writing and lists it under that file.

@@ -55,6 +55,7 @@ pub(super) async fn copy_tail(site: Site<'_>, plan: &mut Plan) -> Result<bool> {
     }
     // `install` syncs the file before it gets its name.
     install(site.flow, new, &file, &path, true).await?;
+    site.flow.release(&file);
     Ok(true)
 }
 

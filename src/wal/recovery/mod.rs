@@ -106,17 +106,24 @@ impl Found {
         self.kept.last().map_or(Lsn::NONE, |run| run.last)
     }
 
-    /// Whether anything was ever written into it.
-    fn is_untouched(&self) -> bool {
+    /// Whether nothing in it is part of the log, or proof of anything, or was given up by this
+    /// recovery: it can be retired. `recorded` is the watermark that META holds.
+    fn is_spent(&self, recorded: Lsn) -> bool {
         match &self.state {
-            State::Sealed(_) => false,
+            State::Sealed(footer) => self.runs.is_empty() && footer.durable_upto <= recorded,
             State::Open(scan) => {
                 let seen = &scan.evidence;
                 let walked = scan.summary.end() > self.file.geometry.frames_start();
-                let frames = walked || seen.frames_end > 0 || scan.stop.is_some();
-                !frames && (!self.zeroed || seen.used_end == 0)
+                // What fills a recycled segment before its first frame is of a former life.
+                let used = self.zeroed && (seen.used_end > 0 || scan.stop.is_some());
+                !walked && seen.frames_end == 0 && !used
             }
         }
+    }
+
+    /// Whether all of it lies below the start of the log: truncated before the crash.
+    fn is_cut(&self, first: Lsn) -> bool {
+        self.runs.last().is_some_and(|run| run.last < first)
     }
 }
 

@@ -25,7 +25,7 @@ use crate::bugs::{self, Bug};
 use crate::error::{Error, ErrorKind};
 use crate::io::{Buf, Completion, Machine, Next, OpId, Queue};
 use crate::lsn::Lsn;
-use crate::options::SyncMethod;
+use crate::options::{Durability, SyncMethod};
 
 use super::shared::{Control, Pending, Shared, poisoned};
 use super::ticket::Answer;
@@ -84,6 +84,8 @@ pub(crate) struct Writer {
     lost: Option<Error>,
     idle_since: Duration,
     poisoned: bool,
+    /// The queue answers nothing any more.
+    broken: bool,
 }
 
 impl Writer {
@@ -93,8 +95,12 @@ impl Writer {
         while let Some(control) = self.shared.next_control() {
             match control {
                 Control::WaitDurable(lsn, answer) => {
-                    self.want = self.want.max(lsn);
-                    self.waits.push((lsn, answer));
+                    let durable = self.shared.catalog.durable();
+                    if lsn <= durable {
+                        answer.ok(durable);
+                    } else {
+                        self.waits.push((lsn, answer));
+                    }
                 }
                 Control::Close(answer) => match &mut self.ending {
                     Ending::Close(answers) => answers.push(answer),
@@ -106,9 +112,11 @@ impl Writer {
         while let Some(batch) = self.shared.next_batch() {
             self.backlog.push_back(batch);
         }
-        if let Ending::Close(_) = self.ending {
-            self.want = self.next_lsn.prev().max(self.want);
-        }
+        // Only records that exist can be wanted: one far ahead must not turn all into syncs.
+        let last = self.next_lsn.prev();
+        let waited = self.waits.iter().map(|(lsn, _)| *lsn).max().unwrap_or(Lsn::NONE);
+        let wanted = if let Ending::Close(_) = self.ending { last } else { waited };
+        self.want = self.want.max(wanted.min(last));
     }
 
     /// Latches the first failure and answers everybody who waits for more than happened.
@@ -162,12 +170,12 @@ impl Writer {
             let lane = lane_of(&mut self.lane, &mut self.old, group.segment);
             lane.list(&self.shared.catalog, group);
             self.shared.catalog.set_written(last);
-            group.answer_upto(crate::options::Durability::Written);
+            group.answer_upto(Durability::Written);
         }
         let mut moved = false;
         while let Some(mut group) = self.flight.pop_durable() {
             self.shared.catalog.set_durable(group.last);
-            group.answer_upto(crate::options::Durability::Sync);
+            group.answer_upto(Durability::Sync);
             moved = true;
         }
         if moved {
@@ -180,6 +188,9 @@ impl Writer {
 
     /// Whether it can leave; answers `close` if so.
     fn end(&mut self) -> bool {
+        if self.broken {
+            return true;
+        }
         if !self.requests.is_empty() {
             return false;
         }
@@ -191,6 +202,10 @@ impl Writer {
             Ending::Close(_) if !finished => false,
             Ending::Close(answers) => {
                 let answers = std::mem::take(answers);
+                for (lsn, answer) in self.waits.drain(..) {
+                    let why = format!("the log was closed before record {lsn} was appended");
+                    answer.fail(Error::new(ErrorKind::Closed, "wait_durable", why));
+                }
                 let failed = self.poisoned.then(|| self.refusal("close")).or(self.lost.take());
                 for answer in answers {
                     match &failed {
@@ -208,7 +223,7 @@ impl Writer {
         if self.end() {
             return Next::Done;
         }
-        if !self.shared.is_quiet() {
+        if self.shared.has_control() {
             return Next::Now;
         }
         if let Some(threshold) = self.could_submit_at()
@@ -257,8 +272,8 @@ impl Machine for Writer {
     }
 
     fn broken(&mut self, error: io::Error) {
-        // Their buffers are the queue's, which leaks them; nothing will ever be answered.
-        self.requests.clear();
+        // The buffers in flight are the queue's, which leaks them.
+        self.broken = true;
         let dir = self.shared.dir.clone();
         self.poison(Error::io("append", &dir, None, error));
     }

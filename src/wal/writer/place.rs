@@ -24,6 +24,7 @@ use crate::segment::{SegmentFile, Summary};
 use super::super::catalog::Segment;
 use super::super::maker::Taken;
 use super::super::shared::{LARGE, Pending, Shared};
+use super::super::ticket::Answer;
 use super::flight::{Counts, Flight, Group, Placed, Stage};
 use super::lane::Lane;
 use super::{Ending, Writer};
@@ -57,6 +58,7 @@ pub(crate) struct Gather {
     counts: Counts,
     since: Duration,
     batches: Vec<Placed>,
+    durable_upto: Lsn,
     /// The strongest level asked for.
     level: Durability,
 }
@@ -109,6 +111,7 @@ impl Writer {
             lost: None,
             idle_since: now,
             poisoned: false,
+            broken: false,
         }
     }
 
@@ -196,6 +199,7 @@ impl Writer {
             counts: Counts::default(),
             since: self.now,
             batches: Vec::new(),
+            durable_upto: self.shared.catalog.durable(),
             level: Durability::Queued,
         });
     }
@@ -248,7 +252,11 @@ impl Writer {
     fn header(&mut self, batch: &Pending, offset: u64) -> FrameHeader {
         let lane = self.lane.as_mut().expect("a batch is placed into the open segment");
         let body = u32::try_from(batch.frame_len - FRAME_HEADER_LEN).expect("a batch is bounded");
-        let durable_upto = self.shared.catalog.durable();
+        // One watermark for all frames of a group: looking ahead finds the first of them only.
+        let durable_upto = match &self.gather {
+            Some(gather) => gather.durable_upto,
+            None => self.shared.catalog.durable(),
+        };
         let header = FrameHeader {
             tag: Tag::Batch,
             codec: Codec::None,
@@ -431,11 +439,7 @@ impl Writer {
 }
 
 /// Answers a `Queued` batch at once; others wait for their level.
-fn queued(
-    answer: super::super::ticket::Answer<LsnRange>,
-    range: LsnRange,
-    durability: Durability,
-) -> Option<Placed> {
+fn queued(answer: Answer<LsnRange>, range: LsnRange, durability: Durability) -> Option<Placed> {
     if durability == Durability::Queued {
         answer.ok(range);
         return None;

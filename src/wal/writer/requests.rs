@@ -121,6 +121,12 @@ impl Writer {
                 *buf = buf.slice(done, buf.len() - done);
                 let (tries, at) = (*tries, *at);
                 if tries < RETRIES {
+                    // A forced write that was cut short promises nothing: a sync has to follow.
+                    if let Request::Piece { seq, dsync, .. } = &mut request {
+                        *dsync = false;
+                        let group = self.flight.get(*seq);
+                        group.expect("a group stays until its pieces are written").dsync = false;
+                    }
                     self.todo.push_front(request);
                 } else {
                     self.fail_write(&request, at, io::ErrorKind::WriteZero.into());
