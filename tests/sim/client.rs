@@ -107,11 +107,7 @@ impl Clients {
     }
 
     /// Waits for one answer, of a ticket drawn by seed.
-    pub fn wait_one(
-        &mut self,
-        promises: &mut Promises,
-        rng: &mut Rng,
-    ) -> Option<Result<LsnRange>> {
+    pub fn wait_one(&mut self, promises: &mut Promises, rng: &mut Rng) -> Option<Result<LsnRange>> {
         if self.waiting.is_empty() {
             return None;
         }

@@ -119,7 +119,8 @@ fn frames(bytes: &[u8]) -> Vec<(usize, &[u8])> {
             at = (at + 1).next_multiple_of(BLOCK);
             continue;
         }
-        let ours = (u64_at(header, 48), u64_at(header, 56)) == (u64_at(bytes, 32), u64_at(bytes, 40));
+        let ours =
+            (u64_at(header, 48), u64_at(header, 56)) == (u64_at(bytes, 32), u64_at(bytes, 40));
         if header[0] == 0 || !ours || at + len > end {
             break;
         }

@@ -91,10 +91,10 @@ impl Life {
     fn live(&mut self) {
         let lives = 2 + self.rng.below(3);
         for _ in 0..lives {
-            let wal = self.open();
+            let wal = self.open(2);
             if self.check(&wal) && self.rng.chance(150) {
                 self.crash(Some(wal));
-                let again = self.open();
+                let again = self.open(2);
                 self.check(&again);
                 self.work_and_end(again);
             } else {
@@ -103,7 +103,7 @@ impl Life {
         }
         let healthy = Faults::default();
         self.sim.set_faults(healthy);
-        let wal = self.open();
+        let wal = self.open(0);
         assert!(self.check(&wal), "a healthy world reads everything");
         if self.rng.chance(300) {
             self.damage(wal);
@@ -132,7 +132,8 @@ impl Life {
         let mut config = WalConfig::new(DIR);
         config.segment_bytes = rng.pick(&[1 << 20, 1 << 20, 2 << 20]);
         config.depth = rng.pick(&[1, 2, 8, 32]);
-        config.sync_method = rng.pick(&[SyncMethod::Auto, SyncMethod::Dsync, SyncMethod::Fdatasync]);
+        config.sync_method =
+            rng.pick(&[SyncMethod::Auto, SyncMethod::Dsync, SyncMethod::Fdatasync]);
         config.batch_config = BatchConfig {
             linger_ms: rng.pick(&[0, 1, 10]),
             max_batch_size: rng.pick(&[1, 10, 1000]),
@@ -141,11 +142,11 @@ impl Life {
         config
     }
 
-    /// Opens the log, through as many crashes and failures as the faults of the day bring.
-    fn open(&mut self) -> Held {
+    /// Opens the log, through what the faults of the day bring and, at most `again` times, others.
+    fn open(&mut self, again: u32) -> Held {
         for attempt in 0.. {
             if attempt > 0 {
-                let faults = if attempt < 3 { self.draw_faults() } else { Faults::default() };
+                let faults = if attempt <= again { self.draw_faults() } else { Faults::default() };
                 self.sim.set_faults(faults);
             }
             let config = self.config();

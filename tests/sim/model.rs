@@ -147,7 +147,10 @@ impl Promises {
             panic!("I3, I4: record {lsn} is no start of a batch that was submitted");
         };
         let number = number.expect("it names a batch");
-        assert!(last.is_none_or(|(b, _)| b < number), "I4: batch {number} at {lsn} is out of order");
+        assert!(
+            last.is_none_or(|(b, _)| b < number),
+            "I4: batch {number} at {lsn} is out of order"
+        );
         assert!(number >= self.settled, "I4: batch {number} came back at {lsn}");
         assert_ne!(batch.fate, Fate::Absent, "I4: batch {number} at {lsn} was refused");
         let at = batch.range.map_or(lsn, |range| range.first().get());

@@ -18,9 +18,7 @@ use crate::format::meta::Meta;
 use crate::io::{Access, Buf, Disk, FileRef, Flow, Host};
 use crate::lsn::Lsn;
 use crate::options::{SyncMethod, WalConfig};
-use crate::segment::{
-    Cursor, SegmentFile, Step, Summary, free_name, is_making, parse_free, pool_dir,
-};
+use crate::segment::{Cursor, SegmentFile, Step, Summary, is_making, parse_free, pool_dir};
 
 use super::super::catalog::{Catalog, Segment};
 use super::super::maker::Stock;
@@ -66,18 +64,17 @@ pub(crate) async fn recover(
         let why = "there is a log already, and create_new was asked for";
         return Err(Error::invalid("open", why).at(site.dir, None));
     }
-    let pool = pool_dir(site.dir);
-    disk.create_dir(&pool).map_err(|e| Error::io("open", &pool, None, e))?;
-    let mut free = clean_pool(site, &pool, config.segment_bytes)?;
     if contents == Contents::Fresh {
-        return create(site, config, catalog, free).await;
+        clean_pool(site, None)?;
+        return create(site, config, catalog).await;
     }
     let mut plan = inspect(disk, site.dir, config.recovery)?;
+    let free = clean_pool(site, plan.meta.meta.clean.then_some(config.segment_bytes))?;
     report(&plan);
     let mut listed = sealed_catalog(disk, &plan.found)?;
     let in_place = plan.meta.meta.clean || bugs::on(Bug::WriteOnInTornSegment);
     let tail = if in_place { take_tail(&mut plan) } else { None };
-    free.extend(end_old_segments(site, &mut plan, config).await?);
+    end_old_segments(site, &mut plan).await?;
     if !disk.direct() && !plan.meta.meta.clean && !bugs::on(Bug::CachedTailTrusted) {
         // `end_old_segments` may have moved the tail: what is listed is what is there now.
         let report = plan.report;
@@ -132,12 +129,7 @@ fn report(plan: &Plan) {
     }
 }
 
-async fn create(
-    site: Site<'_>,
-    config: &WalConfig,
-    catalog: &Catalog,
-    free: Vec<PathBuf>,
-) -> Result<Recovered> {
+async fn create(site: Site<'_>, config: &WalConfig, catalog: &Catalog) -> Result<Recovered> {
     let log_id = site.host.random().map_err(|e| Error::io("open", site.dir, None, e))?;
     let growth_bytes = (1 << 20).min(config.segment_bytes);
     let meta = Meta {
@@ -162,7 +154,7 @@ async fn create(
     Ok(Recovered {
         report: RecoveryReport { verdict, kept_through: Lsn::NONE, given_up },
         meta,
-        stock: Stock { highest_number: 0, growth_bytes, free },
+        stock: Stock { highest_number: 0, growth_bytes, free: Vec::new() },
         next_lsn: Lsn::FIRST,
         time_us: 0,
         epoch: 1,
@@ -170,13 +162,19 @@ async fn create(
     })
 }
 
-/// Removes what is half made or of another size; gives the retired segments that can be used.
-fn clean_pool(site: Site<'_>, pool: &Path, full: u64) -> Result<Vec<PathBuf>> {
+/// Empties the pool, but for the retired segments of size `full` that can be used.
+///
+/// None can unless the log was closed: a directory sync may have failed before the crash, and then
+/// the names seen here need not be those on the device. Writing a file that the device still knows
+/// as a segment would break that segment; removing a name too many breaks nothing.
+fn clean_pool(site: Site<'_>, full: Option<u64>) -> Result<Vec<PathBuf>> {
     let failed = |path: &Path, e| Error::io("open", path, None, e);
+    let pool = &pool_dir(site.dir);
+    site.disk.create_dir(pool).map_err(|e| failed(pool, e))?;
     let mut free = Vec::new();
     for entry in site.disk.list(pool).map_err(|e| failed(pool, e))? {
         let path = pool.join(&entry.name);
-        if parse_free(&entry.name).is_some() && entry.size == full {
+        if parse_free(&entry.name).is_some() && Some(entry.size) == full {
             free.push(path);
         } else if parse_free(&entry.name).is_some() || is_making(&entry.name) {
             site.disk.unlink(&path).map_err(|e| failed(&path, e))?;
@@ -198,12 +196,7 @@ fn take_tail(plan: &mut Plan) -> Option<Found> {
 }
 
 /// Ends every segment without a footer at the last record that is kept, durably.
-async fn end_old_segments(
-    site: Site<'_>,
-    plan: &mut Plan,
-    config: &WalConfig,
-) -> Result<Vec<PathBuf>> {
-    let mut retired = Vec::new();
+async fn end_old_segments(site: Site<'_>, plan: &mut Plan) -> Result<()> {
     let open = |f: &&Found| matches!(f.state, State::Open(_));
     let trusted = site.disk.direct() || plan.meta.meta.clean || bugs::on(Bug::CachedTailTrusted);
     let mut upto = plan.next.prev();
@@ -215,7 +208,7 @@ async fn end_old_segments(
     }
     for f in plan.found.iter().filter(open) {
         if f.is_untouched() {
-            retired.extend(retire(site, f, config.segment_bytes)?);
+            remove(site, f)?;
             continue;
         }
         let path = &f.file.path;
@@ -230,14 +223,13 @@ async fn end_old_segments(
     for f in plan.found.iter().filter(below) {
         // Truncated before the crash, and not yet retired.
         if f.runs.last().is_some_and(|run| run.last < first) {
-            retired.extend(retire(site, f, config.segment_bytes)?);
+            remove(site, f)?;
         }
     }
     let failed = |dir: &Path, e| Error::io("recover", dir, None, e);
     let pool = pool_dir(site.dir);
     site.disk.sync_dir(site.dir).map_err(|e| failed(site.dir, e))?;
-    site.disk.sync_dir(&pool).map_err(|e| failed(&pool, e))?;
-    Ok(retired)
+    site.disk.sync_dir(&pool).map_err(|e| failed(&pool, e))
 }
 
 async fn write_footer(
@@ -282,15 +274,10 @@ fn summary_upto(f: &Found, file: &FileRef, upto: Lsn) -> Result<Summary> {
     }
 }
 
-/// Takes a segment out of the log; its name is gone when the directories are synced.
-fn retire(site: Site<'_>, f: &Found, full: u64) -> Result<Option<PathBuf>> {
+/// Takes a segment out of the log; its name is gone when the directory is synced.
+fn remove(site: Site<'_>, f: &Found) -> Result<()> {
     let failed = |e| Error::io("retire segment", &f.file.path, None, e);
-    if f.file.geometry.size != full {
-        return site.disk.unlink(&f.file.path).map(|()| None).map_err(failed);
-    }
-    let to = pool_dir(site.dir).join(free_name(f.file.id.number));
-    site.disk.rename(&f.file.path, &to).map_err(failed)?;
-    Ok(Some(to))
+    site.disk.unlink(&f.file.path).map_err(failed)
 }
 
 /// Opens the tail for writing and lists it under that file.
