@@ -8,6 +8,7 @@
 //!
 //! The contract stands on [`crate`]; each file says which part of it it keeps.
 
+use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -270,10 +271,7 @@ impl Wal {
             return Ok(());
         }
         engine.stop(&self.shared, Control::Stop);
-        engine.start(&self.shared)?;
-        self.shared.latch.reset();
-        self.shared.room.refuse(None);
-        Ok(())
+        engine.start(&self.shared)
     }
 
     /// What the last `open` or `resume` found.
@@ -316,13 +314,31 @@ impl Wal {
 impl Engine {
     /// Recovers the log and starts the threads that write it.
     fn start(&mut self, shared: &Arc<Shared>) -> Result<()> {
-        let Recovered { report, meta, stock, next_lsn, time_us, epoch, tail } = recovered(shared)?;
-        let marked = next_lsn.prev();
+        let recovered = recovered(shared)?;
+        let report = recovered.report.clone();
+        // Before the threads run: a writer that finds the latch set poisons itself, and when one
+        // fails at once nobody may undo that.
         shared.set_gone(false);
-        let (world, dir) = (&shared.world, &shared.dir);
+        shared.latch.reset();
+        shared.room.refuse(None);
+        if let Err(e) = self.start_threads(shared, recovered) {
+            let error = Error::io("open", &shared.dir, None, e);
+            shared.latch.set(error.clone());
+            shared.room.refuse(Some(shared::poisoned("append", &error)));
+            self.stop(shared, Control::Stop);
+            shared.set_gone(true);
+            return Err(error);
+        }
+        self.report = Some(report);
+        Ok(())
+    }
+
+    fn start_threads(&mut self, shared: &Arc<Shared>, recovered: Recovered) -> io::Result<()> {
+        let Recovered { meta, stock, next_lsn, time_us, epoch, tail, .. } = recovered;
+        let host = &shared.world.host;
         let log_id = meta.meta().log_id;
         let of_maker = Arc::clone(shared);
-        let maker = world.host.start(
+        self.maker = Some(host.start(
             "prkdb-maker",
             Box::new(move || {
                 let queue = of_maker.world.disk.queue(8, &[])?;
@@ -331,10 +347,9 @@ impl Engine {
                 let machine = FlowMachine::new(|flow| maker.run(flow, meta));
                 Ok((Box::new(machine), queue))
             }),
-        );
-        self.maker = Some(maker.map_err(|e| Error::io("open", dir, None, e))?);
+        )?);
         let of_writer = Arc::clone(shared);
-        let writer = world.host.start(
+        self.writer = Some(host.start(
             "prkdb-writer",
             Box::new(move || {
                 let align = of_writer.world.disk.block_size();
@@ -342,18 +357,11 @@ impl Engine {
                     (0..REGISTERED).map(|_| Buf::zeroed(GROUP_BYTES, align)).collect();
                 let queue = of_writer.world.disk.queue(QUEUE_DEPTH, &buffers)?;
                 of_writer.bell.install(queue.waker());
+                let marked = next_lsn.prev();
                 let start = Start { next_lsn, time_us, marked, tail, buffers };
                 Ok((Box::new(Writer::new(of_writer, start)), queue))
             }),
-        );
-        match writer {
-            Ok(writer) => self.writer = Some(writer),
-            Err(e) => {
-                self.stop(shared, Control::Stop);
-                return Err(Error::io("open", dir, None, e));
-            }
-        }
-        self.report = Some(report);
+        )?);
         Ok(())
     }
 
