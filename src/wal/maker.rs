@@ -211,16 +211,14 @@ pub(crate) struct Stock {
     pub(crate) free: Vec<PathBuf>,
 }
 
-/// However the maker ends, the mailbox is closed behind it.
-struct Door<'a>(&'a Shared);
-
-impl Drop for Door<'_> {
+/// However the maker ends, also before its first step, the mailbox is closed behind it.
+impl Drop for Maker {
     fn drop(&mut self) {
-        if !self.0.mailbox.close() {
+        if !self.shared.mailbox.close() {
             let why = "the thread that makes segments ended unexpectedly";
-            self.0.latch.set(Error::new(ErrorKind::Poisoned, "append", why));
+            self.shared.latch.set(Error::new(ErrorKind::Poisoned, "append", why));
         }
-        self.0.bell.ring();
+        self.shared.bell.ring();
     }
 }
 
@@ -235,7 +233,6 @@ impl Maker {
 
     /// Runs until the mailbox is stopped.
     pub(crate) async fn run(self, flow: Flow, meta: MetaFile) {
-        let _door = Door(&self.shared);
         let mut making = pin!(self.make_segments(&flow));
         let mut chores = pin!(self.do_jobs(&flow, meta));
         let (mut made, mut done) = (false, false);

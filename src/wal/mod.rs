@@ -8,6 +8,7 @@
 //!
 //! The contract stands on [`crate`]; each file says which part of it it keeps.
 
+use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -41,8 +42,7 @@ pub use recovery::{GivenUp, RecoveryReport, Verdict};
 pub use ticket::Ticket;
 pub use verify::{Finding, FindingKind, VerifySummary};
 
-use maker::{Job, Maker, Stock};
-use meta::MetaFile;
+use maker::{Job, Maker};
 use recovery::{LOCK, Recovered, classify, recover};
 use shared::{Control, Shared};
 use writer::{GROUP_BYTES, QUEUE_DEPTH, Start, Writer};
@@ -270,10 +270,7 @@ impl Wal {
             return Ok(());
         }
         engine.stop(&self.shared, Control::Stop);
-        engine.start(&self.shared)?;
-        // Until now the room refused everybody.
-        self.shared.room.refuse(None);
-        Ok(())
+        engine.start(&self.shared)
     }
 
     /// What the last `open` or `resume` found.
@@ -315,34 +312,29 @@ impl Wal {
 impl Engine {
     /// Recovers the log and starts the threads that write it.
     fn start(&mut self, shared: &Arc<Shared>) -> Result<()> {
-        let Recovered { report, meta, stock, next_lsn, time_us, epoch, tail } = recovered(shared)?;
-        let marked = next_lsn.prev();
-        // Recovery made it whole: the new threads look at the latch in their first step.
-        shared.latch.reset();
+        let recovered = recovered(shared)?;
+        shared.report(recovered.report.clone());
+        // Before the threads run: a writer that finds the latch set poisons itself, and when one
+        // fails at once nobody may undo that.
         shared.set_gone(false);
-        shared.report(report);
-        let started = self.start_maker(shared, meta, stock, epoch).and_then(|()| {
-            let start = Start { next_lsn, time_us, marked, tail, buffers: Vec::new() };
-            self.start_writer(shared, start)
-        });
-        started.map_err(|e| {
+        shared.latch.reset();
+        shared.room.refuse(None);
+        if let Err(e) = self.start_threads(shared, recovered) {
             let error = Error::io("open", &shared.dir, None, e);
             shared.latch.set(error.clone());
+            shared.room.refuse(Some(shared::poisoned("append", &error)));
             self.stop(shared, Control::Stop);
             shared.set_gone(true);
-            error
-        })
+            return Err(error);
+        }
+        Ok(())
     }
 
-    fn start_maker(
-        &mut self,
-        shared: &Arc<Shared>,
-        meta: MetaFile,
-        stock: Stock,
-        epoch: u64,
-    ) -> std::io::Result<()> {
+    fn start_threads(&mut self, shared: &Arc<Shared>, recovered: Recovered) -> io::Result<()> {
+        let Recovered { meta, stock, next_lsn, time_us, epoch, tail, .. } = recovered;
+        let host = &shared.world.host;
         let of_maker = Arc::clone(shared);
-        let maker = shared.world.host.start(
+        self.maker = Some(host.start(
             "prkdb-maker",
             Box::new(move || {
                 let queue = of_maker.world.disk.queue(8, &[])?;
@@ -352,14 +344,9 @@ impl Engine {
                 let machine = FlowMachine::new(|flow| maker.run(flow, meta));
                 Ok((Box::new(machine), queue))
             }),
-        );
-        self.maker = Some(maker?);
-        Ok(())
-    }
-
-    fn start_writer(&mut self, shared: &Arc<Shared>, start: Start) -> std::io::Result<()> {
+        )?);
         let of_writer = Arc::clone(shared);
-        let writer = shared.world.host.start(
+        self.writer = Some(host.start(
             "prkdb-writer",
             Box::new(move || {
                 let align = of_writer.world.disk.block_size();
@@ -367,11 +354,11 @@ impl Engine {
                     (0..REGISTERED).map(|_| Buf::zeroed(GROUP_BYTES, align)).collect();
                 let queue = of_writer.world.disk.queue(QUEUE_DEPTH, &buffers)?;
                 of_writer.bell.install(queue.waker());
-                let start = Start { buffers, ..start };
+                let marked = next_lsn.prev();
+                let start = Start { next_lsn, time_us, marked, tail, buffers };
                 Ok((Box::new(Writer::new(of_writer, start)), queue))
             }),
-        );
-        self.writer = Some(writer?);
+        )?);
         Ok(())
     }
 

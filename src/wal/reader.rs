@@ -218,6 +218,13 @@ impl Reader {
                     self.seek()?
                 }
             };
+            if at.segment.last() < self.next {
+                // What stands behind the last frame, in the same block, was given up: not read.
+                if sought {
+                    return Err(self.damage(&at, at.segment.end(), "the frame is missing"));
+                }
+                continue;
+            }
             at.cursor.set_end(at.segment.end());
             let step = at.cursor.step().map_err(|e| self.io_error(&at, e))?;
             match step {

@@ -223,6 +223,12 @@ impl Host for Scheduler {
         let id = state.fresh_id();
         let parts = Some(Parts { machine, queue, events: Vec::new() });
         state.tasks.push(Task { id, name: name.into(), queue: found, next: Next::Now, parts });
+        // A thread that was started may have come far before its starter goes on.
+        let (ahead, now) = (state.rng.pick(&[0, 0, 1, 4]), state.now);
+        drop(state);
+        for _ in 0..ahead {
+            advance(&self.shared, self.life, Some(now));
+        }
         Ok(Box::new(Started { shared: Arc::clone(&self.shared), life: self.life, id }))
     }
 

@@ -18,9 +18,7 @@ use crate::format::meta::Meta;
 use crate::io::{Access, Buf, Disk, FileRef, Flow, Host};
 use crate::lsn::Lsn;
 use crate::options::{SyncMethod, WalConfig};
-use crate::segment::{
-    Cursor, SegmentFile, Step, Summary, free_name, is_making, parse_free, pool_dir,
-};
+use crate::segment::{Cursor, SegmentFile, Step, Summary, is_making, parse_free, pool_dir};
 
 use super::super::catalog::{Catalog, Segment};
 use super::super::maker::{POOL_SEGMENTS, Stock};
@@ -67,12 +65,12 @@ pub(crate) async fn recover(
         return Err(Error::invalid("open", why).at(site.dir, None));
     }
     if contents == Contents::Fresh {
-        let free = ready_pool(site, config.segment_bytes)?;
-        return create(site, config, catalog, free).await;
+        ready_pool(site, None)?;
+        return create(site, config, catalog).await;
     }
     let mut plan = inspect(disk, site.dir, config.recovery)?;
     report(&plan);
-    let mut free = ready_pool(site, config.segment_bytes)?;
+    let free = ready_pool(site, plan.meta.meta.clean.then_some(config.segment_bytes))?;
     let mut listed = sealed_catalog(disk, &plan.found)?;
     let in_place = plan.meta.meta.clean || bugs::on(Bug::WriteOnInTornSegment);
     let tail = if in_place { take_tail(&mut plan) } else { None };
@@ -96,7 +94,7 @@ pub(crate) async fn recover(
         m.last_backend = backend_code(disk.name());
     };
     meta.update(&flow, disk, change).await?;
-    retire_spent(site, &plan, config.segment_bytes, &mut free)?;
+    remove_spent(site, &plan)?;
     let tail = match tail {
         Some(found) => Some(reopen(site, found, &listed)?),
         None => None,
@@ -137,12 +135,7 @@ fn report(plan: &Plan) {
     }
 }
 
-async fn create(
-    site: Site<'_>,
-    config: &WalConfig,
-    catalog: &Catalog,
-    free: Vec<PathBuf>,
-) -> Result<Recovered> {
+async fn create(site: Site<'_>, config: &WalConfig, catalog: &Catalog) -> Result<Recovered> {
     let log_id = site.host.random().map_err(|e| Error::io("open", site.dir, None, e))?;
     let growth_bytes = (1 << 20).min(config.segment_bytes);
     let meta = Meta {
@@ -167,7 +160,7 @@ async fn create(
     Ok(Recovered {
         report: RecoveryReport { verdict, kept_through: Lsn::NONE, given_up },
         meta,
-        stock: Stock { highest_number: 0, growth_bytes, free },
+        stock: Stock { highest_number: 0, growth_bytes, free: Vec::new() },
         next_lsn: Lsn::FIRST,
         time_us: 0,
         epoch: 1,
@@ -175,8 +168,12 @@ async fn create(
     })
 }
 
-/// Makes the pool, removes what is half made or of another size; gives the segments to use again.
-fn ready_pool(site: Site<'_>, full: u64) -> Result<Vec<PathBuf>> {
+/// Makes the pool and empties it, but for the retired segments of size `full` that can be used.
+///
+/// None can unless the log was closed: a directory sync may have failed before the crash, and then
+/// the names seen here need not be those on the device. Writing a file that the device still knows
+/// as a segment would break that segment; removing a name too many breaks nothing.
+fn ready_pool(site: Site<'_>, full: Option<u64>) -> Result<Vec<PathBuf>> {
     let pool = pool_dir(site.dir);
     let failed = |path: &Path, e| Error::io("open", path, None, e);
     site.disk.create_dir(&pool).map_err(|e| failed(&pool, e))?;
@@ -184,7 +181,7 @@ fn ready_pool(site: Site<'_>, full: u64) -> Result<Vec<PathBuf>> {
     for entry in site.disk.list(&pool).map_err(|e| failed(&pool, e))? {
         let path = pool.join(&entry.name);
         let retired = parse_free(&entry.name).is_some();
-        if retired && entry.size == full && free.len() < POOL_SEGMENTS {
+        if retired && Some(entry.size) == full && free.len() < POOL_SEGMENTS {
             free.push(path);
         } else if retired || is_making(&entry.name) {
             site.disk.unlink(&path).map_err(|e| failed(&path, e))?;
@@ -194,8 +191,7 @@ fn ready_pool(site: Site<'_>, full: u64) -> Result<Vec<PathBuf>> {
     Ok(free)
 }
 
-/// A name that came back after a crash, or moved, must be where it is for good before the file is
-/// written again.
+/// Makes the names in the log's directory and in the pool durable.
 fn sync_dirs(site: Site<'_>) -> Result<()> {
     for dir in [site.dir, &pool_dir(site.dir)] {
         site.disk.sync_dir(dir).map_err(|e| Error::io("open", dir, None, e))?;
@@ -234,22 +230,13 @@ async fn end_old_segments(site: Site<'_>, plan: &mut Plan) -> Result<()> {
 
 /// Takes segments that hold nothing of the log out of it, now that META has their number and what
 /// they promised.
-fn retire_spent(site: Site<'_>, plan: &Plan, full: u64, free: &mut Vec<PathBuf>) -> Result<()> {
+fn remove_spent(site: Site<'_>, plan: &Plan) -> Result<()> {
     let (first, recorded) = (plan.meta.meta.first_lsn, plan.meta.meta.durable_upto);
-    let mut retired = Vec::new();
     for f in plan.found.iter().filter(|f| f.is_spent(recorded) || f.is_cut(first)) {
-        let failed = |e| Error::io("retire segment", &f.file.path, None, e);
-        if f.file.geometry.size != full || free.len() + retired.len() >= POOL_SEGMENTS {
-            site.disk.unlink(&f.file.path).map_err(failed)?;
-            continue;
-        }
-        let to = pool_dir(site.dir).join(free_name(f.file.id.number));
-        site.disk.rename(&f.file.path, &to).map_err(failed)?;
-        retired.push(to);
+        let removed = site.disk.unlink(&f.file.path);
+        removed.map_err(|e| Error::io("retire segment", &f.file.path, None, e))?;
     }
-    sync_dirs(site)?;
-    free.extend(retired);
-    Ok(())
+    sync_dirs(site)
 }
 
 async fn write_footer(

@@ -271,7 +271,11 @@ fn seen_beyond(f: &Found, next: Lsn) -> bool {
 /// The error for a promised record that is missing: as near to the place as can be said.
 fn damage(dir: &Path, found: &[Found], next: Lsn, promised: Lsn) -> Error {
     let before = found.iter().find(|f| next > Lsn::FIRST && f.kept_last() == next.prev());
-    let place = before.or_else(|| found.iter().find(|f| matches!(f.state, State::Open(_))));
+    let place = match before {
+        Some(f) if matches!(f.state, State::Sealed(_)) => first_bad_after(found, f).or(before),
+        Some(_) => before,
+        None => found.iter().find(|f| matches!(f.state, State::Open(_))),
+    };
     let missing =
         format!("record {next} is damaged or missing; everything to {promised} was promised");
     match place.map(|f| (&f.file.path, &f.state)) {
@@ -290,6 +294,16 @@ fn damage(dir: &Path, found: &[Found], next: Lsn, promised: Lsn) -> Error {
         ),
         None => Error::corrupt("open", &dir.join(META), 0, missing),
     }
+}
+
+/// The segment that follows a sealed one and has frames behind a damaged first one.
+fn first_bad_after<'a>(found: &'a [Found], sealed: &Found) -> Option<&'a Found> {
+    let damaged = |f: &&Found| match &f.state {
+        State::Open(scan) => scan.stop.is_some() || scan.evidence.frames_end > 0,
+        State::Sealed(_) => false,
+    };
+    let later = found.iter().filter(|f| f.file.id.number > sealed.file.id.number);
+    later.filter(damaged).min_by_key(|f| f.file.id.number)
 }
 
 fn given_up(f: &Found, next: Lsn) -> Option<GivenUp> {

@@ -172,17 +172,14 @@ impl Writer {
             self.shared.catalog.set_written(last);
             group.answer_upto(Durability::Written);
         }
-        let mut moved = false;
         while let Some(mut group) = self.flight.pop_durable() {
             self.shared.catalog.set_durable(group.last);
-            group.answer_upto(Durability::Sync);
-            moved = true;
+            group.answer_upto(crate::options::Durability::Sync);
         }
-        if moved {
-            let durable = self.shared.catalog.durable();
-            for (_, answer) in self.waits.extract_if(.., |(lsn, _)| *lsn <= durable) {
-                answer.ok(durable);
-            }
+        // Also if nothing moved: who came just now may wait for what is durable already.
+        let durable = self.shared.catalog.durable();
+        for (_, answer) in self.waits.extract_if(.., |(lsn, _)| *lsn <= durable) {
+            answer.ok(durable);
         }
     }
 

@@ -1,0 +1,167 @@
+//! Logical clients of a simulated log: what they append, and what becomes of their tickets.
+//!
+//! ```text
+//! draw records -> try_append_batch | append_batch -> Ticket --poll_now | wait--> Promises
+//! ```
+
+use prkdb_core::io::sim::Rng;
+use prkdb_core::{Append, Durability, ErrorKind, LsnRange, Result, Wal};
+
+use crate::model::{Fate, Promises};
+
+/// What a world's clients are like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Habit {
+    /// One small record a batch: groups of one block each, equal to each other.
+    Uniform,
+    /// All sizes, most of them small.
+    Mixed,
+    /// Large batches: segments are rolled.
+    Bulk,
+}
+
+/// A batch that waits for its answer.
+struct Waiting {
+    batch: usize,
+    level: Fate,
+    ticket: Append,
+}
+
+/// Clients in one thread: they take turns, so their batches are ordered as they were submitted.
+pub struct Clients {
+    habit: Habit,
+    waiting: Vec<Waiting>,
+}
+
+/// What an append came to.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Turn {
+    Queued,
+    Busy,
+    Failed(ErrorKind),
+}
+
+impl Clients {
+    pub fn new(habit: Habit) -> Clients {
+        Clients { habit, waiting: Vec::new() }
+    }
+
+    /// Lets one client append a batch of its habit.
+    pub fn append(&mut self, wal: &Wal, promises: &mut Promises, rng: &mut Rng) -> Turn {
+        let records = draw_records(self.habit, rng);
+        let durability = match rng.below(100) {
+            0..60 => Durability::Sync,
+            60..85 => Durability::Written,
+            _ => Durability::Queued,
+        };
+        let blocking = rng.chance(250);
+        self.submit(wal, promises, records, durability, blocking)
+    }
+
+    /// Appends these records.
+    pub fn submit(
+        &mut self,
+        wal: &Wal,
+        promises: &mut Promises,
+        records: Vec<Vec<u8>>,
+        durability: Durability,
+        blocking: bool,
+    ) -> Turn {
+        let level = match durability {
+            Durability::Sync => Fate::Durable,
+            Durability::Written => Fate::Written,
+            Durability::Queued => Fate::Open,
+        };
+        let batch = promises.submit(records);
+        let records = &promises.batch(batch).records;
+        let appender = wal.with(durability);
+        let outcome = if blocking {
+            appender.append_batch(records)
+        } else {
+            appender.try_append_batch(records)
+        };
+        match outcome {
+            Ok(ticket) => {
+                self.waiting.push(Waiting { batch, level, ticket });
+                Turn::Queued
+            }
+            Err(e) => {
+                promises.refused(batch);
+                match e.kind() {
+                    ErrorKind::Busy => Turn::Busy,
+                    kind => Turn::Failed(kind),
+                }
+            }
+        }
+    }
+
+    /// Takes the answers that are there.
+    pub fn poll(&mut self, promises: &mut Promises) {
+        self.waiting.retain_mut(|w| match w.ticket.poll_now() {
+            Some(answer) => {
+                promises.answered(w.batch, w.level, &answer);
+                false
+            }
+            None => true,
+        });
+    }
+
+    /// Waits for one answer, of a ticket drawn by seed.
+    pub fn wait_one(&mut self, promises: &mut Promises, rng: &mut Rng) -> Option<Result<LsnRange>> {
+        if self.waiting.is_empty() {
+            return None;
+        }
+        let w = self.waiting.swap_remove(rng.index(self.waiting.len()));
+        let answer = w.ticket.wait();
+        promises.answered(w.batch, w.level, &answer);
+        Some(answer)
+    }
+
+    /// Waits for all answers; gives the first error.
+    pub fn wait_all(&mut self, promises: &mut Promises) -> Option<ErrorKind> {
+        let mut failed = None;
+        for w in self.waiting.drain(..) {
+            let answer = w.ticket.wait();
+            failed = failed.or(answer.as_ref().err().map(|e| e.kind()));
+            promises.answered(w.batch, w.level, &answer);
+        }
+        failed
+    }
+
+    /// The log was seen to be poisoned: every ticket still open has to end, and none as `Ok` (I8).
+    pub fn poisoned(&mut self, promises: &mut Promises) {
+        self.poll(promises);
+        for w in self.waiting.drain(..) {
+            let answer = w.ticket.wait();
+            assert!(answer.is_err(), "I8: batch {} became Ok in a poisoned log", w.batch);
+            promises.answered(w.batch, w.level, &answer);
+        }
+    }
+}
+
+fn draw_records(habit: Habit, rng: &mut Rng) -> Vec<Vec<u8>> {
+    let (count, most) = match (habit, rng.below(100)) {
+        (Habit::Uniform, _) => (1, 100),
+        (Habit::Mixed, 0..60) => (1 + rng.index(4), 200),
+        (Habit::Mixed, 60..90) => (1 + rng.index(20), 2000),
+        (Habit::Mixed, 90..97) => (1 + rng.index(3), 20_000),
+        (Habit::Mixed, _) => (1 + rng.index(2), 200_000),
+        (Habit::Bulk, 0..50) => (1 + rng.index(3), 1000),
+        (Habit::Bulk, 50..90) => (1 + rng.index(4), 60_000),
+        (Habit::Bulk, _) => (1 + rng.index(3), 300_000),
+    };
+    (0..count).map(|_| draw_record(most, rng)).collect()
+}
+
+fn draw_record(most: u64, rng: &mut Rng) -> Vec<u8> {
+    let len = if rng.chance(100) { 0 } else { rng.below(most + 1) };
+    let mut record = Vec::with_capacity(usize::try_from(len).expect("a record is small") + 8);
+    // Zeros and noise: a block of zeros inside a frame must not look like its end.
+    let zeros = rng.chance(100);
+    while (record.len() as u64) < len {
+        let word = if zeros { 0 } else { rng.bits() };
+        record.extend_from_slice(&word.to_le_bytes());
+    }
+    record.truncate(usize::try_from(len).expect("a record is small"));
+    record
+}

@@ -1,0 +1,101 @@
+//! The log on the simulated disk: crashes and faults by the thousand, from one number each.
+//!
+//! ```text
+//! seed -> life: open, work, crash, recover, check ... -> cycles, or a panic that names the seed
+//! ```
+//!
+//! `PRKDB_SIM_SEED=n` runs one seed and tells what it does; `PRKDB_SIM_START=n` and
+//! `PRKDB_SIM_SEEDS=n` choose the range. One cycle is one crash or close, recovery and check.
+
+#![cfg(feature = "sim")]
+
+use std::cell::{Cell, RefCell};
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::Once;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Instant;
+
+#[cfg(feature = "bugs")]
+mod bank;
+mod client;
+mod damage;
+mod life;
+mod model;
+
+/// Seeds of a run that was not told how many.
+const SEEDS: u64 = 20_000;
+
+thread_local! {
+    /// A panic in this thread is expected: it is noted, not printed.
+    static QUIET: Cell<bool> = const { Cell::new(false) };
+    static NOTED: RefCell<String> = const { RefCell::new(String::new()) };
+}
+
+/// Runs one seed; on failure what was broken and where.
+fn attempt(seed: u64, verbose: bool) -> Result<u64, String> {
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let print = panic::take_hook();
+        panic::set_hook(Box::new(move |info| {
+            if QUIET.get() {
+                NOTED.set(info.to_string());
+            } else {
+                print(info);
+            }
+        }));
+    });
+    QUIET.set(!verbose);
+    let outcome = panic::catch_unwind(AssertUnwindSafe(|| life::run(seed, verbose)));
+    QUIET.set(false);
+    outcome.map_err(|_| NOTED.take())
+}
+
+fn number(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    Some(text.parse().unwrap_or_else(|e| panic!("{name} is {text}, which is no number: {e}")))
+}
+
+#[test]
+fn every_seed_keeps_the_promises() {
+    if let Some(seed) = number("PRKDB_SIM_SEED") {
+        let cycles = attempt(seed, true).unwrap_or_else(|why| panic!("seed {seed}: {why}"));
+        eprintln!("seed {seed}: {cycles} cycles");
+        return;
+    }
+    let start = number("PRKDB_SIM_START").unwrap_or(0);
+    let end = start + number("PRKDB_SIM_SEEDS").unwrap_or(SEEDS);
+    let (next, cycles, failed) = (AtomicU64::new(start), AtomicU64::new(0), AtomicU64::new(0));
+    let broken = AtomicBool::new(false);
+    let before = Instant::now();
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= end || failed.load(Ordering::Relaxed) >= 10 {
+                        return;
+                    }
+                    match attempt(seed, false) {
+                        Ok(n) => cycles.fetch_add(n, Ordering::Relaxed),
+                        Err(why) => {
+                            eprintln!("PRKDB_SIM_SEED={seed} fails: {why}");
+                            broken.store(true, Ordering::Relaxed);
+                            failed.fetch_add(1, Ordering::Relaxed)
+                        }
+                    };
+                }
+            });
+        }
+    });
+    let (cycles, seconds) = (cycles.into_inner(), before.elapsed().as_secs_f64());
+    let rate = cycles as f64 / seconds;
+    eprintln!("{} seeds, {cycles} cycles, {seconds:.1} s, {rate:.0} cycles/s", end - start);
+    assert!(!broken.into_inner(), "seeds above broke a promise");
+}
+
+#[test]
+fn a_seed_replays() {
+    let runs = [1, 1].map(|seed| attempt(seed, false));
+    assert_eq!(runs[0], runs[1]);
+}

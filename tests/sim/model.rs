@@ -1,0 +1,188 @@
+//! What must be in the log: every batch that was submitted, what was promised about it, and which
+//! record was read where.
+//!
+//! ```text
+//! submit -> Batch{Open} --ticket--> Written | Durable | Absent
+//! read(lsn) --learn--> known[lsn]: (batch, index), once and for all
+//! ```
+//!
+//! Invariants checked here: I1 promised batches are there byte for byte; I2 no gap; I3 a batch is
+//! whole or absent; I4 nothing else, nowhere else, never twice; I5 what was served stays.
+
+use prkdb_core::{ErrorKind, LsnRange, Result};
+
+/// Bytes that say which batch a record starts.
+const ID_LEN: usize = 16;
+const ID_MAGIC: &[u8; 8] = b"simbatch";
+
+/// What is known of a batch from its answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// Not answered, or answered with `NotConfirmed`, or ordered only: whole or absent.
+    Open,
+    /// Survives a killed process.
+    Written,
+    /// Survives power loss.
+    Durable,
+    /// Certainly not in the log.
+    Absent,
+}
+
+/// One batch that was submitted.
+pub struct Batch {
+    pub records: Vec<Vec<u8>>,
+    pub fate: Fate,
+    range: Option<LsnRange>,
+}
+
+/// What the log owes.
+#[derive(Default)]
+pub struct Promises {
+    batches: Vec<Batch>,
+    /// For each LSN from 1 on the record that was read there.
+    known: Vec<(usize, usize)>,
+    /// Batches below this were looked for: what is not known of them never may be.
+    settled: usize,
+    /// Everything up to here was called durable, or written.
+    pub promised: u64,
+    pub written: u64,
+    /// Where the log may start: the last truncation that was confirmed, the furthest tried.
+    pub first_least: u64,
+    pub first_most: u64,
+}
+
+impl Promises {
+    pub fn new() -> Promises {
+        Promises { first_least: 1, first_most: 1, ..Promises::default() }
+    }
+
+    /// Takes in a batch that is about to be submitted: marks its first record with its number.
+    pub fn submit(&mut self, mut records: Vec<Vec<u8>>) -> usize {
+        let number = self.batches.len();
+        let first = &mut records[0];
+        first.resize(first.len().max(ID_LEN), 0);
+        first[..8].copy_from_slice(ID_MAGIC);
+        first[8..ID_LEN].copy_from_slice(&(number as u64).to_le_bytes());
+        self.batches.push(Batch { records, fate: Fate::Open, range: None });
+        number
+    }
+
+    pub fn batch(&self, number: usize) -> &Batch {
+        &self.batches[number]
+    }
+
+    /// It was refused before it was queued.
+    pub fn refused(&mut self, number: usize) {
+        self.batches[number].fate = Fate::Absent;
+    }
+
+    /// Takes in the answer of a batch's ticket; `level` is what its `Ok` promises.
+    pub fn answered(&mut self, number: usize, level: Fate, answer: &Result<LsnRange>) {
+        let batch = &mut self.batches[number];
+        assert_eq!(batch.fate, Fate::Open, "batch {number} was answered twice");
+        match answer {
+            Ok(range) => {
+                assert_eq!(range.count() as usize, batch.records.len(), "batch {number}: LSNs");
+                batch.range = Some(*range);
+                batch.fate = level;
+                if level == Fate::Durable {
+                    self.promised = self.promised.max(range.last().get());
+                }
+            }
+            Err(e) => match e.kind() {
+                ErrorKind::NotConfirmed => {}
+                ErrorKind::StorageFull
+                | ErrorKind::Io
+                | ErrorKind::Poisoned
+                | ErrorKind::Closed => {
+                    batch.fate = Fate::Absent;
+                }
+                _ => panic!("batch {number}: {e}"),
+            },
+        }
+    }
+
+    /// `close` returned `Ok`: everything it had queued is durable.
+    pub fn closed(&mut self) {
+        for batch in &mut self.batches[self.settled..] {
+            if batch.range.is_some() {
+                batch.fate = Fate::Durable;
+            }
+        }
+    }
+
+    /// The last LSN of which the content is known.
+    pub fn known_last(&self) -> u64 {
+        self.known.len() as u64
+    }
+
+    /// The bytes that stand at an LSN that is known.
+    pub fn content(&self, lsn: u64) -> &[u8] {
+        let (batch, i) = self.known[place(lsn)];
+        &self.batches[batch].records[i]
+    }
+
+    /// A record was read at the durable level.
+    pub fn learn(&mut self, lsn: u64, data: &[u8]) {
+        if lsn > self.known_last() {
+            assert_eq!(lsn, self.known_last() + 1, "I2: a gap before record {lsn}");
+            let next = self.next(lsn, data);
+            self.known.push(next);
+        }
+        let (batch, i) = self.known[place(lsn)];
+        let right = self.batches[batch].records[i] == data;
+        assert!(right, "I1: record {lsn}, number {i} of batch {batch}, has other bytes");
+    }
+
+    /// Which record may stand at `lsn`, the first that is not known.
+    fn next(&self, lsn: u64, data: &[u8]) -> (usize, usize) {
+        let last = self.known.last().copied();
+        if let Some((batch, i)) = last
+            && i + 1 < self.batches[batch].records.len()
+        {
+            return (batch, i + 1);
+        }
+        let number = number_of(data);
+        let Some(batch) = number.and_then(|n| self.batches.get(n)) else {
+            panic!("I3, I4: record {lsn} is no start of a batch that was submitted");
+        };
+        let number = number.expect("it names a batch");
+        assert!(
+            last.is_none_or(|(b, _)| b < number),
+            "I4: batch {number} at {lsn} is out of order"
+        );
+        assert!(number >= self.settled, "I4: batch {number} came back at {lsn}");
+        assert_ne!(batch.fate, Fate::Absent, "I4: batch {number} at {lsn} was refused");
+        let at = batch.range.map_or(lsn, |range| range.first().get());
+        assert_eq!(at, lsn, "I4: batch {number} stands at another LSN");
+        (number, 0)
+    }
+
+    /// Recovery served the log from `first` to before `next`, and all of it was read.
+    pub fn settle(&mut self, first: u64, next: u64, killed: bool) {
+        assert_eq!(self.known_last() + 1, next, "I2: what was served was not all read");
+        if let Some((batch, i)) = self.known.last() {
+            let count = self.batches[*batch].records.len();
+            assert_eq!(i + 1, count, "I3: batch {batch} is there in part");
+        }
+        for (number, batch) in self.batches.iter().enumerate().skip(self.settled) {
+            let owed = batch.fate == Fate::Durable || (killed && batch.fate == Fate::Written);
+            let Some(range) = batch.range.filter(|range| owed && range.end().get() > first) else {
+                continue;
+            };
+            let there = self.known.get(place(range.first().get()));
+            assert_eq!(there, Some(&(number, 0)), "I1: {:?} batch {number} is gone", batch.fate);
+        }
+        self.settled = self.batches.len();
+    }
+}
+
+fn place(lsn: u64) -> usize {
+    usize::try_from(lsn - 1).expect("a simulated log is short")
+}
+
+fn number_of(data: &[u8]) -> Option<usize> {
+    let id = data.get(..ID_LEN)?;
+    let number = u64::from_le_bytes(id[8..].try_into().ok()?);
+    (id[..8] == *ID_MAGIC).then(|| usize::try_from(number).ok()).flatten()
+}
