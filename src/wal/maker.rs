@@ -441,19 +441,24 @@ impl Maker {
         };
         meta.update(flow, &*shared.world.disk, change).await?;
         shared.catalog.set_first(first);
-        // The cut is durable. A file that can't be retired now is found by the next open.
-        if let Err(error) = self.retire_all(shared.catalog.remove_before(first)) {
-            tracing::warn!(%error, "a segment below the cut could not be removed");
-        }
+        self.retire_all(shared.catalog.remove_before(first))?;
         shared.mailbox.space_came_back();
         Ok(())
     }
 
+    /// Takes the names of segments away. An error means that a directory could not be synced: then
+    /// nobody knows which names the device holds, and no file may be used again.
     fn retire_all(&self, segments: Vec<Arc<Segment>>) -> Result<()> {
         let shared = &self.shared;
         let mut retired = Vec::new();
         for segment in segments {
-            retired.extend(self.retire(segment, retired.len())?);
+            match self.retire(segment, retired.len()) {
+                Ok(reusable) => retired.extend(reusable),
+                // The cut is durable without it; the next open finds the file and removes it.
+                Err(error) => {
+                    tracing::warn!(%error, "a segment below the cut could not be removed");
+                }
+            }
         }
         for dir in [&shared.dir, &pool_dir(&shared.dir)] {
             let synced = shared.world.disk.sync_dir(dir);

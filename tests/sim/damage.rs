@@ -115,7 +115,7 @@ fn frames(bytes: &[u8]) -> Vec<(usize, &[u8])> {
         }
         let header = &bytes[at..at + HEADER_LEN];
         let len = HEADER_LEN + u32_at(header, 12) as usize;
-        if header[0] == 0 && at % BLOCK != 0 {
+        if header[0] == 0 && !at.is_multiple_of(BLOCK) {
             at = (at + 1).next_multiple_of(BLOCK);
             continue;
         }
