@@ -252,8 +252,9 @@ impl Maker {
             let unused = match outcome {
                 Ok(made) => state.ready.replace(made),
                 Err(error) => {
-                    if error.kind() != ErrorKind::Closed {
-                        tracing::warn!(%error, "the next segment can't be made");
+                    if error.kind() != ErrorKind::Closed && state.need == 0 {
+                        // Nobody waits for it yet; who does hears it as the append's error.
+                        tracing::warn!(%error, "no segment can be made ahead");
                     }
                     state.failed = Some(error);
                     None

@@ -23,7 +23,7 @@ use crate::segment::{Cursor, SegmentFile, Step, Summary, is_making, parse_free, 
 use super::super::catalog::{Catalog, Segment};
 use super::super::maker::{POOL_SEGMENTS, Stock};
 use super::super::meta::MetaFile;
-use super::copy::copy_tail;
+use super::copy::{copy_tail, keep_reserve};
 use super::inspect::{Contents, classify, inspect, sealed_catalog};
 use super::{Found, Plan, RecoveryReport, Scan, State, Verdict};
 
@@ -95,6 +95,9 @@ pub(crate) async fn recover(
     };
     meta.update(&flow, disk, change).await?;
     remove_spent(site, &plan)?;
+    if !disk.direct() {
+        keep_reserve(site).await;
+    }
     let tail = match tail {
         Some(found) => Some(reopen(site, found, &listed)?),
         None => None,
@@ -156,6 +159,9 @@ async fn create(site: Site<'_>, config: &WalConfig, catalog: &Catalog) -> Result
     };
     let meta = MetaFile::create(site.flow, site.disk, site.dir, meta).await?;
     catalog.restart(Vec::new(), Lsn::FIRST, Lsn::FIRST);
+    if !site.disk.direct() {
+        keep_reserve(site).await;
+    }
     let (verdict, given_up) = (Verdict::Clean, Vec::new());
     Ok(Recovered {
         report: RecoveryReport { verdict, kept_through: Lsn::NONE, given_up },

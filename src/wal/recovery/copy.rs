@@ -6,10 +6,11 @@
 //! is whole and synced; then the old segments end at the watermark. Source: Rebello et al., "Can
 //! Applications Recover from fsync Failures?", ATC 2020.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::cast::{len, round_up};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::format::SegmentId;
 use crate::format::frame::{FRAME_HEADER_LEN, FrameHeader, Tag};
 use crate::io::{Access, Buf, FileRef};
@@ -20,6 +21,10 @@ use crate::segment::{
 
 use super::apply::Site;
 use super::{Found, Plan, State};
+
+/// The name in the pool of the space set aside for this.
+const RESERVE: &str = "reserve";
+const RESERVE_BYTES: u64 = 1 << 20;
 
 /// Copies the kept frames above the watermark; false if there are none.
 pub(super) async fn copy_tail(site: Site<'_>, plan: &mut Plan) -> Result<bool> {
@@ -46,17 +51,58 @@ pub(super) async fn copy_tail(site: Site<'_>, plan: &mut Plan) -> Result<bool> {
     };
     plan.epoch += 1;
     let path = pool_dir(site.dir).join(making_name(new.id.number));
-    let file = site.disk.create(&path, new.geometry.size);
-    let file = file.map_err(|e| Error::io("recover: copy the tail", &path, None, e))?;
-    fill_with_zeros(site.flow, &file, new.geometry, |_| std::future::ready(Ok(()))).await?;
+    let (file, path, zeroed) = match blank_file(site, &path, new.geometry).await {
+        Ok(file) => (file, path, true),
+        Err(e) if e.kind() == ErrorKind::StorageFull && new.geometry.size == RESERVE_BYTES => {
+            let path = pool_dir(site.dir).join(RESERVE);
+            let file = site.disk.open(&path, Access::Write).map_err(|_| e)?;
+            // A copy that a crash cut short may have left its frames there.
+            (file, path, false)
+        }
+        Err(e) => return Err(e),
+    };
     let mut at = new.geometry.frames_start();
     for (header, stored) in frames {
         at = copy_frame(site, &file, new.id, at, block, header, &stored).await?;
     }
     // `install` syncs the file before it gets its name.
-    install(site.flow, new, &file, &path, true).await?;
+    install(site.flow, new, &file, &path, zeroed).await?;
     site.flow.release(&file);
     Ok(true)
+}
+
+/// A file of zeros, synced, under a name that nobody believes; none is left after an error.
+async fn blank_file(site: Site<'_>, path: &Path, geometry: Geometry) -> Result<FileRef> {
+    let file = site.disk.create(path, geometry.size);
+    let file = file.map_err(|e| Error::io("recover: copy the tail", path, None, e))?;
+    let filled = fill_with_zeros(site.flow, &file, geometry, |_| std::future::ready(Ok(()))).await;
+    if filled.is_err() {
+        site.flow.release(&file);
+        let removed = site.disk.unlink(path);
+        removed.map_err(|e| Error::io("recover: copy the tail", path, None, e))?;
+    }
+    filled.map(|()| file)
+}
+
+/// Sets a little space aside, so that a tail can be copied when the disk is full. Without it a log
+/// on a full disk of this kind opens only after space was made.
+pub(super) async fn keep_reserve(site: Site<'_>) {
+    let pool = pool_dir(site.dir);
+    let (path, making) = (pool.join(RESERVE), pool.join(making_name(0)));
+    if site.disk.open(&path, Access::Cached).is_ok() {
+        return;
+    }
+    let block = site.disk.block_size() as u64;
+    let geometry = Geometry { size: RESERVE_BYTES, block };
+    let made = async {
+        let file = blank_file(site, &making, geometry).await?;
+        site.flow.release(&file);
+        let named = site.disk.rename(&making, &path).and_then(|()| site.disk.sync_dir(&pool));
+        named.map_err(|e| Error::io("set a reserve aside", &path, None, e))
+    };
+    if let Err(error) = made.await {
+        tracing::warn!(%error, "no reserve for recovery on a full disk");
+    }
 }
 
 /// The kept frames of one segment that nobody is known to have been promised.
