@@ -41,6 +41,12 @@ impl LockFile {
         self.pinned.store(true, Ordering::Relaxed);
     }
 
+    /// Whether a queue broke while this lock was held.
+    #[cfg(all(target_os = "linux", not(prkdb_portable)))]
+    pub(super) fn is_pinned(&self) -> bool {
+        self.pinned.load(Ordering::Relaxed)
+    }
+
     #[cfg(all(target_os = "linux", not(prkdb_portable)))]
     pub(super) fn file(&self) -> &fs::File {
         &self.file

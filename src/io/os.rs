@@ -56,9 +56,15 @@ impl OsDisk {
 
     /// The locks held through this disk.
     #[cfg(all(target_os = "linux", not(prkdb_portable)))]
-    fn held(&self) -> Vec<Arc<LockFile>> {
+    fn held(&self) -> io::Result<Vec<Arc<LockFile>>> {
         let locks = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
-        locks.iter().filter_map(Weak::upgrade).collect()
+        let held: Vec<_> = locks.iter().filter_map(Weak::upgrade).collect();
+        if held.iter().any(|lock| lock.is_pinned()) {
+            // Recovery in this process could be overtaken by a write from before.
+            let why = "an earlier ring broke and its requests may still land; end this process,                        then open the log anew";
+            return Err(io::Error::other(why));
+        }
+        Ok(held)
     }
 }
 
@@ -179,7 +185,7 @@ impl Disk for OsDisk {
             Way::Pwrite => Ok(Box::new(PwriteQueue::new(depth)?)),
             #[cfg(all(target_os = "linux", not(prkdb_portable)))]
             Way::Uring => {
-                Ok(Box::new(super::uring::UringQueue::new(depth, register, self.held())?))
+                Ok(Box::new(super::uring::UringQueue::new(depth, register, self.held()?)?))
             }
         }
     }

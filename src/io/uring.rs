@@ -174,7 +174,8 @@ impl UringQueue {
         let mut wait = until != Until::Now && !woken && self.answers.is_empty();
         if wait {
             let kernel = &mut *self.kernel;
-            wait = kernel.alarm.arm(&mut kernel.ring);
+            // A full ring has no place for the alarm; then a completion is sure to come.
+            wait = kernel.alarm.arm(&mut kernel.ring) || kernel.ring.owed() > 0;
         }
         self.fill();
         if !wait && !self.kernel.ring.wants_enter() {

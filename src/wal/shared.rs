@@ -22,7 +22,7 @@ use crate::lsn::{Lsn, LsnRange};
 use crate::options::{Durability, WalConfig};
 
 use super::catalog::Catalog;
-use super::maker::Mailbox;
+use super::mailbox::Mailbox;
 use super::recovery::RecoveryReport;
 use super::room::{Grant, MAX_QUEUED_BATCHES, Room};
 use super::ticket::Answer;

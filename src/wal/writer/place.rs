@@ -22,7 +22,7 @@ use crate::options::{Durability, SyncMethod};
 use crate::segment::{SegmentFile, Summary};
 
 use super::super::catalog::Segment;
-use super::super::maker::Taken;
+use super::super::mailbox::Taken;
 use super::super::shared::{LARGE, Pending, Shared};
 use super::super::ticket::Answer;
 use super::flight::{Counts, Flight, Group, Placed, Stage};

@@ -1,0 +1,176 @@
+//! What runs while a log is open: the lock, recovery, the threads of writer and maker, their end.
+//!
+//! ```text
+//! lock -> recovery -> maker, writer ... -> writer ends -> META clean -> maker ends -> unlock
+//! ```
+//!
+//! Invariants: nothing of the log is written outside threads that block SIGXFSZ; the lock outlives
+//! both queues; after `close` nothing runs. Called by `Wal` under its engine lock.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::io::{Buf, FlowMachine, LockGuard, Running, World, block_on};
+
+use super::mailbox::Job;
+use super::maker::Maker;
+use super::recovery::{LOCK, Recovered, recover};
+use super::shared::{Control, Shared, poisoned};
+use super::ticket::pair;
+use super::writer::{GROUP_BYTES, QUEUE_DEPTH, Start, Writer};
+
+/// Group buffers that are registered with the kernel: 4 MiB in all.
+const REGISTERED: usize = 8;
+
+/// What runs while the log is open.
+#[derive(Default)]
+pub(super) struct Engine {
+    writer: Option<Box<dyn Running>>,
+    maker: Option<Box<dyn Running>>,
+    lock: Option<LockGuard>,
+}
+
+impl Engine {
+    /// Locks the log, recovers it, starts writing.
+    pub(super) fn open(shared: &Arc<Shared>) -> Result<Engine> {
+        let lock = take_lock(&shared.world, &shared.dir)?;
+        let mut engine = Engine { lock: Some(lock), ..Engine::default() };
+        engine.start(shared)?;
+        Ok(engine)
+    }
+
+    /// Ends a poisoned engine and starts it again after recovery, under the same lock.
+    pub(super) fn restart(&mut self, shared: &Arc<Shared>) -> Result<()> {
+        self.stop(shared, Control::Stop);
+        self.start(shared)
+    }
+
+    /// Recovers the log and starts the threads that write it.
+    fn start(&mut self, shared: &Arc<Shared>) -> Result<()> {
+        let recovered = recovered(shared)?;
+        shared.report(recovered.report.clone());
+        // Before the threads run: a writer that finds the latch set poisons itself, and when one
+        // fails at once nobody may undo that.
+        shared.set_gone(false);
+        shared.latch.reset();
+        shared.room.refuse(None);
+        if let Err(e) = self.start_threads(shared, recovered) {
+            let error = Error::io("open", &shared.dir, None, e);
+            shared.latch.set(error.clone());
+            shared.room.refuse(Some(poisoned("append", &error)));
+            self.stop(shared, Control::Stop);
+            shared.set_gone(true);
+            return Err(error);
+        }
+        Ok(())
+    }
+
+    fn start_threads(&mut self, shared: &Arc<Shared>, recovered: Recovered) -> io::Result<()> {
+        let Recovered { meta, stock, next_lsn, time_us, epoch, tail, .. } = recovered;
+        let host = &shared.world.host;
+        let of_maker = Arc::clone(shared);
+        self.maker = Some(host.start(
+            "prkdb-maker",
+            Box::new(move || {
+                let queue = of_maker.world.disk.queue(8, &[])?;
+                of_maker.mailbox.install(queue.waker());
+                let log_id = meta.meta().log_id;
+                let maker = Maker::new(of_maker, log_id, epoch, stock);
+                let machine = FlowMachine::new(|flow| maker.run(flow, meta));
+                Ok((Box::new(machine), queue))
+            }),
+        )?);
+        let of_writer = Arc::clone(shared);
+        self.writer = Some(host.start(
+            "prkdb-writer",
+            Box::new(move || {
+                let align = of_writer.world.disk.block_size();
+                let buffers: Vec<Buf> =
+                    (0..REGISTERED).map(|_| Buf::zeroed(GROUP_BYTES, align)).collect();
+                let queue = of_writer.world.disk.queue(QUEUE_DEPTH, &buffers)?;
+                of_writer.bell.install(queue.waker());
+                let marked = next_lsn.prev();
+                let start = Start { next_lsn, time_us, marked, tail, buffers };
+                Ok((Box::new(Writer::new(of_writer, start)), queue))
+            }),
+        )?);
+        Ok(())
+    }
+
+    /// Ends both threads; the writer as `control` says.
+    fn stop(&mut self, shared: &Shared, control: Control) {
+        if let Some(writer) = self.writer.take() {
+            shared.control(control);
+            writer.join();
+        }
+        if let Some(maker) = self.maker.take() {
+            shared.mailbox.stop();
+            maker.join();
+        }
+    }
+
+    pub(super) fn close(&mut self, shared: &Shared) -> Result<()> {
+        if self.lock.is_none() {
+            return Ok(());
+        }
+        shared.room.refuse(Some(Error::new(ErrorKind::Closed, "append", "the log is closed")));
+        let mut outcome = match self.writer.take() {
+            Some(writer) => {
+                let (answer, ticket) = pair(&shared.world.host);
+                shared.control(Control::Close(answer));
+                let outcome = ticket.wait();
+                writer.join();
+                outcome
+            }
+            None => Err(Error::new(ErrorKind::Poisoned, "close", "the log has no writer")),
+        };
+        if shared.latch.get().is_none() && outcome_is_whole(&outcome) {
+            let (answer, ticket) = pair(&shared.world.host);
+            shared.mailbox.job(Job::MarkClean(answer));
+            outcome = outcome.and(ticket.wait());
+        }
+        self.stop(shared, Control::Stop);
+        // Everything was reaped and both queues are gone: nothing of ours can land any more.
+        self.lock = None;
+        outcome
+    }
+}
+
+/// Whether the log itself is whole: batches that found no space were never part of it.
+fn outcome_is_whole(outcome: &Result<()>) -> bool {
+    outcome.as_ref().err().is_none_or(|error| error.kind() == ErrorKind::StorageFull)
+}
+
+/// Takes the lock, on a thread that may write: the holder's id goes into the file.
+fn take_lock(world: &World, dir: &Path) -> Result<LockGuard> {
+    let path = dir.join(LOCK);
+    let mut outcome = None;
+    let slot = &mut outcome;
+    let job = Box::new(|| *slot = Some(world.disk.lock(&path)));
+    world.host.run("prkdb-open", job).map_err(|e| Error::io("open", dir, None, e))?;
+    outcome.expect("the job ran to its end").map_err(|e| match e.kind() {
+        std::io::ErrorKind::WouldBlock => {
+            Error::new(ErrorKind::Locked, "open", e.to_string()).at(dir, None)
+        }
+        _ => Error::io("open", &path, None, e),
+    })
+}
+
+/// Runs recovery on a thread that may write.
+fn recovered(shared: &Arc<Shared>) -> Result<Recovered> {
+    let mut outcome = None;
+    let (world, slot) = (&shared.world, &mut outcome);
+    let job = Box::new(move || *slot = Some(recover_on_queue(shared)));
+    world.host.run("prkdb-open", job).map_err(|e| Error::io("open", &shared.dir, None, e))?;
+    outcome.expect("the job ran to its end")
+}
+
+fn recover_on_queue(shared: &Shared) -> Result<Recovered> {
+    let World { disk, host } = &shared.world;
+    let queue = disk.queue(8, &[]);
+    let mut queue = queue.map_err(|e| Error::io("open", &shared.dir, None, e))?;
+    let log = |flow| recover(flow, &**disk, &**host, &shared.config, &shared.catalog);
+    block_on(&mut *queue, log)
+}

@@ -1,0 +1,207 @@
+//! What the writer, callers and the maker leave for each other.
+//!
+//! ```text
+//! writer --take(bytes)--> need | ready | failed <--put-- maker
+//! caller --job----------> jobs                  --next-> maker
+//! ```
+//!
+//! Invariants: a segment is handed over once; whoever waits hears when the maker is gone; nobody's
+//! waker or answer runs under the lock.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::lsn::Lsn;
+use crate::segment::Made;
+
+use super::ticket::Answer;
+
+/// What the maker is asked to do besides making segments.
+pub(crate) enum Job {
+    /// Cut all records below this LSN.
+    TruncateBefore(Lsn, Answer<()>),
+    /// Record that the log was closed whole.
+    MarkClean(Answer<()>),
+}
+
+/// What the maker and the writer leave for each other.
+#[derive(Default)]
+pub(crate) struct Mailbox {
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    ready: Option<Made>,
+    /// Bytes of frames the writer waits for; 0 if it does not wait.
+    need: u64,
+    /// Why the last one could not be made; nothing more is made until the writer asks.
+    failed: Option<Error>,
+    /// How much of the open segment is used, and how large it is.
+    used: u64,
+    open_bytes: u64,
+    jobs: VecDeque<Job>,
+    stop: bool,
+    /// The maker is gone, at its end or by a panic.
+    dead: bool,
+    waker: Option<Waker>,
+}
+
+/// What the writer gets when it asks for a segment.
+pub(crate) enum Taken {
+    Ready(Made),
+    /// The maker works on it and will ring.
+    Wait,
+    /// It could not be made; all who wait for it hear this.
+    Failed(Error),
+}
+
+impl Mailbox {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wake(state: &State) {
+        if let Some(waker) = &state.waker {
+            waker.wake_by_ref();
+        }
+    }
+
+    /// A new maker listens here, and nothing is left of the one before.
+    pub(crate) fn install(&self, waker: Waker) {
+        let fresh = State { waker: Some(waker), ..State::default() };
+        let old = std::mem::replace(&mut *self.lock(), fresh);
+        // Without the lock: answers that drop with it may wake anything.
+        drop(old);
+    }
+
+    /// The writer wants a segment with room for `bytes` of frames.
+    pub(crate) fn take(&self, bytes: u64) -> Taken {
+        let mut state = self.lock();
+        let fits = state.ready.as_ref().is_some_and(|m| m.segment.geometry.capacity() >= bytes);
+        if fits && let Some(made) = state.ready.take() {
+            state.need = 0;
+            state.used = 0;
+            state.open_bytes = made.segment.geometry.size;
+            Mailbox::wake(&state);
+            return Taken::Ready(made);
+        }
+        if state.need > 0
+            && let Some(error) = state.failed.take()
+        {
+            state.need = 0;
+            return Taken::Failed(error);
+        }
+        if state.dead {
+            let why = "the thread that makes segments is gone; call resume() or reopen the log";
+            return Taken::Failed(Error::new(ErrorKind::Poisoned, "append", why));
+        }
+        if state.need == 0 {
+            state.failed = None;
+            state.need = bytes;
+            Mailbox::wake(&state);
+        }
+        Taken::Wait
+    }
+
+    /// The writer has used so much of its segment.
+    pub(crate) fn used(&self, bytes: u64) {
+        let mut state = self.lock();
+        let before = state.used;
+        state.used = bytes;
+        if state.ready.is_none() && bytes >> 20 != before >> 20 {
+            Mailbox::wake(&state);
+        }
+    }
+
+    /// What became of a segment that was wanted: whether the writer waits for it, and the segment
+    /// that was ready before and is too small.
+    pub(super) fn put(&self, outcome: Result<Made>) -> (bool, Option<Made>) {
+        let mut state = self.lock();
+        let wait = state.need > 0;
+        let unused = match outcome {
+            Ok(made) => state.ready.replace(made),
+            Err(error) => {
+                if error.kind() != ErrorKind::Closed && !wait {
+                    // Nobody waits for it yet; who does hears it as the append's error.
+                    tracing::warn!(%error, "no segment can be made ahead");
+                }
+                state.failed = Some(error);
+                None
+            }
+        };
+        (wait, unused)
+    }
+
+    /// The next job; none at the end.
+    pub(super) fn next_job(&self) -> Option<Option<Job>> {
+        let mut state = self.lock();
+        match state.jobs.pop_front() {
+            Some(job) => Some(Some(job)),
+            None => state.stop.then_some(None),
+        }
+    }
+
+    /// After a truncation it is worth trying again to make a segment ahead.
+    pub(super) fn space_came_back(&self) {
+        let mut state = self.lock();
+        if state.need == 0 {
+            state.failed = None;
+        }
+        Mailbox::wake(&state);
+    }
+
+    pub(crate) fn job(&self, job: Job) {
+        let mut state = self.lock();
+        if state.dead {
+            // Dropped without the lock: the answer that goes with it may run anything.
+            drop(state);
+            return drop(job);
+        }
+        state.jobs.push_back(job);
+        Mailbox::wake(&state);
+    }
+
+    /// Ends the maker when its jobs are done.
+    pub(crate) fn stop(&self) {
+        let mut state = self.lock();
+        state.stop = true;
+        Mailbox::wake(&state);
+    }
+
+    /// Nobody works here any more: whoever waits hears it. Tells whether that was asked for.
+    pub(super) fn close(&self) -> bool {
+        let mut state = self.lock();
+        state.dead = true;
+        let (jobs, asked) = (std::mem::take(&mut state.jobs), state.stop);
+        drop(state);
+        drop(jobs);
+        asked
+    }
+
+    /// Bytes to make the next segment for, when one is wanted; 0 means none waits for it.
+    pub(super) fn wanted(&self) -> Option<Option<u64>> {
+        let state = self.lock();
+        if state.stop {
+            return Some(None);
+        }
+        let small = |m: &Made| m.segment.geometry.capacity() < state.need;
+        let wanted = state.failed.is_none() && state.ready.as_ref().is_none_or(small);
+        wanted.then_some(Some(state.need))
+    }
+
+    /// Whether `done` bytes of the next segment, of `size`, may be written: no faster than 1.2
+    /// times the rate at which the open one is used, unless the writer waits.
+    pub(super) fn may_write(&self, done: u64, size: u64) -> Option<Result<()>> {
+        let state = self.lock();
+        if state.stop {
+            return Some(Err(Error::new(ErrorKind::Closed, "make segment", "the log closes")));
+        }
+        let ahead = u128::from(state.used) * 12 * u128::from(size);
+        let paced = u128::from(done) * 10 * u128::from(state.open_bytes) <= ahead;
+        let free = state.need > 0 || state.open_bytes == 0 || done == 0 || paced;
+        free.then_some(Ok(()))
+    }
+}
