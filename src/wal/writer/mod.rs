@@ -30,17 +30,20 @@ use crate::options::{Durability, SyncMethod};
 use super::shared::{Control, Pending, Shared, poisoned};
 use super::ticket::Answer;
 use flight::Flight;
+use gather::Gather;
 use lane::Lane;
-use place::Gather;
 use requests::Request;
 
 mod flight;
+mod gather;
 mod lane;
 mod place;
 mod requests;
+mod start;
 
-pub(crate) use place::{GROUP_BYTES, Start};
+pub(crate) use place::GROUP_BYTES;
 pub(crate) use requests::QUEUE_DEPTH;
+pub(crate) use start::Start;
 
 /// After so long without work the watermark is written down.
 const MARK_AFTER: Duration = Duration::from_secs(1);
@@ -134,7 +137,7 @@ impl Writer {
             std::mem::forget(groups);
         } else {
             let why = self.refusal("append");
-            let gathered = self.gather.take().map(Gather::into_batches).unwrap_or_default();
+            let gathered = self.gather.take().map(|gather| gather.batches).unwrap_or_default();
             for placed in groups.into_iter().flat_map(|group| group.batches) {
                 placed.answer.fail(why.as_kind(ErrorKind::NotConfirmed));
             }

@@ -9,23 +9,22 @@
 //! group starts on a fresh block, the rest of its last block is zeros; a frame's header does not
 //! cross a block boundary; no stale byte of a buffer reaches the disk.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use crate::bugs::{self, Bug};
 use crate::cast::{len, round_up};
 use crate::error::Error;
+use crate::format::Nonce;
 use crate::format::frame::{Codec, FRAME_HEADER_LEN, FrameHeader, Tag};
-use crate::io::{Buf, FileRef};
+use crate::io::Buf;
 use crate::lsn::{Lsn, LsnRange};
 use crate::options::{Durability, SyncMethod};
-use crate::segment::{SegmentFile, Summary};
 
-use super::super::catalog::Segment;
 use super::super::mailbox::Taken;
-use super::super::shared::{LARGE, Pending, Shared};
+use super::super::shared::{LARGE, Pending};
 use super::super::ticket::Answer;
-use super::flight::{Counts, Flight, Group, Placed, Stage};
+use super::flight::{Counts, Group, Placed, Stage};
+use super::gather::Gather;
 use super::lane::Lane;
 use super::{Ending, Writer};
 
@@ -35,39 +34,6 @@ pub(crate) const GROUP_BYTES: usize = 512 << 10;
 const WORTH_BYTES: usize = 32 << 10;
 /// So many groups are kept in flight whatever their size.
 const ALWAYS: usize = 2;
-
-/// Where the writer starts.
-pub(crate) struct Start {
-    pub(crate) next_lsn: Lsn,
-    pub(crate) time_us: u64,
-    /// The greatest watermark that is known to be on disk.
-    pub(crate) marked: Lsn,
-    /// After a clean close: the segment to go on in.
-    pub(crate) tail: Option<(SegmentFile, FileRef, Summary, Option<Arc<Segment>>)>,
-    /// Group buffers that the queue has registered.
-    pub(crate) buffers: Vec<Buf>,
-}
-
-/// A group that still takes batches.
-pub(crate) struct Gather {
-    buf: Buf,
-    used: usize,
-    at: u64,
-    first: Lsn,
-    records: usize,
-    counts: Counts,
-    since: Duration,
-    batches: Vec<Placed>,
-    durable_upto: Lsn,
-    /// The strongest level asked for.
-    level: Durability,
-}
-
-impl Gather {
-    pub(super) fn into_batches(self) -> Vec<Placed> {
-        self.batches
-    }
-}
 
 /// What became of the batch at the head of the backlog.
 enum Fit {
@@ -79,42 +45,6 @@ enum Fit {
 }
 
 impl Writer {
-    pub(crate) fn new(shared: Arc<Shared>, start: Start) -> Writer {
-        let now = shared.world.host.now();
-        let lane = start.tail.map(|(segment, file, summary, listed)| {
-            let tail = round_up(summary.end(), shared.block);
-            Lane::resumed(segment, file, summary, tail, listed)
-        });
-        let method = match shared.config.sync_method {
-            SyncMethod::Auto | SyncMethod::Dsync => SyncMethod::Dsync,
-            SyncMethod::Fdatasync => SyncMethod::Fdatasync,
-        };
-        Writer {
-            shared,
-            method,
-            lane,
-            old: Vec::new(),
-            backlog: Default::default(),
-            gather: None,
-            flight: Flight::default(),
-            requests: Vec::new(),
-            todo: Default::default(),
-            registered: start.buffers.iter().map(Buf::memory_id).collect(),
-            buffers: start.buffers,
-            next_lsn: start.next_lsn,
-            time_us: start.time_us,
-            now,
-            marked: start.marked,
-            want: Lsn::NONE,
-            waits: Vec::new(),
-            ending: Ending::No,
-            lost: None,
-            idle_since: now,
-            poisoned: false,
-            broken: false,
-        }
-    }
-
     /// Places what is queued and closes groups as the pipeline has room for them.
     pub(super) fn form_groups(&mut self) {
         self.time_us = self.time_us.max(self.shared.world.host.wall_us());
@@ -171,7 +101,7 @@ impl Writer {
             self.start_gather();
             return self.fit_head();
         };
-        let pos = frame_start(gather.used, len(self.shared.block));
+        let pos = gather.next_start(self.shared.block);
         if pos + frame_len > gather.buf.capacity().min(GROUP_BYTES) {
             return Fit::CloseFirst;
         }
@@ -185,47 +115,20 @@ impl Writer {
 
     fn start_gather(&mut self) {
         let lane = self.lane.as_ref().expect("the caller found room in it");
-        let mut buf = match self.buffers.pop() {
-            Some(buf) => buf,
-            None => self.shared.pool.take(GROUP_BYTES),
-        };
-        buf.set_len(GROUP_BYTES);
-        self.gather = Some(Gather {
-            buf,
-            used: 0,
-            at: lane.tail,
-            first: self.next_lsn,
-            records: 0,
-            counts: Counts::default(),
-            since: self.now,
-            batches: Vec::new(),
-            durable_upto: self.shared.catalog.durable(),
-            level: Durability::Queued,
-        });
+        let buf = self.buffers.pop().unwrap_or_else(|| self.shared.pool.take(GROUP_BYTES));
+        let durable_upto = self.shared.catalog.durable();
+        self.gather = Some(Gather::new(buf, lane.tail, self.next_lsn, durable_upto, self.now));
     }
 
     fn place_small(&mut self, pos: usize) {
         let batch = self.backlog.pop_front().expect("the caller looked at it");
-        let gather = self.gather.as_mut().expect("the caller started it");
-        let (at, used) = (gather.at, gather.used);
-        let header = self.header(&batch, at + pos as u64);
-        let nonce = self.lane.as_ref().expect("a gather lies in the open segment").segment.id.nonce;
+        let at = self.gather.as_ref().expect("the caller started it").at;
+        let (header, nonce) = self.header(&batch, at + pos as u64);
         let gather = self.gather.as_mut().expect("looked at above");
-        let bytes = gather.buf.bytes_mut().expect("a group buffer is shared only when submitted");
-        bytes[used..pos].fill(0);
-        let end = pos + batch.frame_len;
-        bytes[pos + FRAME_HEADER_LEN..end].copy_from_slice(&batch.buf.bytes()[FRAME_HEADER_LEN..]);
-        header.encode(&nonce, at + pos as u64, &mut bytes[pos..pos + FRAME_HEADER_LEN]);
-        gather.used = end;
-        gather.records += batch.count as usize;
-        gather.counts.batches += 1;
-        gather.counts.record_bytes += batch.record_bytes;
-        gather.level = gather.level.max(batch.durability);
+        gather.put(pos, &header, &nonce, &batch);
         let range = LsnRange::new(header.first_lsn, batch.count);
         let Pending { durability, answer, grant, buf, .. } = batch;
-        if let Some(placed) = queued(answer, range, durability) {
-            gather.batches.push(placed);
-        }
+        gather.batches.extend(queued(answer, range, durability));
         drop(grant);
         self.shared.pool.give(buf);
     }
@@ -234,12 +137,12 @@ impl Writer {
     fn place_large(&mut self) {
         let batch = self.backlog.pop_front().expect("the caller looked at it");
         let at = self.lane.as_ref().expect("the caller found room in it").tail;
-        let header = self.header(&batch, at);
+        let (header, nonce) = self.header(&batch, at);
         let lane = self.lane.as_mut().expect("looked at above");
         let range = LsnRange::new(header.first_lsn, batch.count);
         let Pending { mut buf, frame_len, record_bytes, durability, answer, grant, .. } = batch;
         let bytes = buf.bytes_mut().expect("the caller gave its only handle away");
-        header.encode(&lane.segment.id.nonce, at, bytes);
+        header.encode(&nonce, at, bytes);
         lane.tail += buf.len() as u64;
         drop(grant);
         let batches = queued(answer, range, durability).into_iter().collect();
@@ -248,11 +151,10 @@ impl Writer {
         self.launch(group);
     }
 
-    /// Gives the batch its LSNs and says so in a header.
-    fn header(&mut self, batch: &Pending, offset: u64) -> FrameHeader {
+    /// Gives the batch its LSNs and says so in a header, which goes under the nonce.
+    fn header(&mut self, batch: &Pending, offset: u64) -> (FrameHeader, Nonce) {
         let lane = self.lane.as_mut().expect("a batch is placed into the open segment");
         let body = u32::try_from(batch.frame_len - FRAME_HEADER_LEN).expect("a batch is bounded");
-        // One watermark for all frames of a group: looking ahead finds the first of them only.
         let durable_upto = match &self.gather {
             Some(gather) => gather.durable_upto,
             None => self.shared.catalog.durable(),
@@ -274,10 +176,11 @@ impl Writer {
         };
         assert!(durable_upto < header.first_lsn, "a promise about the future");
         lane.summary.add(offset, &header);
+        let nonce = lane.segment.id.nonce;
         self.marked = self.marked.max(durable_upto);
         self.next_lsn = self.next_lsn.plus(u64::from(batch.count));
         self.shared.catalog.set_next(self.next_lsn);
-        header
+        (header, nonce)
     }
 
     /// Whether the gathered group should go now.
@@ -317,13 +220,10 @@ impl Writer {
 
     fn close_gather(&mut self) {
         let Some(mut gather) = self.gather.take() else { return };
-        let whole = len(round_up(gather.used as u64, self.shared.block));
-        let bytes = gather.buf.bytes_mut().expect("a group buffer is shared only when submitted");
-        bytes[gather.used..whole].fill(0);
-        gather.buf.set_len(whole);
+        gather.pad(self.shared.block);
         let lane = self.lane.as_mut().expect("a gather lies in the open segment");
         debug_assert_eq!(lane.tail, gather.at);
-        lane.tail += whole as u64;
+        lane.tail += gather.buf.len() as u64;
         let Gather { at, used, first, counts, level, batches, buf, .. } = gather;
         let group = self.group((at, used), buf, first, counts, level, batches);
         self.launch(group);
@@ -445,10 +345,4 @@ fn queued(answer: Answer<LsnRange>, range: LsnRange, durability: Durability) -> 
         return None;
     }
     Some(Placed { answer, range, durability })
-}
-
-/// Where the next frame's header goes: its block has room for all of it.
-fn frame_start(used: usize, block: usize) -> usize {
-    let left = block - used % block;
-    if left < FRAME_HEADER_LEN { used + left } else { used }
 }

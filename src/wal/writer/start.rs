@@ -1,0 +1,66 @@
+//! The writer as recovery hands it over: where it goes on, and with what.
+
+use std::sync::Arc;
+
+use crate::cast::round_up;
+use crate::io::{Buf, FileRef};
+use crate::lsn::Lsn;
+use crate::options::SyncMethod;
+use crate::segment::{SegmentFile, Summary};
+
+use super::super::catalog::Segment;
+use super::super::shared::Shared;
+use super::flight::Flight;
+use super::lane::Lane;
+use super::{Ending, Writer};
+
+/// Where the writer starts.
+pub(crate) struct Start {
+    pub(crate) next_lsn: Lsn,
+    pub(crate) time_us: u64,
+    /// The greatest watermark that is known to be on disk.
+    pub(crate) marked: Lsn,
+    /// After a clean close: the segment to go on in.
+    pub(crate) tail: Option<(SegmentFile, FileRef, Summary, Option<Arc<Segment>>)>,
+    /// Group buffers that the queue has registered.
+    pub(crate) buffers: Vec<Buf>,
+}
+
+impl Writer {
+    /// A writer at the end of what recovery found; it runs on the thread that made it.
+    pub(crate) fn new(shared: Arc<Shared>, start: Start) -> Writer {
+        let now = shared.world.host.now();
+        let lane = start.tail.map(|(segment, file, summary, listed)| {
+            let tail = round_up(summary.end(), shared.block);
+            Lane::resumed(segment, file, summary, tail, listed)
+        });
+        let method = match shared.config.sync_method {
+            SyncMethod::Auto | SyncMethod::Dsync => SyncMethod::Dsync,
+            SyncMethod::Fdatasync => SyncMethod::Fdatasync,
+        };
+        Writer {
+            shared,
+            method,
+            lane,
+            old: Vec::new(),
+            backlog: Default::default(),
+            gather: None,
+            flight: Flight::default(),
+            requests: Vec::new(),
+            todo: Default::default(),
+            registered: start.buffers.iter().map(Buf::memory_id).collect(),
+            buffers: start.buffers,
+            next_lsn: start.next_lsn,
+            time_us: start.time_us,
+            now,
+            marked: start.marked,
+            want: Lsn::NONE,
+            waits: Vec::new(),
+            ending: Ending::No,
+            lost: None,
+            idle_since: now,
+            poisoned: false,
+            broken: false,
+        }
+    }
+}
