@@ -135,7 +135,8 @@ impl Cursor {
         let mut at = round_down(self.at, self.block);
         while at < self.end {
             let block = self.block;
-            let zero = self.bytes(at, block)?.iter().all(|&b| b == 0);
+            // Without a way out in the middle it is one pass of wide registers.
+            let zero = self.bytes(at, block)?.iter().fold(0, |all, b| all | b) == 0;
             if !zero {
                 seen.used_end = seen.used_end.max(at + block);
             }

@@ -4,6 +4,10 @@
 //! draw records -> try_append_batch | append_batch -> Ticket --poll_now | wait--> Promises
 //! ```
 
+use std::future::Future;
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+
 use prkdb_core::io::sim::Rng;
 use prkdb_core::{Append, Durability, ErrorKind, LsnRange, Result, Wal};
 
@@ -18,6 +22,14 @@ pub enum Habit {
     Mixed,
     /// Large batches: segments are rolled.
     Bulk,
+}
+
+/// How an append deals with a full queue.
+#[derive(Clone, Copy, Debug)]
+pub enum Way {
+    Try,
+    Block,
+    Poll,
 }
 
 /// A batch that waits for its answer.
@@ -54,8 +66,8 @@ impl Clients {
             60..85 => Durability::Written,
             _ => Durability::Queued,
         };
-        let blocking = rng.chance(250);
-        self.submit(wal, promises, records, durability, blocking)
+        let way = rng.pick(&[Way::Try, Way::Try, Way::Block, Way::Poll]);
+        self.submit(wal, promises, records, durability, way)
     }
 
     /// Appends these records.
@@ -65,7 +77,7 @@ impl Clients {
         promises: &mut Promises,
         records: Vec<Vec<u8>>,
         durability: Durability,
-        blocking: bool,
+        way: Way,
     ) -> Turn {
         let level = match durability {
             Durability::Sync => Fate::Durable,
@@ -75,22 +87,30 @@ impl Clients {
         let batch = promises.submit(records);
         let records = &promises.batch(batch).records;
         let appender = wal.with(durability);
-        let outcome = if blocking {
-            appender.append_batch(records)
-        } else {
-            appender.try_append_batch(records)
+        let outcome = match way {
+            Way::Try => Some(appender.try_append_batch(records)),
+            Way::Block => Some(appender.append_batch(records)),
+            Way::Poll => {
+                let append = pin!(appender.append_batch_async(records));
+                match append.poll(&mut Context::from_waker(Waker::noop())) {
+                    Poll::Ready(outcome) => Some(outcome),
+                    // Dropped in line for room: as if it had never been asked for.
+                    Poll::Pending => None,
+                }
+            }
         };
         match outcome {
-            Ok(ticket) => {
+            Some(Ok(ticket)) => {
                 self.waiting.push(Waiting { batch, level, ticket });
                 Turn::Queued
             }
-            Err(e) => {
+            Some(Err(e)) if e.kind() != ErrorKind::Busy => {
                 promises.refused(batch);
-                match e.kind() {
-                    ErrorKind::Busy => Turn::Busy,
-                    kind => Turn::Failed(kind),
-                }
+                Turn::Failed(e.kind())
+            }
+            Some(Err(_)) | None => {
+                promises.refused(batch);
+                Turn::Busy
             }
         }
     }

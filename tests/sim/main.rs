@@ -21,6 +21,8 @@ mod client;
 mod damage;
 mod life;
 mod model;
+mod rot;
+mod work;
 
 /// Seeds of a run that was not told how many.
 const SEEDS: u64 = 20_000;

@@ -9,7 +9,7 @@
 //! Invariants checked here: I1 promised batches are there byte for byte; I2 no gap; I3 a batch is
 //! whole or absent; I4 nothing else, nowhere else, never twice; I5 what was served stays.
 
-use prkdb_core::{ErrorKind, LsnRange, Result};
+use prkdb_core::{ErrorKind, Lsn, LsnRange, Result};
 
 /// Bytes that say which batch a record starts.
 const ID_LEN: usize = 16;
@@ -126,7 +126,7 @@ impl Promises {
     pub fn learn(&mut self, lsn: u64, data: &[u8]) {
         if lsn > self.known_last() {
             assert_eq!(lsn, self.known_last() + 1, "I2: a gap before record {lsn}");
-            let next = self.next(lsn, data);
+            let next = self.next(self.known.last().copied(), lsn, data);
             self.known.push(next);
         }
         let (batch, i) = self.known[place(lsn)];
@@ -134,9 +134,18 @@ impl Promises {
         assert!(right, "I1: record {lsn}, number {i} of batch {batch}, has other bytes");
     }
 
-    /// Which record may stand at `lsn`, the first that is not known.
-    fn next(&self, lsn: u64, data: &[u8]) -> (usize, usize) {
-        let last = self.known.last().copied();
+    /// A record was read that may be gone after a crash, after `last` or the last that is known;
+    /// gives which it is.
+    pub fn foresee(&self, last: Option<(usize, usize)>, lsn: Lsn, data: &[u8]) -> (usize, usize) {
+        let last = last.or(self.known.last().copied());
+        let (batch, i) = self.next(last, lsn.get(), data);
+        let right = self.batches[batch].records[i] == data;
+        assert!(right, "I1: record {lsn}, number {i} of batch {batch}, has other bytes");
+        (batch, i)
+    }
+
+    /// Which record may stand at `lsn`, after `last`.
+    fn next(&self, last: Option<(usize, usize)>, lsn: u64, data: &[u8]) -> (usize, usize) {
         if let Some((batch, i)) = last
             && i + 1 < self.batches[batch].records.len()
         {
