@@ -205,10 +205,12 @@ fn sync_dirs(site: Site<'_>) -> Result<()> {
     Ok(())
 }
 
-/// After a clean close: the segment that has no footer yet goes on in place.
+/// After a clean close: the segment with the last record goes on in place, if it has no footer and
+/// nothing but zeros follow: behind rotten padding no frame would be found again.
 fn take_tail(plan: &mut Plan) -> Option<Found> {
-    let open = |f: &&Found| matches!(f.state, State::Open(_)) && !f.kept.is_empty();
-    let tail = plan.found.iter().filter(open).max_by_key(|f| f.kept_last())?;
+    let last = plan.found.iter().filter(|f| !f.kept.is_empty()).max_by_key(|f| f.kept_last());
+    let goes_on = |f: &&Found| matches!(&f.state, State::Open(scan) if scan.stop.is_none());
+    let tail = last.filter(goes_on)?;
     let number = tail.file.id.number;
     let at = plan.found.iter().position(|f| f.file.id.number == number)?;
     Some(plan.found.remove(at))
