@@ -1,0 +1,138 @@
+//! A full disk is not poison: nothing promised is lost, and the same process goes on afterwards.
+//!
+//! Needs root for small file systems of its own; says so and tests nothing where it can't mount.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::path::Path;
+
+use prkdb_core::{Backend, ErrorKind, Lsn, ReadOnlyWal, Wal};
+
+mod support;
+
+use support::disk::Mount;
+use support::{backends, contents, fill, open, read_all, record};
+
+const BALLAST: u64 = 2 << 20;
+
+/// Appends one record after the other until there is no space; the LSN after the last one.
+fn fill_up(wal: &Wal) -> u64 {
+    loop {
+        let lsn = wal.next_lsn().get();
+        match wal.append_batch([record(1, lsn)]).and_then(prkdb_core::Append::wait) {
+            Ok(lsns) => assert_eq!(lsns.first().get(), lsn),
+            Err(e) => {
+                assert_eq!(e.kind(), ErrorKind::StorageFull, "{e}");
+                assert_eq!(wal.next_lsn().get(), lsn, "a refused batch got an LSN");
+                return lsn;
+            }
+        }
+    }
+}
+
+/// Every record from the first that is kept up to `next`.
+fn assert_whole(wal: &Wal, next: u64) {
+    let first = wal.first_lsn().get();
+    let found = read_all(wal.reader(Lsn::new(first)).unwrap(), first);
+    let expected: Vec<_> = (first..next).map(|lsn| record(1, lsn)).collect();
+    assert!(found == expected, "{} records from {first}, not to {next}", found.len());
+    assert_eq!(wal.durable_lsn().get(), next - 1);
+}
+
+fn a_full_disk(dir: &Path, backend: Backend) {
+    let ballast = dir.join("ballast");
+    std::fs::write(&ballast, vec![1; usize::try_from(BALLAST).unwrap()]).unwrap();
+    let log = dir.join("log");
+    let wal = open(&log, backend);
+    let next = fill_up(&wal);
+    assert!(next > 100, "{next}: nothing fitted");
+    assert_whole(&wal, next);
+    // A record of any size that fits what is left goes in, another does not, the rest stays.
+    let next = fill_up(&wal);
+    assert_whole(&wal, next);
+    wal.wait_durable(Lsn::new(next - 1)).unwrap().wait().unwrap();
+
+    std::fs::remove_file(&ballast).unwrap();
+    fill(&wal, 1, 10, 5);
+    let next = fill_up(&wal);
+    assert_whole(&wal, next);
+
+    wal.truncate_before(Lsn::new(next / 2 + 1)).unwrap();
+    assert_eq!(wal.first_lsn().get(), next / 2 + 1);
+    fill(&wal, 1, 50, 5);
+    assert_whole(&wal, next + 50);
+    let next = fill_up(&wal);
+    assert_whole(&wal, next);
+
+    wal.close().unwrap();
+    let wal = open(&log, backend);
+    assert_whole(&wal, next);
+    let next = fill_up(&wal);
+    wal.truncate_before(Lsn::new(next)).unwrap();
+    fill(&wal, 1, 50, 50);
+    drop(wal);
+    assert_eq!(contents(&log).len(), 50);
+    let summary = ReadOnlyWal::verify(&log, &mut |f| panic!("{f:?}"), &mut |_, _| {}).unwrap();
+    assert!(summary.records >= 50);
+}
+
+fn batches_refused_together(dir: &Path, backend: Backend) {
+    let wal = open(&dir.join("log"), backend);
+    // Larger than any hole that is left: half of a segment.
+    let large = vec![7_u8; 500 << 10];
+    let mut count = 0;
+    while wal.append_batch([&large]).unwrap().wait().is_ok() {
+        count += 1;
+    }
+    assert!(count > 0, "nothing fitted");
+    let tickets: Vec<_> = (0..5).map(|_| wal.append_batch([&large]).unwrap()).collect();
+    for ticket in tickets {
+        assert_eq!(ticket.wait().unwrap_err().kind(), ErrorKind::StorageFull);
+    }
+    assert_eq!(wal.next_lsn().get(), count + 1);
+    assert_eq!(wal.reader(Lsn::FIRST).unwrap().map(Result::unwrap).count() as u64, count);
+    wal.truncate_before(wal.next_lsn()).unwrap();
+    let lsn = wal.append_batch([&large]).unwrap().wait().unwrap().first();
+    assert_eq!(lsn.get(), count + 1);
+    wal.close().unwrap();
+}
+
+fn on_small_disks(mount: impl Fn() -> Option<Mount>) {
+    let Some(first) = mount() else { return };
+    for backend in backends(first.path()) {
+        for test in [a_full_disk, batches_refused_together] {
+            let Some(fresh) = mount() else { return };
+            println!("{backend:?} on {}", fresh.path().display());
+            test(fresh.path(), backend);
+        }
+    }
+}
+
+#[test]
+fn a_full_tmpfs_loses_nothing_and_service_goes_on_when_space_is_back() {
+    on_small_disks(|| Mount::tmpfs("5m"));
+}
+
+#[test]
+fn a_full_ext4_loses_nothing_and_service_goes_on_when_space_is_back() {
+    let root = tempfile::tempdir().unwrap();
+    let images = std::cell::Cell::new(0);
+    on_small_disks(|| {
+        images.set(images.get() + 1);
+        Mount::ext4(&root.path().join(images.get().to_string()), 16 << 20)
+    });
+}
+
+#[test]
+fn a_directory_that_can_t_be_written_is_refused_and_can_be_read() {
+    let root = tempfile::tempdir().unwrap();
+    let wal = open(root.path(), Backend::Auto);
+    fill(&wal, 1, 30, 3);
+    wal.close().unwrap();
+    let Some(read_only) = Mount::read_only(root.path()) else { return };
+    for backend in backends(root.path()) {
+        let e = Wal::open(support::config(read_only.path(), backend)).unwrap_err();
+        assert!(e.to_string().contains("ead-only"), "{e}");
+        assert!(e.path().is_some_and(|path| path.starts_with(read_only.path())), "{e}");
+    }
+    assert_eq!(contents(read_only.path()).len(), 30);
+}

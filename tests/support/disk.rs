@@ -1,0 +1,69 @@
+//! Small file systems to fill and to write-protect: mounted by root, unmounted in any case.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// A mounted directory; dropping it unmounts it, also in a panic.
+pub struct Mount {
+    root: tempfile::TempDir,
+    mounted: PathBuf,
+}
+
+impl Mount {
+    /// Runs `mount ARGS.. DIR` on a new directory; says why if it can't.
+    pub fn new(args: &[&str]) -> Option<Mount> {
+        let root = tempfile::tempdir().unwrap();
+        let mounted = root.path().join("mounted");
+        std::fs::create_dir(&mounted).unwrap();
+        run(Command::new("mount").args(args).arg(&mounted))?;
+        Some(Mount { root, mounted })
+    }
+
+    pub fn tmpfs(size: &str) -> Option<Mount> {
+        Mount::new(&["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"])
+    }
+
+    /// An ext4 file system of this size in a file.
+    pub fn ext4(image: &Path, bytes: u64) -> Option<Mount> {
+        std::fs::File::create(image).unwrap().set_len(bytes).unwrap();
+        run(Command::new("mkfs.ext4").args(["-q", "-m", "0"]).arg(image))?;
+        Mount::new(&["-t", "ext4", "-o", "loop", image.to_str().unwrap()])
+    }
+
+    /// What is in `dir`, to be read only.
+    pub fn read_only(dir: &Path) -> Option<Mount> {
+        let mount = Mount::new(&["--bind", dir.to_str().unwrap()])?;
+        run(Command::new("mount").args(["-o", "remount,bind,ro"]).arg(mount.path()))?;
+        Some(mount)
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.mounted
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        // Lazily: a ring lets go of its files some milliseconds after it was dropped, and the mount
+        // must not outlive the test in any case.
+        if run(Command::new("umount").arg("-l").arg(&self.mounted)).is_none() {
+            println!("{} stays mounted", self.mounted.display());
+        }
+        assert!(self.root.path().exists(), "the mount point went away first");
+    }
+}
+
+fn run(command: &mut Command) -> Option<()> {
+    match command.output() {
+        Ok(output) if output.status.success() => Some(()),
+        Ok(output) => {
+            let talk = String::from_utf8_lossy(&output.stderr).trim().to_string();
+            println!("SKIPPED: {command:?}: {talk}");
+            None
+        }
+        Err(e) => {
+            println!("SKIPPED: {command:?}: {e}");
+            None
+        }
+    }
+}

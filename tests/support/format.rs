@@ -1,0 +1,132 @@
+//! The format read a second time, from its document alone: where frames stand, what they promise.
+//!
+//! Shares no code with the crate, so that a mistake there is no mistake here.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Length of a frame header.
+pub const HEADER: usize = 72;
+/// Length of one of META's two slots.
+pub const SLOT: usize = 64 << 10;
+
+/// A batch as it stands in a segment.
+#[derive(Clone, Debug)]
+pub struct Frame {
+    pub path: PathBuf,
+    pub offset: usize,
+    pub len: usize,
+    pub first: u64,
+    pub count: u64,
+    pub durable_upto: u64,
+    /// Its segment has a footer of its own.
+    pub sealed: bool,
+}
+
+impl Frame {
+    pub fn last(&self) -> u64 {
+        self.first + self.count - 1
+    }
+}
+
+pub fn u32_at(bytes: &[u8], at: usize) -> usize {
+    usize::try_from(u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap())).unwrap()
+}
+
+pub fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap())
+}
+
+pub fn block_size(segment: &[u8]) -> usize {
+    u32_at(segment, 72)
+}
+
+/// CRC of a salt and of `bytes` but for its own place, 12 to 15.
+pub fn block_crc(salt: &[u8], bytes: &[u8]) -> u32 {
+    crc32fast::hash(&[salt, &bytes[..12], &bytes[16..]].concat())
+}
+
+/// Makes a changed segment header, or slot of META, valid again.
+pub fn fix_crc(bytes: &mut [u8]) {
+    let crc = block_crc(&[], bytes);
+    bytes[12..16].copy_from_slice(&crc.to_le_bytes());
+}
+
+fn footer_is_valid(segment: &[u8]) -> bool {
+    let at = segment.len() - block_size(segment);
+    let footer = &segment[at..];
+    let offset = u64::try_from(at).unwrap().to_le_bytes();
+    let salt = [&segment[48..64], &segment[32..40], &offset].concat();
+    footer.starts_with(b"PRKDBEND") && block_crc(&salt, footer) as usize == u32_at(footer, 12)
+}
+
+/// The batches of one segment up to the first bytes that are no frame, and the greatest watermark
+/// in any frame, marks too.
+pub fn frames(path: &Path) -> (Vec<Frame>, u64) {
+    let bytes = fs::read(path).unwrap();
+    let (block, sealed) = (block_size(&bytes), footer_is_valid(&bytes));
+    let end = bytes.len() - block;
+    let (mut found, mut promised, mut at) = (Vec::new(), 0, block);
+    while at < end {
+        let to_block = at.next_multiple_of(block) - at;
+        if to_block > 0 && (to_block < HEADER || bytes[at] == 0) {
+            at += to_block;
+            continue;
+        }
+        let header = &bytes[at..at + HEADER];
+        let offset = u64::try_from(at).unwrap().to_le_bytes();
+        let crc = crc32fast::hash(&[&bytes[48..64], &offset, &header[..68]].concat());
+        if header[0] == 0 || crc as usize != u32_at(header, 68) {
+            break;
+        }
+        let len = HEADER + u32_at(header, 12);
+        promised = promised.max(u64_at(header, 32));
+        if header[0] == 1 {
+            found.push(Frame {
+                path: path.to_path_buf(),
+                offset: at,
+                len,
+                first: u64_at(header, 24),
+                count: u64::try_from(u32_at(header, 8)).unwrap(),
+                durable_upto: u64_at(header, 32),
+                sealed,
+            });
+        }
+        at += len;
+    }
+    if sealed {
+        promised = promised.max(u64_at(&bytes[end..], 72));
+    }
+    (found, promised)
+}
+
+/// All batches of a log in LSN order, and what it can prove to have promised.
+pub fn log(dir: &Path) -> (Vec<Frame>, u64) {
+    let meta = fs::read(dir.join("META")).unwrap();
+    let mut promised = u64_at(&meta, 64).max(u64_at(&meta, SLOT + 64));
+    let mut all = Vec::new();
+    for path in super::segments(dir) {
+        let (found, upto) = frames(&path);
+        promised = promised.max(upto);
+        all.extend(found);
+    }
+    all.sort_by_key(|frame| frame.first);
+    (all, promised)
+}
+
+/// Replaces `range` of a file by what `change` makes of it.
+pub fn change(path: &Path, range: std::ops::Range<usize>, change: impl FnOnce(&mut [u8])) {
+    use std::os::unix::fs::FileExt;
+    let file = fs::OpenOptions::new().read(true).write(true).open(path).unwrap();
+    let mut bytes = vec![0; range.len()];
+    let at = u64::try_from(range.start).unwrap();
+    file.read_exact_at(&mut bytes, at).unwrap();
+    change(&mut bytes);
+    file.write_all_at(&bytes, at).unwrap();
+    file.sync_all().unwrap();
+}
+
+/// Turns one bit of a file over; done twice it is undone.
+pub fn flip(path: &Path, at: usize) {
+    change(path, at..at + 1, |byte| byte[0] ^= 0x10);
+}

@@ -1,0 +1,212 @@
+//! What the tests of the public API share: backends, records, a tiny executor, killed children.
+//!
+//! ```text
+//! test --re-exec(dir, life)--> child: append .. append --acks--> test --SIGKILL--> child
+//!                                 '----> directory <---- copied, damaged, opened
+//! ```
+//!
+//! A record's bytes follow from its LSN and from the life of the process that appended it, so that
+//! one that came back from an earlier life is told from the one that took its place.
+#![allow(dead_code, reason = "each test file uses its own part")]
+
+use std::fs;
+use std::future::Future;
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::pin::pin;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::Thread;
+
+use prkdb_core::{Backend, Lsn, ReadOnlyWal, Reader, Wal, WalConfig};
+
+pub mod disk;
+pub mod format;
+
+/// The backends that work where `dir` is; says so if io_uring does not.
+pub fn backends(dir: &Path) -> Vec<Backend> {
+    match prkdb_core::probe(dir, Backend::Uring) {
+        Ok(_) => vec![Backend::Uring, Backend::Pwrite],
+        Err(e) => {
+            println!("SKIPPED on io_uring: {e}");
+            vec![Backend::Pwrite]
+        }
+    }
+}
+
+/// Runs `test` in a fresh directory for each backend.
+pub fn on_each_backend(test: impl Fn(&Path, Backend)) {
+    let root = tempfile::tempdir().unwrap();
+    for backend in backends(root.path()) {
+        println!("on {backend:?}");
+        test(&root.path().join(format!("{backend:?}")), backend);
+    }
+}
+
+/// A log of small segments.
+pub fn config(dir: &Path, backend: Backend) -> WalConfig {
+    WalConfig { backend, segment_bytes: 1 << 20, ..WalConfig::new(dir) }
+}
+
+pub fn open(dir: &Path, backend: Backend) -> Wal {
+    Wal::open(config(dir, backend)).unwrap()
+}
+
+/// The record at `lsn` appended in `life`: it names both, then comes noise, up to 4 KiB.
+pub fn record(life: u64, lsn: u64) -> Vec<u8> {
+    let mut random = Random(life << 32 | lsn);
+    let mut bytes = format!("{life} {lsn} ").into_bytes();
+    bytes.extend((0..random.below(4096)).map(|_| random.next().to_le_bytes()[0]));
+    bytes
+}
+
+/// Appends `count` records of `life` in batches of `batch` and waits for all.
+pub fn fill(wal: &Wal, life: u64, count: u64, batch: u64) {
+    let first = wal.next_lsn().get();
+    let mut tickets = Vec::new();
+    for start in (first..first + count).step_by(usize::try_from(batch).unwrap()) {
+        let end = (start + batch).min(first + count);
+        let records: Vec<_> = (start..end).map(|lsn| record(life, lsn)).collect();
+        tickets.push((start, wal.append_batch(&records).unwrap()));
+    }
+    for (start, ticket) in tickets {
+        assert_eq!(ticket.wait().unwrap().first().get(), start);
+    }
+}
+
+/// All that `reader` gives; LSNs must be dense from `from`.
+pub fn read_all(reader: Reader, from: u64) -> Vec<Vec<u8>> {
+    let number = |(record, lsn): (prkdb_core::Result<prkdb_core::Record>, u64)| {
+        let record = record.unwrap();
+        assert_eq!(record.lsn.get(), lsn);
+        record.data.to_vec()
+    };
+    reader.zip(from..).map(number).collect()
+}
+
+/// Every record of the log in `dir`, read without a writer.
+pub fn contents(dir: &Path) -> Vec<Vec<u8>> {
+    let log = ReadOnlyWal::open(dir).unwrap();
+    let first = log.first_lsn().unwrap_or(Lsn::FIRST);
+    read_all(log.reader(first).unwrap(), first.get())
+}
+
+/// The segment files of a log, by number.
+pub fn segments(dir: &Path) -> Vec<PathBuf> {
+    files(dir, "seg")
+}
+
+/// Files of a directory by extension, sorted.
+pub fn files(dir: &Path, extension: &str) -> Vec<PathBuf> {
+    let mut found: Vec<PathBuf> = fs::read_dir(dir).unwrap().map(|e| e.unwrap().path()).collect();
+    found.retain(|path| path.extension().is_some_and(|e| e == extension));
+    found.sort();
+    found
+}
+
+/// Copies a log: plain files, and the pool with its files.
+pub fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        match entry.file_type().unwrap().is_dir() {
+            true => copy(&entry.path(), &target),
+            false => drop(fs::copy(entry.path(), target).unwrap()),
+        }
+    }
+}
+
+/// Names and bytes of everything below `dir`.
+pub fn image(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let mut all = Vec::new();
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        match path.is_dir() {
+            true => all.extend(image(&path)),
+            // The lock names its last holder.
+            false if path.ends_with("LOCK") => {}
+            false => all.push((path.clone(), fs::read(&path).unwrap())),
+        }
+    }
+    all.sort();
+    all
+}
+
+/// Drives a future on this thread: all the runtime that the crate's futures need.
+pub fn block_on<F: Future>(future: F) -> F::Output {
+    struct Unpark(Thread);
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+    let mut future = pin!(future);
+    loop {
+        match future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            Poll::Ready(output) => return output,
+            Poll::Pending => std::thread::park(),
+        }
+    }
+}
+
+/// Marsaglia's xorshift.
+pub struct Random(pub u64);
+
+impl Random {
+    pub fn next(&mut self) -> u64 {
+        self.0 |= u64::from(self.0 == 0);
+        for (left, shift) in [(true, 13), (false, 7), (true, 17)] {
+            self.0 ^= if left { self.0 << shift } else { self.0 >> shift };
+        }
+        self.0
+    }
+
+    pub fn below(&mut self, bound: u64) -> u64 {
+        (self.next() >> 8) % bound
+    }
+}
+
+const CHILD: &str = "PRKDB_TEST_CHILD";
+
+/// What a re-executed test binary does: appends with many tickets outstanding until it is killed.
+pub fn child_main() {
+    let Ok(job) = std::env::var(CHILD) else { return };
+    let (life, dir) = job.split_once(' ').unwrap();
+    let life: u64 = life.parse().unwrap();
+    let backend = if life.is_multiple_of(2) { Backend::Pwrite } else { Backend::Auto };
+    let wal = Wal::open(WalConfig { segment_bytes: 4 << 20, ..config(dir.as_ref(), backend) });
+    let wal = wal.unwrap();
+    let mut next = wal.next_lsn().get();
+    let mut tickets = std::collections::VecDeque::new();
+    loop {
+        let records: Vec<_> = (next..next + 20).map(|lsn| record(life, lsn)).collect();
+        next += 20;
+        tickets.push_back(wal.append_batch(&records).unwrap());
+        if tickets.len() > 12 {
+            let range = tickets.pop_front().unwrap().wait().unwrap();
+            println!("acked {}", range.last());
+        }
+    }
+}
+
+/// Lets a child append to `dir` in `life` and kills it after `acks` answers; the last LSN acked.
+pub fn append_and_kill(dir: &Path, life: u64, acks: usize) -> u64 {
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "child_appends_until_it_is_killed", "--ignored", "--nocapture"])
+        .env(CHILD, format!("{life} {}", dir.display()))
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut acked =
+        lines.filter_map(|line| line.unwrap().split_once("acked ")?.1.trim().parse().ok());
+    let last: Option<u64> = acked.by_ref().take(acks).last();
+    child.kill().unwrap();
+    let last = acked.last().or(last).expect("the child ended before it acknowledged anything");
+    child.wait().unwrap();
+    std::io::stdout().flush().unwrap();
+    last
+}
