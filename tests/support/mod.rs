@@ -88,7 +88,7 @@ pub fn read_all(reader: Reader, from: u64) -> Vec<Vec<u8>> {
 /// Every record of the log in `dir`, read without a writer.
 pub fn contents(dir: &Path) -> Vec<Vec<u8>> {
     let log = ReadOnlyWal::open(dir).unwrap();
-    let first = log.first_lsn().unwrap_or(Lsn::FIRST);
+    let first = log.first_lsn().unwrap_or(log.next_lsn());
     read_all(log.reader(first).unwrap(), first.get())
 }
 

@@ -1,0 +1,149 @@
+//! Segments roll, are sealed, cut and used again; who reads meanwhile gets records or `Truncated`.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use prkdb_core::{ErrorKind, Lsn, ReadOnlyWal, Wal};
+
+mod support;
+
+use support::{contents, files, fill, format, on_each_backend, open, read_all, record, segments};
+
+fn inodes(paths: &[std::path::PathBuf]) -> BTreeSet<u64> {
+    paths.iter().map(|path| fs::metadata(path).unwrap().ino()).collect()
+}
+
+fn assert_holds(wal: &Wal, first: u64, next: u64) {
+    assert_eq!((wal.first_lsn().get(), wal.next_lsn().get()), (first, next));
+    let found = read_all(wal.reader(Lsn::new(first)).unwrap(), first);
+    assert!(found == (first..next).map(|lsn| record(1, lsn)).collect::<Vec<_>>());
+}
+
+#[test]
+fn segments_roll_and_all_but_the_open_one_are_sealed() {
+    on_each_backend(|dir, backend| {
+        let wal = open(dir, backend);
+        fill(&wal, 1, 2000, 10);
+        wal.close().unwrap();
+        let (frames, _) = format::log(dir);
+        let with_frames: BTreeSet<_> = frames.iter().map(|f| &f.path).collect();
+        assert!(with_frames.len() >= 4, "{with_frames:?}");
+        let open = frames.iter().filter(|f| !f.sealed).map(|f| &f.path).collect::<BTreeSet<_>>();
+        assert!(open.len() <= 1, "{open:?} have no footer");
+        assert!(segments(dir).iter().all(|path| fs::metadata(path).unwrap().len() == 1 << 20));
+        assert_eq!(contents(dir).len(), 2000);
+    });
+}
+
+#[test]
+fn cut_segments_are_used_again_and_hold_only_what_is_new() {
+    on_each_backend(|dir, backend| {
+        let wal = open(dir, backend);
+        fill(&wal, 1, 1500, 10);
+        let old = inodes(&segments(dir));
+        let reader = wal.reader(Lsn::FIRST).unwrap();
+        drop(reader);
+        wal.truncate_before(Lsn::new(1400)).unwrap();
+        assert_eq!(wal.read(Lsn::new(1399)).unwrap_err().kind(), ErrorKind::Truncated);
+        assert_eq!(wal.reader(Lsn::FIRST).unwrap_err().kind(), ErrorKind::Truncated);
+        let pooled = inodes(&files(&dir.join("pool"), "free"));
+        assert!(!pooled.is_empty() && pooled.is_subset(&old), "nothing was kept for use again");
+        fill(&wal, 1, 1500, 10);
+        let now = inodes(&segments(dir));
+        assert!(!now.is_disjoint(&old), "no file was used again");
+        assert_holds(&wal, 1400, 3001);
+        wal.truncate_before(Lsn::new(10)).unwrap();
+        assert_holds(&wal, 1400, 3001);
+        wal.close().unwrap();
+        ReadOnlyWal::verify(dir, &mut |f| panic!("{f:?}"), &mut |_, _| {}).unwrap();
+        let wal = open(dir, backend);
+        assert_holds(&wal, 1400, 3001);
+        wal.truncate_before(wal.next_lsn()).unwrap();
+        assert_holds(&wal, 3001, 3001);
+        wal.close().unwrap();
+        let wal = open(dir, backend);
+        fill(&wal, 1, 20, 5);
+        assert_holds(&wal, 3001, 3021);
+    });
+}
+
+#[test]
+fn a_reader_on_a_cut_segment_reads_right_bytes_or_truncated() {
+    on_each_backend(|dir, backend| {
+        let wal = open(dir, backend);
+        fill(&wal, 1, 1500, 10);
+        let mut reader = wal.reader(Lsn::FIRST).unwrap();
+        let mut outside = ReadOnlyWal::open(dir).unwrap().reader(Lsn::FIRST).unwrap();
+        for lsn in 1..20 {
+            assert_eq!(*reader.next().unwrap().unwrap().data, record(1, lsn)[..]);
+            assert_eq!(*outside.next().unwrap().unwrap().data, record(1, lsn)[..]);
+        }
+        for round in 1..4 {
+            let cut = wal.next_lsn().get() - 10;
+            wal.truncate_before(Lsn::new(cut)).unwrap();
+            fill(&wal, 1, 1000, 10);
+            assert_right_or_truncated(&mut reader, round);
+            assert_right_or_truncated(&mut outside, round);
+        }
+    });
+}
+
+fn assert_right_or_truncated(reader: &mut prkdb_core::Reader, round: u64) {
+    for read in reader.take(100) {
+        match read {
+            Ok(read) => assert_eq!(*read.data, record(1, read.lsn.get())[..]),
+            Err(e) => return assert_eq!(e.kind(), ErrorKind::Truncated, "round {round}: {e}"),
+        }
+    }
+}
+
+#[test]
+fn a_segment_with_a_second_name_is_never_written_again() {
+    on_each_backend(|dir, backend| {
+        let wal = open(dir, backend);
+        fill(&wal, 1, 1500, 10);
+        let checkpoint = dir.parent().unwrap().join("checkpoint");
+        fs::create_dir_all(&checkpoint).unwrap();
+        let linked: Vec<_> = segments(dir)[..2].to_vec();
+        let copies = linked.iter().map(|path| {
+            let copy = checkpoint.join(path.file_name().unwrap());
+            fs::hard_link(path, &copy).unwrap();
+            let bytes = fs::read(&copy).unwrap();
+            (copy, bytes)
+        });
+        let copies: Vec<_> = copies.collect();
+        wal.truncate_before(Lsn::new(1490)).unwrap();
+        fill(&wal, 1, 3000, 10);
+        wal.close().unwrap();
+        for (path, bytes) in copies {
+            assert!(fs::read(&path).unwrap() == bytes, "{} was written", path.display());
+        }
+        fs::remove_dir_all(&checkpoint).unwrap();
+        assert_eq!(contents(dir).len(), 3011);
+    });
+}
+
+#[test]
+fn cutting_beside_appends_loses_nothing_above_the_cut() {
+    on_each_backend(|dir: &Path, backend| {
+        let wal = open(dir, backend);
+        std::thread::scope(|scope| {
+            let cutter = scope.spawn(|| {
+                while wal.durable_lsn().get() < 3000 {
+                    wal.truncate_before(Lsn::new(wal.durable_lsn().get() / 2 + 1)).unwrap();
+                    std::thread::yield_now();
+                }
+            });
+            for _ in 0..30 {
+                fill(&wal, 1, 100, 10);
+            }
+            cutter.join().unwrap();
+        });
+        assert_holds(&wal, wal.first_lsn().get(), 3001);
+        wal.close().unwrap();
+        assert!(contents(dir).len() >= 1500);
+    });
+}
