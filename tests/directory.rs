@@ -31,6 +31,7 @@ fn assert_refused(dir: &Path, backend: Backend, kind: ErrorKind, what: &str) {
 }
 
 type Damage = fn(&Path, &[PathBuf]);
+type Maker = fn(&Path);
 
 #[test]
 fn segments_that_are_short_gone_or_swapped_are_corrupt() {
@@ -102,7 +103,7 @@ fn a_newer_format_is_unsupported_not_damage() {
 
 #[test]
 fn what_is_named_like_a_segment_and_is_no_file_is_refused() {
-    let makers: [(&str, fn(&Path)); 3] = [
+    let makers: [(&str, Maker); 3] = [
         ("a symlink", |path| symlink("/etc/hostname", path).unwrap()),
         ("a directory", |path| fs::create_dir(path).unwrap()),
         ("a FIFO", |path| {

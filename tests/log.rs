@@ -53,7 +53,7 @@ fn calls_outside_the_limits_are_invalid_and_change_nothing() {
         let large = vec![0; MAX_RECORD_BYTES + 1];
         assert_eq!(kind(wal.append_batch([&large]).map(drop)), ErrorKind::Invalid);
         let records = vec![&large[..MAX_RECORD_BYTES]; 3];
-        assert!(MAX_RECORD_BYTES * 3 > MAX_BATCH_BYTES);
+        const { assert!(MAX_RECORD_BYTES * 3 > MAX_BATCH_BYTES) };
         assert_eq!(kind(wal.append_batch(&records).map(drop)), ErrorKind::Invalid);
         // Within the limits of the format, and more than a segment of this log holds.
         assert_eq!(kind(wal.try_append_batch([&large[..2 << 20]]).map(drop)), ErrorKind::Invalid);
@@ -118,7 +118,7 @@ fn watermarks_rise_together_and_readers_stay_below_them() {
                     assert!(last.0 <= marks.0 && last.1 <= marks.1 && last.2 <= marks.2);
                     assert!(marks.0 <= marks.1 && marks.1 < marks.2, "{marks:?}");
                     last = marks;
-                    while let Some(read) = reader.next() {
+                    for read in reader.by_ref() {
                         let read = read.unwrap();
                         seen += 1;
                         assert_eq!((read.lsn.get(), &*read.data), (seen, &*record(1, seen)));

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
 
-use prkdb_core::{Backend, Lsn, ReadOnlyWal, Reader, Wal, WalConfig};
+use prkdb_core::{Backend, ReadOnlyWal, Reader, Wal, WalConfig};
 
 pub mod disk;
 pub mod format;
