@@ -204,7 +204,8 @@ fn one_changed_byte_in_any_frame_is_found_and_named() {
     assert_eq!(count, all.len() as u64);
     let mut random = Random(11);
     for frame in &frames {
-        let payload = format::HEADER + random.below((frame.len - format::HEADER) as u64) as usize;
+        let within = random.below((frame.len - format::HEADER) as u64);
+        let payload = format::HEADER + usize::try_from(within).unwrap();
         for at in [0, 1, 14, 24, 35, 70, format::HEADER, payload, frame.len - 1] {
             flip(&frame.path, frame.offset + at);
             assert_frame_is_bad(&dir, frame, &all);
@@ -234,7 +235,8 @@ fn assert_frame_is_bad(dir: &Path, frame: &Frame, all: &[Vec<u8>]) {
     }
     for lsn in [1, frame.first.saturating_sub(1).max(1), frame.last() + 1, all.len() as u64] {
         if let Ok(record) = log.read(Lsn::new(lsn)) {
-            assert!(*record.data == all[lsn as usize - 1][..], "record {lsn} is another one");
+            let expected = &all[usize::try_from(lsn - 1).unwrap()];
+            assert!(*record.data == expected[..], "record {lsn} is another one");
         }
     }
     for (read, expected) in log.reader(Lsn::FIRST).unwrap().zip(all) {
