@@ -163,6 +163,7 @@ impl Life {
                         let found = wal.recovery();
                         assert_eq!(preview, found, "open_read_only foretold something else");
                     }
+                    self.promises.opened();
                     say!(self, "opened: {:?}", wal.recovery());
                     return Held(Some(wal));
                 }
