@@ -221,7 +221,8 @@ impl Life {
         }
         self.promises.settle(first, next, self.kills_only);
         self.promises.written = next - 1;
-        self.kills_only = true;
+        let faults = self.sim.faults();
+        self.kills_only = faults.sync_eio == 0 && faults.fail_nth.is_none();
         self.cycles += 1;
         true
     }
