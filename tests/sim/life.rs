@@ -163,6 +163,7 @@ impl Life {
                         let found = wal.recovery();
                         assert_eq!(preview, found, "open_read_only foretold something else");
                     }
+                    self.promises.opened();
                     say!(self, "opened: {:?}", wal.recovery());
                     return Held(Some(wal));
                 }
@@ -220,7 +221,8 @@ impl Life {
         }
         self.promises.settle(first, next, self.kills_only);
         self.promises.written = next - 1;
-        self.kills_only = true;
+        let faults = self.sim.faults();
+        self.kills_only = faults.sync_eio == 0 && faults.fail_nth.is_none();
         self.cycles += 1;
         true
     }

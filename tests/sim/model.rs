@@ -43,6 +43,8 @@ pub struct Promises {
     known: Vec<(usize, usize)>,
     /// Batches below this were looked for: what is not known of them never may be.
     settled: usize,
+    /// Batches from this on were submitted since the log was opened.
+    opened: usize,
     /// Everything up to here was called durable, or written.
     pub promised: u64,
     pub written: u64,
@@ -102,9 +104,14 @@ impl Promises {
         }
     }
 
+    /// The log was opened.
+    pub fn opened(&mut self) {
+        self.opened = self.batches.len();
+    }
+
     /// `close` returned `Ok`: everything it had queued is durable.
     pub fn closed(&mut self) {
-        for batch in &mut self.batches[self.settled..] {
+        for batch in &mut self.batches[self.opened..] {
             if batch.range.is_some() {
                 batch.fate = Fate::Durable;
             }

@@ -102,9 +102,14 @@ impl Life {
         for record in reader.take(20) {
             match record {
                 Ok(record) => batch = Some(self.promises.foresee(batch, record.lsn, &record.data)),
-                // A failed sync may have dropped it from the device.
-                Err(_) if wal.wait_durable(Lsn::NONE).and_then(|t| t.wait()).is_err() => return,
-                Err(e) => return self.expect_io(&e),
+                Err(e) => {
+                    // A failed sync may have dropped it from the device; soon that is known.
+                    self.sim.pass(Duration::from_millis(1));
+                    if wal.wait_durable(Lsn::NONE).is_ok() {
+                        self.expect_io(&e);
+                    }
+                    return;
+                }
             }
         }
     }

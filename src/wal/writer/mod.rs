@@ -231,6 +231,10 @@ impl Writer {
         {
             return Next::Now;
         }
+        if self.poisoned {
+            // Nothing is written any more: no time that passes is worth waking for.
+            return Next::Idle;
+        }
         let lanes = self.old.iter().chain(&self.lane);
         let sync = lanes.filter(|lane| !lane.sync_in_flight).filter_map(Lane::sync_due).min();
         let times = [sync, self.linger_due(), self.mark_due()];
