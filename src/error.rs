@@ -125,6 +125,11 @@ impl Error {
         self.0.offset
     }
 
+    /// The standard library's kind of the system's error, if there is one.
+    pub(crate) fn io_kind(&self) -> Option<io::ErrorKind> {
+        self.0.source.as_ref().map(|e| e.kind())
+    }
+
     /// The operating system's error number, if it gave one.
     pub fn raw_os_error(&self) -> Option<i32> {
         self.0.source.as_ref().and_then(|e| e.raw_os_error())

@@ -7,15 +7,16 @@
 //! ```
 //!
 //! # Contract
-//! `Ok` from a `Sync` append survives power loss. After `NotConfirmed` the batch is found whole or
-//! not at all. After a failed write or sync the log is poisoned: batches in flight are
-//! `NotConfirmed`, those never submitted `Poisoned` (certainly absent), reads of durable records go
-//! on, nothing is written; [`Wal::resume`] runs recovery in the process, or one reopens. A full disk
-//! is not poison: LSNs are given out only into reserved space, so the batch fails with
-//! `StorageFull`, nothing else changes, and appends work again when space is back. Records are read
-//! back in LSN order, byte for byte, or an error names file and offset; never something else, never
-//! less in silence. Two processes can't write one log. Everything queued, cached or mapped has a
-//! bound. [`Wal::close`] and `Drop` make all that was queued durable or say that they could not.
+//! `Ok` from a `Sync` append survives power loss. After `NotConfirmed` the batch is found whole
+//! or not at all. After a failed write or sync the log is poisoned: batches in flight are
+//! `NotConfirmed`, those never submitted `Poisoned` (certainly absent), reads of durable records
+//! go on, nothing is written; [`Wal::resume`] runs recovery in the process, or one reopens. A
+//! full disk is not poison: LSNs are given out only into reserved space, so the batch fails with
+//! `StorageFull`, nothing else changes, and appends work again when space is back. Records are
+//! read back in LSN order, byte for byte, or an error names file and offset; never something
+//! else, never less in silence. Two processes can't write one log. Everything queued, cached or
+//! mapped has a bound. [`Wal::close`] and `Drop` make all that was queued durable or say that
+//! they could not.
 //!
 //! Whoever may write the log's files is trusted: checksums find damage, not forgery.
 //!

@@ -87,7 +87,10 @@ impl Wal {
             Wal::start(World { disk, host: Arc::clone(&host) }, config.clone(), backend.clone());
         match opened {
             // The probe's ring worked, and by now there is no memory for another.
-            Err(e) if config.backend == Backend::Auto && e.raw_os_error() == Some(libc::ENOMEM) => {
+            Err(e)
+                if config.backend == Backend::Auto
+                    && e.io_kind() == Some(std::io::ErrorKind::OutOfMemory) =>
+            {
                 tracing::warn!(error = %e, "io_uring has no memory; writing with pwrite");
                 let (disk, _) = open_disk(&config.log_dir, Backend::Pwrite)?;
                 let reason = BackendReason::Memlock;
@@ -166,7 +169,8 @@ impl Wal {
         self.shared.catalog.durable()
     }
 
-    /// The last record whose write and all before it completed; inclusive, 0 = none.
+    /// The last record whose write and all before it completed; inclusive, 0 = none. Falls back to
+    /// `durable_lsn` when the log is poisoned.
     pub fn written_lsn(&self) -> Lsn {
         self.shared.catalog.written()
     }

@@ -60,7 +60,7 @@ pub(super) fn look(disk: &dyn Disk, dir: &Path) -> Result<(Plan, bool)> {
         looks += 1;
         let live = disk.is_locked(&dir.join(LOCK));
         let live = live.map_err(|e| Error::io("open", &dir.join(LOCK), None, e))?;
-        let missing = |e: &Error| e.raw_os_error() == Some(libc::ENOENT);
+        let missing = |e: &Error| e.io_kind() == Some(io::ErrorKind::NotFound);
         match inspect(disk, dir, RecoveryPolicy::TornTail) {
             Ok(plan) => return Ok((plan, live)),
             // Beside a writer a segment may go, be half cut or grow between two reads.

@@ -89,13 +89,24 @@ impl ReadOnlyWal {
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<VerifySummary> {
         let dir = dir.as_ref();
-        let disk = disk_of(dir)?;
-        verify_on(&*disk, dir, found, progress)
+        verify(&*disk_of(dir)?, dir, found, progress)
+    }
+
+    /// As [`ReadOnlyWal::verify`], on a disk of one's own.
+    ///
+    /// # Errors
+    /// As [`ReadOnlyWal::verify`].
+    pub fn verify_on(
+        disk: &dyn Disk,
+        dir: impl AsRef<Path>,
+        found: &mut dyn FnMut(Finding),
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<VerifySummary> {
+        verify(disk, dir.as_ref(), found, progress)
     }
 }
 
-/// As [`ReadOnlyWal::verify`], on any disk.
-pub(crate) fn verify_on(
+fn verify(
     disk: &dyn Disk,
     dir: &Path,
     found: &mut dyn FnMut(Finding),

@@ -118,6 +118,20 @@ impl Ring {
         Some((entry.user_data(), entry.result()))
     }
 
+    /// Lets go of registered files and buffers; nothing is in flight.
+    pub(super) fn release_all(&mut self) -> io::Result<()> {
+        for released in
+            [self.ring.submitter().unregister_files(), self.ring.submitter().unregister_buffers()]
+        {
+            match released {
+                // There were none.
+                Err(e) if e.raw_os_error() == Some(libc::ENXIO) => {}
+                other => other?,
+            }
+        }
+        Ok(())
+    }
+
     /// Submits all entries and lets the kernel finish what it can; with `wait`, until a completion
     /// is there or `timeout` is over. A wait may end early.
     pub(super) fn enter(&mut self, wait: bool, timeout: Option<Duration>) -> io::Result<()> {

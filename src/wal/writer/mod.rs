@@ -132,6 +132,8 @@ impl Writer {
         self.shared.latch.set(error);
         self.shared.room.refuse(Some(self.refusal("append")));
         self.todo.clear();
+        // What was written and not synced may be gone from the device while the cache shows it.
+        self.shared.catalog.set_written(self.shared.catalog.durable());
         let groups = self.flight.take_all();
         if bugs::on(Bug::HangAfterError) {
             std::mem::forget(groups);
@@ -235,8 +237,11 @@ impl Writer {
             // Nothing is written any more: no time that passes is worth waking for.
             return Next::Idle;
         }
-        let lanes = self.old.iter().chain(&self.lane);
-        let sync = lanes.filter(|lane| !lane.sync_in_flight).filter_map(Lane::sync_due).min();
+        let lanes = self.old.iter().chain(&self.lane).filter(|lane| !lane.sync_in_flight);
+        // Where an older write is in flight its completion comes first.
+        let flight = &mut self.flight;
+        let startable = lanes.filter(|lane| flight.first_unsynced(lane.number()).is_some());
+        let sync = startable.filter_map(Lane::sync_due).min();
         let times = [sync, self.linger_due(), self.mark_due()];
         times.into_iter().flatten().min().map_or(Next::Idle, Next::At)
     }
