@@ -19,8 +19,8 @@ mod support;
 use support::format::{self, Frame, SLOT, change, flip};
 use support::{Random, append_and_kill, config, contents, copy, fill, image, open, record};
 
+/// Does nothing unless another test runs it as its child.
 #[test]
-#[ignore = "the other tests run it as their child"]
 fn child_appends_until_it_is_killed() {
     support::child_main();
 }

@@ -61,8 +61,7 @@ impl OsDisk {
         let held: Vec<_> = locks.iter().filter_map(Weak::upgrade).collect();
         if held.iter().any(|lock| lock.is_pinned()) {
             // Recovery in this process could be overtaken by a write from before.
-            let why = "an earlier ring broke and its requests may still land; open the log in a new \
-                       process";
+            let why = "an earlier ring broke, its requests may still land; use a new process";
             return Err(io::Error::other(why));
         }
         Ok(held)

@@ -195,7 +195,7 @@ pub fn child_main() {
 /// Lets a child append to `dir` in `life` and kills it after `acks` answers; the last LSN acked.
 pub fn append_and_kill(dir: &Path, life: u64, acks: usize) -> u64 {
     let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "child_appends_until_it_is_killed", "--ignored", "--nocapture"])
+        .args(["--exact", "child_appends_until_it_is_killed", "--nocapture"])
         .env(CHILD, format!("{life} {}", dir.display()))
         .stdout(Stdio::piped())
         .spawn()
