@@ -36,6 +36,8 @@ pub(crate) struct Loaded {
     pub(crate) bad_slot: Option<u64>,
     /// The slot to write first: the other one holds `meta`.
     weak_slot: usize,
+    /// Whether both slots hold it: an update that was cut short may not be durable.
+    pub(crate) whole: bool,
 }
 
 /// Reads META of the log in `dir`; none if there is no such file.
@@ -62,8 +64,9 @@ pub(crate) fn load(disk: &dyn Disk, dir: &Path) -> Result<Option<Loaded>> {
         Ok((meta, bad)) => {
             let bad_slot = bad.map(|slot| (slot * META_SLOT_BYTES) as u64);
             // An update was cut short if the slots differ: the newer one must survive the next.
-            let weak_slot = usize::from(Meta::decode(a).as_ref() == Ok(&meta));
-            Ok(Some(Loaded { meta, bad_slot, weak_slot }))
+            let holds = |slot| Meta::decode(slot).as_ref() == Ok(&meta);
+            let (weak_slot, whole) = (usize::from(holds(a)), holds(a) && holds(b));
+            Ok(Some(Loaded { meta, bad_slot, weak_slot, whole }))
         }
         Err(why @ Bad::Version(_)) => {
             Err(Error::new(ErrorKind::Unsupported, "open", why.to_string()).at(&path, Some(0)))

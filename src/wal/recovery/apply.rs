@@ -1,7 +1,8 @@
 //! Carrying out what recovery decided: the only part of it that writes.
 //!
 //! ```text
-//! sync old segments -> copy frames the device may lack -> footers -> retire -> META -> serve
+//! META, if in doubt -> sync old segments -> copy frames the device may lack -> footers
+//!     -> META: not clean, next epoch -> remove what is spent -> serve
 //! ```
 //!
 //! Each step leaves a directory that the next `open` judges the same way: until META says
@@ -72,6 +73,12 @@ pub(crate) async fn recover(
     report(&plan);
     let free = ready_pool(site, plan.meta.meta.clean.then_some(config.segment_bytes))?;
     let mut listed = sealed_catalog(disk, &plan.found)?;
+    let mut meta = MetaFile::open(disk, site.dir, &plan.meta)?;
+    if !plan.meta.whole || !disk.direct() {
+        // What follows builds on this state, which may be in a cache alone: an update before the
+        // crash may have failed or been cut short.
+        meta.update(&flow, disk, |_| {}).await?;
+    }
     let in_place = plan.meta.meta.clean || bugs::on(Bug::WriteOnInTornSegment);
     let tail = if in_place { take_tail(&mut plan) } else { None };
     end_old_segments(site, &mut plan).await?;
@@ -82,7 +89,6 @@ pub(crate) async fn recover(
         plan.report = report;
         listed = sealed_catalog(disk, &plan.found)?;
     }
-    let mut meta = MetaFile::open(disk, site.dir, &plan.meta)?;
     let (next, epoch, highest) = (plan.next, plan.epoch, plan.highest_number);
     let change = |m: &mut Meta| {
         m.clean = false;
@@ -224,7 +230,9 @@ async fn end_old_segments(site: Site<'_>, plan: &mut Plan) -> Result<()> {
     if !trusted && copy_tail(site, plan).await? {
         upto = upto.min(plan.promised);
     }
-    let open = |f: &&Found| matches!(f.state, State::Open(_)) && !f.is_spent(recorded);
+    let first = plan.meta.meta.first_lsn;
+    let goes = |f: &Found| f.is_spent(recorded) || f.is_cut(first);
+    let open = |f: &&Found| matches!(f.state, State::Open(_)) && !goes(f);
     for f in plan.found.iter().filter(open) {
         let path = &f.file.path;
         let file = site.disk.open(path, Access::Write);
