@@ -129,6 +129,16 @@ impl Cursor {
         self.bytes(from, u64::from(frame.header.stored_len))
     }
 
+    /// Goes past a frame that was reported bad, by the length its header says.
+    pub(crate) fn skip(&mut self, header: &FrameHeader) {
+        self.at = (self.at + header.frame_len()).min(self.end);
+    }
+
+    /// Goes to the next block, past what is no frame.
+    pub(crate) fn skip_block(&mut self) {
+        self.at = round_up(self.at + 1, self.block).min(self.end);
+    }
+
     /// Reads on from the position, block start by block start, to the end of the segment.
     pub(crate) fn look_ahead(&mut self) -> io::Result<Evidence> {
         let mut seen = Evidence::default();

@@ -6,11 +6,12 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::frame::Tag;
 use crate::io::{Access, Disk};
 use crate::lsn::Lsn;
-use crate::segment::{Cursor, Step};
+use crate::options::RecoveryPolicy;
+use crate::segment::{Cursor, Frame, Step};
 
 use super::meta::META;
 use super::readonly::{ReadOnlyWal, disk_of, look};
-use super::recovery::{Found, Plan, State};
+use super::recovery::{Found, LOCK, Plan, Refused, State, judge, survey};
 
 /// Bytes `verify` reads at a time.
 const WINDOW: u64 = 1 << 20;
@@ -79,7 +80,7 @@ pub struct VerifySummary {
 
 impl ReadOnlyWal {
     /// Reads all of the log in `dir`, telling each finding and now and then the bytes done, of how
-    /// many.
+    /// many. Beside a living writer it reads what that writer has promised.
     ///
     /// # Errors
     /// `Invalid`: no log there. `Io`, `Unsupported`. Damage is a finding, not an error.
@@ -89,7 +90,13 @@ impl ReadOnlyWal {
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<VerifySummary> {
         let dir = dir.as_ref();
-        verify(&*disk_of(dir)?, dir, found, progress)
+        let mut tally = Tally { found, summary: VerifySummary::default() };
+        match disk_of(dir) {
+            Ok(disk) => verify(&*disk, dir, &mut tally, progress)?,
+            Err(error) if error.kind() == ErrorKind::Corrupt => tally.tell_error(dir, &error, None),
+            Err(error) => return Err(error),
+        }
+        Ok(tally.summary)
     }
 
     /// As [`ReadOnlyWal::verify`], on a disk of one's own.
@@ -102,73 +109,112 @@ impl ReadOnlyWal {
         found: &mut dyn FnMut(Finding),
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<VerifySummary> {
-        verify(disk, dir.as_ref(), found, progress)
+        let mut tally = Tally { found, summary: VerifySummary::default() };
+        verify(disk, dir.as_ref(), &mut tally, progress)?;
+        Ok(tally.summary)
+    }
+}
+
+/// Tells findings and counts them.
+struct Tally<'a> {
+    found: &'a mut dyn FnMut(Finding),
+    summary: VerifySummary,
+}
+
+impl Tally<'_> {
+    fn tell(&mut self, finding: Finding) {
+        let summary = &mut self.summary;
+        let count = if finding.is_damage() { &mut summary.damaged } else { &mut summary.torn };
+        *count += 1;
+        (self.found)(finding);
+    }
+
+    fn tell_error(&mut self, dir: &Path, error: &Error, lsn: Option<Lsn>) {
+        self.tell(Finding {
+            path: error.path().unwrap_or(dir).to_path_buf(),
+            offset: error.offset().unwrap_or(0),
+            kind: FindingKind::Corrupt,
+            lsn,
+            detail: error.to_string(),
+        });
     }
 }
 
 fn verify(
     disk: &dyn Disk,
     dir: &Path,
-    found: &mut dyn FnMut(Finding),
+    tally: &mut Tally<'_>,
     progress: &mut dyn FnMut(u64, u64),
-) -> Result<VerifySummary> {
-    let mut summary = VerifySummary::default();
-    let mut tell = |finding: Finding, summary: &mut VerifySummary| {
-        let count = if finding.is_damage() { &mut summary.damaged } else { &mut summary.torn };
-        *count += 1;
-        found(finding);
-    };
-    let plan = match look(disk, dir) {
-        Ok((plan, live)) => {
-            notes(dir, &plan, live, &mut |finding| tell(finding, &mut summary));
-            plan
-        }
+) -> Result<()> {
+    let live = disk.is_locked(&dir.join(LOCK));
+    if live.map_err(|e| Error::io("verify", &dir.join(LOCK), None, e))? {
+        let (plan, _) = look(disk, dir)?;
+        return read_all(disk, &plan.found, false, tally, progress).map(drop);
+    }
+    let mut survey = match survey(disk, dir) {
+        Ok(survey) => survey,
         Err(error) if error.kind() == ErrorKind::Corrupt => {
-            tell(finding_of(dir, &error), &mut summary);
-            return Ok(summary);
+            tally.tell_error(dir, &error, None);
+            return Ok(());
         }
         Err(error) => return Err(error),
     };
-    let total: u64 = plan.found.iter().map(end_of).sum();
-    let mut done = 0;
-    for f in &plan.found {
-        let mut counts = VerifySummary::default();
-        let bad = read_segment(disk, f, &mut counts, &mut |at| progress(done + at, total))?;
-        summary.frames += counts.frames;
-        summary.records += counts.records;
-        summary.bytes += counts.bytes;
-        if let Some(finding) = bad {
-            tell(finding, &mut summary);
-        }
-        done += end_of(f);
-        progress(done, total);
+    let unusable = std::mem::take(&mut survey.unusable);
+    unusable.iter().for_each(|error| tally.tell_error(dir, error, None));
+    if let Some(offset) = survey.meta.bad_slot {
+        let (path, kind) = (dir.join(META), FindingKind::Meta);
+        let detail = "this slot is damaged; the other one serves".into();
+        tally.tell(Finding { path, offset, kind, lsn: None, detail });
     }
-    Ok(summary)
+    match judge(dir, survey, RecoveryPolicy::TornTail) {
+        Ok(plan) => {
+            notes(&plan, tally);
+            read_all(disk, &plan.found, false, tally, progress).map(drop)
+        }
+        Err(Refused { error, missing, found }) => {
+            let told = read_all(disk, &found, true, tally, progress)?;
+            let place = (error.path().map(Path::to_path_buf), error.offset());
+            // The frame that was found bad is the one that is missing; a missing file is not.
+            if !told.iter().any(|(path, at)| place == (Some(path.clone()), Some(*at))) {
+                tally.tell_error(dir, &error, Some(missing));
+            }
+            Ok(())
+        }
+    }
 }
 
-/// What the look at headers, footers and META already told.
-fn notes(dir: &Path, plan: &Plan, live: bool, tell: &mut dyn FnMut(Finding)) {
-    if let Some(offset) = plan.meta.bad_slot
-        && !live
-    {
-        let detail = "this slot is damaged; the other one serves".into();
-        tell(Finding { path: dir.join(META), offset, kind: FindingKind::Meta, lsn: None, detail });
+/// Reads every frame of every segment; gives the places of what is wrong.
+fn read_all(
+    disk: &dyn Disk,
+    found: &[Found],
+    beyond: bool,
+    tally: &mut Tally<'_>,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<Vec<(PathBuf, u64)>> {
+    let total: u64 = found.iter().map(|f| end_of(f, beyond)).sum();
+    let (mut done, mut told) = (0, Vec::new());
+    for f in found {
+        let places = read_segment(disk, f, beyond, tally, &mut |at| progress(done + at, total))?;
+        told.extend(places.into_iter().map(|at| (f.file.path.clone(), at)));
+        done += end_of(f, beyond);
+        progress(done, total);
     }
+    Ok(told)
+}
+
+/// What the look at footers and the end of the log already told.
+fn notes(plan: &Plan, tally: &mut Tally<'_>) {
     for f in &plan.found {
         if let State::Open(scan) = &f.state
             && let Some(why) = &scan.bad_footer
-            && !live
         {
             let (path, offset) = (f.file.path.clone(), f.file.geometry.frames_end());
             let detail = format!("the footer is damaged ({why}); the frames serve");
-            tell(Finding { path, offset, kind: FindingKind::Footer, lsn: None, detail });
+            tally.tell(Finding { path, offset, kind: FindingKind::Footer, lsn: None, detail });
         }
     }
-    if live {
-        return;
-    }
     for gone in &plan.report.given_up {
-        tell(Finding {
+        tally.tell(Finding {
             path: gone.path.clone(),
             offset: gone.offset,
             kind: FindingKind::Torn,
@@ -178,68 +224,95 @@ fn notes(dir: &Path, plan: &Plan, live: bool, tell: &mut dyn FnMut(Finding)) {
     }
 }
 
-fn finding_of(dir: &Path, error: &Error) -> Finding {
-    Finding {
-        path: error.path().unwrap_or(dir).to_path_buf(),
-        offset: error.offset().unwrap_or(0),
-        kind: FindingKind::Corrupt,
-        lsn: None,
-        detail: error.to_string(),
-    }
-}
-
-/// Where the frames of a segment that are part of the log end.
-fn end_of(f: &Found) -> u64 {
+/// Where the frames of a segment end: those of the log, or all that are there.
+fn end_of(f: &Found, beyond: bool) -> u64 {
     match &f.state {
         State::Sealed(footer) => footer.end,
+        State::Open(scan) if beyond => scan.summary.end().max(scan.evidence.frames_end),
         State::Open(scan) => scan.summary.end(),
     }
 }
 
-/// Reads every frame of a segment; gives the first thing that is wrong.
+/// Reads every frame of a segment, beyond damaged ones too; gives the offsets of what is wrong.
 fn read_segment(
     disk: &dyn Disk,
     f: &Found,
-    counts: &mut VerifySummary,
+    beyond: bool,
+    tally: &mut Tally<'_>,
     progress: &mut dyn FnMut(u64),
-) -> Result<Option<Finding>> {
+) -> Result<Vec<u64>> {
     let path = &f.file.path;
     let failed = |at, e| Error::io("verify", path, at, e);
     let file = disk.open(path, Access::Direct).map_err(|e| failed(None, e))?;
-    let (start, end) = (f.file.geometry.frames_start(), end_of(f));
+    let (start, end) = (f.file.geometry.frames_start(), end_of(f, beyond));
     let mut cursor = Cursor::new(file, f.file.id, f.file.geometry, start, WINDOW);
-    let mut next = None;
-    let bad = |offset, lsn, detail: String| {
-        let (path, kind) = (path.clone(), FindingKind::Corrupt);
-        Ok(Some(Finding { path, offset, kind, lsn, detail }))
-    };
+    let (mut next, mut lost, mut places) = (None, false, Vec::new());
     while cursor.at() < end {
-        let step = cursor.step().map_err(|e| failed(Some(cursor.at()), e))?;
-        match step {
+        let (offset, lsn, detail) = match cursor.step().map_err(|e| failed(Some(cursor.at()), e))? {
             Step::Frame(frame) => {
-                counts.frames += 1;
-                counts.bytes += frame.header.frame_len();
                 progress(frame.end());
-                if frame.header.tag == Tag::Mark {
-                    continue;
-                }
-                let first = frame.header.first_lsn;
-                if next.is_some_and(|next| next > first) {
-                    return bad(frame.offset, Some(first), "its LSN was used before".into());
-                }
-                next = Some(frame.header.last_lsn().next());
-                counts.records += u64::from(frame.header.count);
+                let fault = count(&mut tally.summary, &frame, &mut next, lost);
+                lost = false;
+                let Some(detail) = fault else { continue };
+                (frame.offset, Some(frame.header.first_lsn), detail)
             }
             Step::Bad { offset, why, header } => {
-                let lsn = header.map(|header| header.first_lsn).or(next);
-                return bad(offset, lsn, why.to_string());
+                match &header {
+                    Some(header) => cursor.skip(header),
+                    None => cursor.skip_block(),
+                }
+                // Between a bad header and the next good one nothing can be told apart.
+                let known = std::mem::replace(&mut lost, true);
+                if known && header.is_none() {
+                    continue;
+                }
+                (offset, header.map(|header| header.first_lsn).or(next), why.to_string())
             }
-            Step::End => return bad(cursor.at(), next, "the frames end too early".into()),
-        }
+            Step::End if lost => {
+                cursor.skip_block();
+                continue;
+            }
+            Step::End => {
+                lost = true;
+                let at = cursor.at();
+                cursor.skip_block();
+                (at, next, "zeros where a frame should be".into())
+            }
+        };
+        places.push(offset);
+        let (path, kind) = (path.clone(), FindingKind::Corrupt);
+        tally.tell(Finding { path, offset, kind, lsn, detail });
     }
     let expected = f.runs.last().map(|run| run.last.next());
-    if next != expected {
-        return bad(end, next, "the footer promises other records".into());
+    if places.is_empty() && !beyond && next != expected {
+        let (path, kind) = (path.clone(), FindingKind::Corrupt);
+        let detail = "the footer promises other records".into();
+        tally.tell(Finding { path, offset: end, kind, lsn: next, detail });
     }
-    Ok(None)
+    Ok(places)
+}
+
+/// Counts a whole frame; tells what is wrong with its place in the order.
+fn count(
+    summary: &mut VerifySummary,
+    frame: &Frame,
+    next: &mut Option<Lsn>,
+    lost: bool,
+) -> Option<String> {
+    summary.frames += 1;
+    summary.bytes += frame.header.frame_len();
+    if frame.header.tag == Tag::Mark {
+        return None;
+    }
+    summary.records += u64::from(frame.header.count);
+    let first = frame.header.first_lsn;
+    let expected = next.replace(frame.header.last_lsn().next());
+    match expected {
+        Some(expected) if first < expected => Some("its LSN was used before".into()),
+        // What lies between was told already.
+        Some(expected) if first > expected && !lost => {
+            Some(format!("record {expected} is missing"))
+        }
+        _ => None,
+    }
 }

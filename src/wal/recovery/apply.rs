@@ -134,7 +134,7 @@ fn report(plan: &Plan) {
         }
     }
     for gone in &plan.report.given_up {
-        tracing::warn!(
+        tracing::info!(
             path = %gone.path.display(),
             offset = gone.offset,
             bytes = gone.bytes,

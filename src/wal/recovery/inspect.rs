@@ -5,7 +5,6 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::bugs::{self, Bug};
 use crate::cast::len;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::footer::Footer;
@@ -19,8 +18,8 @@ use crate::segment::{Cursor, Evidence, Geometry, Run, SegmentFile, Step, Summary
 
 use super::super::catalog::Segment;
 use super::super::meta::{self, META, META_TMP};
-use super::merge::merge;
-use super::{Found, GivenUp, Plan, RecoveryReport, Scan, State, Verdict};
+use super::judge::judge;
+use super::{Found, Plan, Scan, State};
 
 /// Bytes recovery reads at a time.
 const WINDOW: u64 = 1 << 20;
@@ -55,8 +54,26 @@ pub(crate) fn classify(dir: &Path, entries: &[Entry]) -> Result<Contents> {
     Ok(Contents::Fresh)
 }
 
+/// What a log's directory holds, before anybody judges it.
+#[derive(Debug)]
+pub(crate) struct Survey {
+    pub(crate) meta: meta::Loaded,
+    pub(crate) found: Vec<Found>,
+    /// Segments of which not even the header can be used.
+    pub(crate) unusable: Vec<Error>,
+}
+
 /// Reads all there is to know, merges it, and judges it.
 pub(crate) fn inspect(disk: &dyn Disk, dir: &Path, policy: RecoveryPolicy) -> Result<Plan> {
+    let mut survey = survey(disk, dir)?;
+    match survey.unusable.pop() {
+        Some(error) => Err(error),
+        None => judge(dir, survey, policy).map_err(|refused| refused.error),
+    }
+}
+
+/// Reads META, headers and footers, and the frames of what has no footer.
+pub(crate) fn survey(disk: &dyn Disk, dir: &Path) -> Result<Survey> {
     let entries = disk.list(dir).map_err(|e| Error::io("open", dir, None, e))?;
     let Some(meta) = meta::load(disk, dir)? else {
         return Err(Error::corrupt("open", &dir.join(META), 0, "META is missing"));
@@ -69,11 +86,15 @@ pub(crate) fn inspect(disk: &dyn Disk, dir: &Path, policy: RecoveryPolicy) -> Re
         );
         return Err(Error::new(ErrorKind::Unsupported, "open", why).at(dir, None));
     }
-    let mut found = Vec::new();
+    let (mut found, mut unusable) = (Vec::new(), Vec::new());
     for entry in entries.iter().filter(|entry| parse_name(&entry.name).is_some()) {
-        found.push(look_at(disk, dir, entry, &meta)?);
+        match look_at(disk, dir, entry, &meta) {
+            Ok(segment) => found.push(segment),
+            Err(error) if error.kind() == ErrorKind::Corrupt => unusable.push(error),
+            Err(error) => return Err(error),
+        }
     }
-    judge(dir, meta, found, policy)
+    Ok(Survey { meta, found, unusable })
 }
 
 /// Header, then footer, then if there is none every frame.
@@ -93,6 +114,13 @@ fn look_at(disk: &dyn Disk, dir: &Path, entry: &Entry, meta: &meta::Loaded) -> R
     let segment = SegmentFile { id: header.id, geometry, path: path.clone() };
     let bad_footer = match Footer::decode(footer.bytes(), &header.id, at) {
         Ok(footer) => {
+            let dense = footer.last_lsn.get() - footer.first_lsn.get() + 1;
+            if footer.frames > 0 && footer.records != dense {
+                // Its frames alone say which records it holds.
+                let why = "a segment that was written beside others needs a newer build";
+                let error = Error::new(ErrorKind::Unsupported, "open", why);
+                return Err(error.at(&path, Some(at)));
+            }
             let run = Run { first: footer.first_lsn, last: footer.last_lsn };
             let runs = if run.first == Lsn::NONE { Vec::new() } else { vec![run] };
             let (zeroed, state) = (header.zeroed, State::Sealed(footer));
@@ -105,7 +133,8 @@ fn look_at(disk: &dyn Disk, dir: &Path, entry: &Entry, meta: &meta::Loaded) -> R
         Err(why) => Some(why.to_string()),
     };
     let cursor = Cursor::new(file, header.id, geometry, geometry.frames_start(), WINDOW);
-    let (scan, runs) = walk(cursor, &segment, bad_footer, meta.meta.clean)?;
+    let closed_at = meta.meta.clean.then_some(meta.meta.durable_upto);
+    let (scan, runs) = walk(cursor, &segment, bad_footer, closed_at)?;
     let state = State::Open(scan);
     Ok(Found { file: segment, zeroed: header.zeroed, state, runs, kept: Vec::new() })
 }
@@ -157,13 +186,13 @@ fn read_header(
     Ok(header)
 }
 
-/// Walks frames to the first that is bad, then looks ahead for proof of what was promised. After a
-/// clean close META has all the proof there is.
+/// Walks frames to the first that is bad, then looks ahead for proof of what was promised. Where the
+/// log was closed and nothing is missing META has all the proof there is.
 fn walk(
     mut cursor: Cursor,
     segment: &SegmentFile,
     bad_footer: Option<String>,
-    clean: bool,
+    closed_at: Option<Lsn>,
 ) -> Result<(Scan, Vec<Run>)> {
     let failed = |at, e| Error::io("open", &segment.path, Some(at), e);
     let mut summary = Summary::new(segment.geometry.frames_start());
@@ -194,132 +223,14 @@ fn walk(
             }
         }
     };
-    let seen = if clean { Ok(Evidence::default()) } else { cursor.look_ahead() };
+    let whole = |upto| runs.last().is_none_or(|run| run.last >= upto) && stop.is_none();
+    let seen = match closed_at {
+        Some(upto) if whole(upto) => Ok(Evidence::default()),
+        _ => cursor.look_ahead(),
+    };
     let mut evidence = seen.map_err(|e| failed(cursor.at(), e))?;
     evidence.durable_upto = evidence.durable_upto.max(watermark);
     Ok((Scan { summary, stop, evidence, bad_footer }, runs))
-}
-
-/// The table of verdicts: what is missing against what was promised.
-fn judge(
-    dir: &Path,
-    meta: meta::Loaded,
-    mut found: Vec<Found>,
-    policy: RecoveryPolicy,
-) -> Result<Plan> {
-    let views: Vec<(u64, &[Run])> =
-        found.iter().map(|f| (f.file.id.epoch, f.runs.as_slice())).collect();
-    let merged = merge(meta.meta.first_lsn, &meta.meta.removed, &views);
-    for (f, kept) in found.iter_mut().zip(merged.kept) {
-        f.kept = kept;
-    }
-    let promised = promised(&meta, &found);
-    let next = merged.next;
-    let beyond = merged.beyond || found.iter().any(|f| seen_beyond(f, next));
-    let verdict = match (next <= promised, beyond) {
-        (true, _) if !bugs::on(Bug::MidLogDamageCut) => {
-            return Err(damage(dir, &found, next, promised));
-        }
-        (_, true) => Verdict::Torn,
-        (_, false) if meta.meta.clean => Verdict::Clean,
-        (_, false) => Verdict::End,
-    };
-    let given_up: Vec<GivenUp> = found.iter().filter_map(|f| given_up(f, next)).collect();
-    if policy == RecoveryPolicy::Strict
-        && let Some(torn) = given_up.first()
-    {
-        let why =
-            format!("{} bytes of a torn tail; RecoveryPolicy::TornTail cuts them", torn.bytes);
-        return Err(Error::corrupt("open", &torn.path, torn.offset, why));
-    }
-    let epochs = found.iter().map(|f| f.file.id.epoch + 1);
-    let numbers = found.iter().map(|f| f.file.id.number);
-    Ok(Plan {
-        epoch: epochs.max().unwrap_or(0).max(meta.meta.next_epoch),
-        highest_number: numbers.max().unwrap_or(0).max(meta.meta.highest_number),
-        time_us: found.iter().map(last_time).max().unwrap_or(0),
-        report: RecoveryReport { verdict, kept_through: next.prev(), given_up },
-        meta,
-        found,
-        next,
-        promised,
-    })
-}
-
-fn promised(meta: &meta::Loaded, found: &[Found]) -> Lsn {
-    let of = |f: &Found| match &f.state {
-        State::Sealed(footer) => footer.durable_upto,
-        State::Open(scan) => scan.evidence.durable_upto,
-    };
-    found.iter().map(of).max().unwrap_or(Lsn::NONE).max(meta.meta.durable_upto)
-}
-
-fn last_time(f: &Found) -> u64 {
-    match &f.state {
-        State::Sealed(footer) => footer.last_time_us,
-        State::Open(scan) => scan.summary.last_time_us(),
-    }
-}
-
-fn seen_beyond(f: &Found, next: Lsn) -> bool {
-    match &f.state {
-        State::Sealed(_) => false,
-        State::Open(scan) => scan.evidence.last_lsn >= next,
-    }
-}
-
-/// The error for a promised record that is missing: as near to the place as can be said.
-fn damage(dir: &Path, found: &[Found], next: Lsn, promised: Lsn) -> Error {
-    let before = found.iter().find(|f| next > Lsn::FIRST && f.kept_last() == next.prev());
-    let place = match before {
-        Some(f) if matches!(f.state, State::Sealed(_)) => first_bad_after(found, f).or(before),
-        Some(_) => before,
-        None => found.iter().find(|f| matches!(f.state, State::Open(_))),
-    };
-    let missing =
-        format!("record {next} is damaged or missing; everything to {promised} was promised");
-    match place.map(|f| (&f.file.path, &f.state)) {
-        Some((path, State::Open(scan))) => {
-            let (offset, why) = match &scan.stop {
-                Some((offset, why)) => (*offset, format!("{missing}: {why}")),
-                None => (scan.summary.end(), missing),
-            };
-            Error::corrupt("open", path, offset, why)
-        }
-        Some((path, State::Sealed(footer))) => Error::corrupt(
-            "open",
-            path,
-            footer.end,
-            format!("{missing}: the segment that should follow is missing"),
-        ),
-        None => Error::corrupt("open", &dir.join(META), 0, missing),
-    }
-}
-
-/// The segment that follows a sealed one and has frames behind a damaged first one.
-fn first_bad_after<'a>(found: &'a [Found], sealed: &Found) -> Option<&'a Found> {
-    let damaged = |f: &&Found| match &f.state {
-        State::Open(scan) => scan.stop.is_some() || scan.evidence.frames_end > 0,
-        State::Sealed(_) => false,
-    };
-    let later = found.iter().filter(|f| f.file.id.number > sealed.file.id.number);
-    later.filter(damaged).min_by_key(|f| f.file.id.number)
-}
-
-fn given_up(f: &Found, next: Lsn) -> Option<GivenUp> {
-    let State::Open(scan) = &f.state else { return None };
-    let end = scan.summary.end();
-    let whole = f.runs.last().is_none_or(|run| run.last < next && f.kept_last() == run.last);
-    let offset = match &scan.stop {
-        _ if !whole => f.file.geometry.frames_start(),
-        Some((offset, _)) => *offset,
-        None if end == f.file.geometry.frames_start() => end,
-        None => crate::cast::round_up(end, f.file.geometry.block),
-    };
-    let seen = &scan.evidence;
-    let used = if f.zeroed { seen.used_end.max(seen.frames_end) } else { seen.frames_end };
-    let used = if whole { used } else { used.max(end) };
-    (used > offset).then(|| GivenUp { path: f.file.path.clone(), offset, bytes: used - offset })
 }
 
 /// The kept segments as readers see them. `open` ones are read through their own file.

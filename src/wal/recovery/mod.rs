@@ -22,10 +22,12 @@ use super::meta::Loaded;
 mod apply;
 mod copy;
 mod inspect;
+mod judge;
 mod merge;
 
 pub(crate) use apply::{Recovered, recover};
-pub(crate) use inspect::{LOCK, classify, identity, inspect, sealed_catalog};
+pub(crate) use inspect::{LOCK, classify, identity, inspect, sealed_catalog, survey};
+pub(crate) use judge::{Refused, judge};
 
 /// How the end of the log looked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

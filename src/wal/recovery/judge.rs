@@ -1,0 +1,156 @@
+//! The verdict on what was found: what is missing against what was promised. Pure.
+//!
+//! ```text
+//! n = first LSN missing    n <= promised               Corrupt: acknowledged, and a header proves it
+//!                          n > promised, more beyond   Torn: groups in flight, nobody was promised
+//!                          n > promised, nothing       End: never written, or of a former life
+//! ```
+
+use std::path::Path;
+
+use crate::bugs::{self, Bug};
+use crate::cast::round_up;
+use crate::error::Error;
+use crate::lsn::Lsn;
+use crate::options::RecoveryPolicy;
+use crate::segment::Run;
+
+use super::super::meta::{self, META};
+use super::inspect::Survey;
+use super::merge::merge;
+use super::{Found, GivenUp, Plan, RecoveryReport, State, Verdict};
+
+/// Why a log is not opened, and what was found of it.
+#[derive(Debug)]
+pub(crate) struct Refused {
+    pub(crate) error: Error,
+    /// The first record that is damaged or missing.
+    pub(crate) missing: Lsn,
+    pub(crate) found: Vec<Found>,
+}
+
+/// The table of verdicts: what is missing against what was promised.
+pub(crate) fn judge(
+    dir: &Path,
+    survey: Survey,
+    policy: RecoveryPolicy,
+) -> std::result::Result<Plan, Refused> {
+    let Survey { meta, mut found, .. } = survey;
+    let views: Vec<(u64, &[Run])> =
+        found.iter().map(|f| (f.file.id.epoch, f.runs.as_slice())).collect();
+    let merged = merge(meta.meta.first_lsn, &meta.meta.removed, &views);
+    for (f, kept) in found.iter_mut().zip(merged.kept) {
+        f.kept = kept;
+    }
+    let promised = promised(&meta, &found);
+    let next = merged.next;
+    let beyond = merged.beyond || found.iter().any(|f| seen_beyond(f, next));
+    let verdict = match (next <= promised, beyond) {
+        (true, _) if !bugs::on(Bug::MidLogDamageCut) => {
+            let error = damage(dir, &found, next, promised);
+            return Err(Refused { error, missing: next, found });
+        }
+        (_, true) => Verdict::Torn,
+        (_, false) if meta.meta.clean => Verdict::Clean,
+        (_, false) => Verdict::End,
+    };
+    let given_up: Vec<GivenUp> = found.iter().filter_map(|f| given_up(f, next)).collect();
+    if policy == RecoveryPolicy::Strict
+        && let Some(torn) = given_up.first()
+    {
+        let why =
+            format!("{} bytes of a torn tail; RecoveryPolicy::TornTail cuts them", torn.bytes);
+        let error = Error::corrupt("open", &torn.path, torn.offset, why);
+        return Err(Refused { error, missing: next, found });
+    }
+    let epochs = found.iter().map(|f| f.file.id.epoch + 1);
+    let numbers = found.iter().map(|f| f.file.id.number);
+    Ok(Plan {
+        epoch: epochs.max().unwrap_or(0).max(meta.meta.next_epoch),
+        highest_number: numbers.max().unwrap_or(0).max(meta.meta.highest_number),
+        time_us: found.iter().map(last_time).max().unwrap_or(0),
+        report: RecoveryReport { verdict, kept_through: next.prev(), given_up },
+        meta,
+        found,
+        next,
+        promised,
+    })
+}
+
+fn promised(meta: &meta::Loaded, found: &[Found]) -> Lsn {
+    let of = |f: &Found| match &f.state {
+        State::Sealed(footer) => footer.durable_upto,
+        State::Open(scan) => scan.evidence.durable_upto,
+    };
+    found.iter().map(of).max().unwrap_or(Lsn::NONE).max(meta.meta.durable_upto)
+}
+
+fn last_time(f: &Found) -> u64 {
+    match &f.state {
+        State::Sealed(footer) => footer.last_time_us,
+        State::Open(scan) => scan.summary.last_time_us(),
+    }
+}
+
+fn seen_beyond(f: &Found, next: Lsn) -> bool {
+    match &f.state {
+        State::Sealed(_) => false,
+        State::Open(scan) => scan.evidence.last_lsn >= next,
+    }
+}
+
+/// The error for a promised record that is missing: as near to the place as can be said.
+fn damage(dir: &Path, found: &[Found], next: Lsn, promised: Lsn) -> Error {
+    let before = found.iter().find(|f| next > Lsn::FIRST && f.kept_last() == next.prev());
+    let place = match before {
+        Some(f) if matches!(f.state, State::Sealed(_)) => first_bad_after(found, f).or(before),
+        Some(_) => before,
+        None => found.iter().find(|f| matches!(f.state, State::Open(_))),
+    };
+    let missing = format!(
+        "record {next} is damaged or missing; everything to {promised} was promised; restore the \
+         file from a copy"
+    );
+    match place.map(|f| (&f.file.path, &f.state)) {
+        Some((path, State::Open(scan))) => {
+            let (offset, why) = match &scan.stop {
+                Some((offset, why)) => (*offset, format!("{missing}: {why}")),
+                None => (scan.summary.end(), missing),
+            };
+            Error::corrupt("open", path, offset, why)
+        }
+        Some((path, State::Sealed(footer))) => Error::corrupt(
+            "open",
+            path,
+            footer.end,
+            format!("{missing}: the segment that should follow is missing"),
+        ),
+        None => Error::corrupt("open", &dir.join(META), 0, missing),
+    }
+}
+
+/// The segment that follows a sealed one and has frames behind a damaged first one.
+fn first_bad_after<'a>(found: &'a [Found], sealed: &Found) -> Option<&'a Found> {
+    let damaged = |f: &&Found| match &f.state {
+        State::Open(scan) => scan.stop.is_some() || scan.evidence.frames_end > 0,
+        State::Sealed(_) => false,
+    };
+    let later = found.iter().filter(|f| f.file.id.number > sealed.file.id.number);
+    later.filter(damaged).min_by_key(|f| f.file.id.number)
+}
+
+fn given_up(f: &Found, next: Lsn) -> Option<GivenUp> {
+    let State::Open(scan) = &f.state else { return None };
+    let end = scan.summary.end();
+    let whole = f.runs.last().is_none_or(|run| run.last < next && f.kept_last() == run.last);
+    let offset = match &scan.stop {
+        _ if !whole => f.file.geometry.frames_start(),
+        Some((offset, _)) => *offset,
+        None if end == f.file.geometry.frames_start() => end,
+        None => round_up(end, f.file.geometry.block),
+    };
+    let seen = &scan.evidence;
+    let used = if f.zeroed { seen.used_end.max(seen.frames_end) } else { seen.frames_end };
+    let used = if whole { used } else { used.max(end) };
+    (used > offset).then(|| GivenUp { path: f.file.path.clone(), offset, bytes: used - offset })
+}
