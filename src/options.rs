@@ -32,6 +32,7 @@ pub enum Durability {
 
 /// How bytes get to the disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Backend {
     /// io_uring where a probe in the log's directory shows that it works, else `Pwrite`.
     #[default]
@@ -44,6 +45,7 @@ pub enum Backend {
 
 /// How a group is made durable.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum SyncMethod {
     /// What suits the device; today `Dsync`.
     #[default]
@@ -56,6 +58,7 @@ pub enum SyncMethod {
 
 /// What `open` does about a torn tail: the end of the log that was written but never promised.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum RecoveryPolicy {
     /// Cut it and report it. Damage to promised records is `Corrupt`.
     #[default]

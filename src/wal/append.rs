@@ -103,7 +103,7 @@ impl<'a> Appender<'a> {
         let payload_crc = encode_body(all, size.record_bytes, count, body);
         // What the buffer's last user left must not reach the disk.
         bytes[size.frame..].fill(0);
-        let (answer, ticket) = pair(&self.shared.world.host);
+        let (answer, ticket) = pair(&self.shared.world.host, "append");
         self.shared.send(Pending {
             buf,
             frame_len: size.frame,

@@ -99,6 +99,8 @@ impl Segment {
 #[derive(Debug, Default)]
 pub(crate) struct Catalog {
     segments: RwLock<BTreeMap<Lsn, Arc<Segment>>>,
+    /// Where each recovery cut the log: what a reader got from there on may be no more.
+    cuts: Mutex<Vec<Lsn>>,
     /// Published by the maker to readers: records below are cut.
     first: AtomicU64,
     /// Published by the writer to everybody: the LSN the next record gets.
@@ -114,11 +116,18 @@ impl Catalog {
     pub(crate) fn restart(&self, segments: Vec<Arc<Segment>>, first: Lsn, next: Lsn) {
         let mut map = self.segments.write().unwrap_or_else(PoisonError::into_inner);
         *map = segments.into_iter().map(|s| (s.first, s)).collect();
+        self.cuts.lock().unwrap_or_else(PoisonError::into_inner).push(next);
         drop(map);
         self.first.store(first.get(), Ordering::Release);
         self.next.store(next.get(), Ordering::Release);
         self.written.store(next.prev().get(), Ordering::Release);
         self.durable.store(next.prev().get(), Ordering::Release);
+    }
+
+    /// How many recoveries there were, and the lowest cut of those after the first `known`.
+    pub(crate) fn cuts_after(&self, known: usize) -> (usize, Option<Lsn>) {
+        let cuts = self.cuts.lock().unwrap_or_else(PoisonError::into_inner);
+        (cuts.len(), cuts.get(known..).and_then(|new| new.iter().copied().min()))
     }
 
     pub(crate) fn insert(&self, segment: Arc<Segment>) {

@@ -11,6 +11,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::cast::len;
 use crate::error::{Error, ErrorKind, Result};
 use crate::io::{Buf, FlowMachine, LockGuard, Running, World, block_on};
 
@@ -37,19 +38,19 @@ impl Engine {
     pub(super) fn open(shared: &Arc<Shared>) -> Result<Engine> {
         let lock = take_lock(&shared.world, &shared.dir)?;
         let mut engine = Engine { lock: Some(lock), ..Engine::default() };
-        engine.start(shared)?;
+        engine.start(shared, shared.config.create_new)?;
         Ok(engine)
     }
 
     /// Ends a poisoned engine and starts it again after recovery, under the same lock.
     pub(super) fn restart(&mut self, shared: &Arc<Shared>) -> Result<()> {
         self.stop(shared, Control::Stop);
-        self.start(shared)
+        self.start(shared, false)
     }
 
     /// Recovers the log and starts the threads that write it.
-    fn start(&mut self, shared: &Arc<Shared>) -> Result<()> {
-        let recovered = recovered(shared)?;
+    fn start(&mut self, shared: &Arc<Shared>, must_be_new: bool) -> Result<()> {
+        let recovered = recovered(shared, must_be_new)?;
         shared.report(recovered.report.clone());
         // Before the threads run: a writer that finds the latch set poisons itself, and when one
         // fails at once nobody may undo that.
@@ -86,7 +87,7 @@ impl Engine {
         self.writer = Some(host.start(
             "prkdb-writer",
             Box::new(move || {
-                let align = of_writer.world.disk.block_size();
+                let align = len(of_writer.block);
                 let buffers: Vec<Buf> =
                     (0..REGISTERED).map(|_| Buf::zeroed(GROUP_BYTES, align)).collect();
                 let queue = of_writer.world.disk.queue(QUEUE_DEPTH, &buffers)?;
@@ -118,7 +119,7 @@ impl Engine {
         shared.room.refuse(Some(Error::new(ErrorKind::Closed, "append", "the log is closed")));
         let mut outcome = match self.writer.take() {
             Some(writer) => {
-                let (answer, ticket) = pair(&shared.world.host);
+                let (answer, ticket) = pair(&shared.world.host, "close");
                 shared.control(Control::Close(answer));
                 let outcome = ticket.wait();
                 writer.join();
@@ -127,7 +128,7 @@ impl Engine {
             None => Err(Error::new(ErrorKind::Poisoned, "close", "the log has no writer")),
         };
         if shared.latch.get().is_none() && outcome_is_whole(&outcome) {
-            let (answer, ticket) = pair(&shared.world.host);
+            let (answer, ticket) = pair(&shared.world.host, "close");
             shared.mailbox.job(Job::MarkClean(answer));
             outcome = outcome.and(ticket.wait());
         }
@@ -159,18 +160,18 @@ fn take_lock(world: &World, dir: &Path) -> Result<LockGuard> {
 }
 
 /// Runs recovery on a thread that may write.
-fn recovered(shared: &Arc<Shared>) -> Result<Recovered> {
+fn recovered(shared: &Arc<Shared>, must_be_new: bool) -> Result<Recovered> {
     let mut outcome = None;
     let (world, slot) = (&shared.world, &mut outcome);
-    let job = Box::new(move || *slot = Some(recover_on_queue(shared)));
+    let job = Box::new(move || *slot = Some(recover_on_queue(shared, must_be_new)));
     world.host.run("prkdb-open", job).map_err(|e| Error::io("open", &shared.dir, None, e))?;
     outcome.expect("the job ran to its end")
 }
 
-fn recover_on_queue(shared: &Shared) -> Result<Recovered> {
+fn recover_on_queue(shared: &Shared, must_be_new: bool) -> Result<Recovered> {
     let World { disk, host } = &shared.world;
     let queue = disk.queue(8, &[]);
     let mut queue = queue.map_err(|e| Error::io("open", &shared.dir, None, e))?;
-    let log = |flow| recover(flow, &**disk, &**host, &shared.config, &shared.catalog);
+    let log = |flow| recover(flow, &**disk, &**host, shared, must_be_new);
     block_on(&mut *queue, log)
 }

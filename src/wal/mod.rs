@@ -10,8 +10,9 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::cast;
 use crate::error::{Error, Result};
-use crate::io::{BackendReason, BackendReport, ForkGuard, Host, ThreadHost, World, open_disk};
+use crate::io::{BackendReason, BackendReport, Host, ThreadHost, World, open_disk};
 use crate::lsn::Lsn;
 use crate::options::{Backend, Durability, WalConfig};
 
@@ -41,7 +42,7 @@ pub use verify::{Finding, FindingKind, VerifySummary};
 
 use engine::Engine;
 use mailbox::Job;
-use recovery::classify;
+use recovery::{Contents, classify};
 use shared::{Control, Shared};
 
 /// Waits until a record is durable; see [`Wal::wait_durable`].
@@ -59,6 +60,7 @@ pub struct Wal {
 
 /// What completed since the log was opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Stats {
     /// Groups of batches, each one write or a few.
     pub groups: u64,
@@ -83,6 +85,9 @@ impl Wal {
         config.validate()?;
         let (disk, backend) = open_disk(&config.log_dir, config.backend)?;
         let host: Arc<dyn Host> = Arc::new(ThreadHost::new());
+        let existed = disk.list(&config.log_dir).is_ok_and(|names| {
+            classify(&config.log_dir, &names).is_ok_and(|contents| contents == Contents::Log)
+        });
         let opened =
             Wal::start(World { disk, host: Arc::clone(&host) }, config.clone(), backend.clone());
         match opened {
@@ -96,6 +101,9 @@ impl Wal {
                 let reason = BackendReason::Memlock;
                 let remedy = Some("raise RLIMIT_MEMLOCK, or close other rings".to_string());
                 let backend = BackendReport { name: disk.name(), reason, remedy };
+                // What is new by now was made by the attempt above.
+                let create_new = config.create_new && existed;
+                let config = WalConfig { create_new, ..config };
                 Wal::start(World { disk, host }, config, backend)
             }
             other => other,
@@ -122,8 +130,12 @@ impl Wal {
         disk.create_dir(&dir).map_err(failed)?;
         // Somebody else's directory must not even get a LOCK.
         classify(&dir, &disk.list(&dir).map_err(failed)?)?;
-        let fork = ForkGuard::new();
-        let shared = Arc::new(Shared::new(config, world, fork));
+        // A log keeps the block it was made with, also on a disk that would take a smaller one.
+        let block = match meta::load(&*disk, &dir)? {
+            Some(loaded) => cast::len(loaded.meta.block_size.into()),
+            None => disk.block_size(),
+        };
+        let shared = Arc::new(Shared::new(config, world, block));
         let engine = Engine::open(&shared)?;
         Ok(Wal { shared, backend, engine: Mutex::new(engine) })
     }
@@ -191,7 +203,7 @@ impl Wal {
     /// `Poisoned`, `Closed`. The ticket: `Poisoned` if the log fails first.
     pub fn wait_durable(&self, lsn: Lsn) -> Result<WaitDurable> {
         self.shared.check_writable("wait_durable")?;
-        let (answer, ticket) = ticket::pair(&self.shared.world.host);
+        let (answer, ticket) = ticket::pair(&self.shared.world.host, "wait_durable");
         self.shared.control(Control::WaitDurable(lsn, answer));
         Ok(ticket)
     }
@@ -241,7 +253,7 @@ impl Wal {
         if lsn.prev() > self.durable_lsn() {
             self.wait_durable(lsn.prev())?.wait()?;
         }
-        let (answer, ticket) = ticket::pair(&self.shared.world.host);
+        let (answer, ticket) = ticket::pair(&self.shared.world.host, "truncate_before");
         self.shared.mailbox.job(Job::TruncateBefore(lsn, answer));
         ticket.wait()
     }

@@ -73,6 +73,7 @@ impl Eq for RecordData {}
 
 /// How far a reader goes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum ReadLevel {
     /// Records that are promised.
     #[default]
@@ -96,6 +97,8 @@ pub struct Reader {
     at: Option<At>,
     hand: Option<Hand>,
     failed: Option<Error>,
+    /// Recoveries of the log that this reader knows of.
+    recoveries: usize,
     fork: ForkGuard,
 }
 
@@ -125,6 +128,7 @@ impl Reader {
             return Err(Error::invalid("read", "LSNs start at 1; read from Lsn::FIRST"));
         }
         let (window, fork) = (LARGE_WINDOW, ForkGuard::new());
+        let (recoveries, _) = catalog.cuts_after(usize::MAX);
         let reader = Reader {
             catalog,
             disk,
@@ -134,6 +138,7 @@ impl Reader {
             at: None,
             hand: None,
             failed: None,
+            recoveries,
             fork,
         };
         reader.check_first()?;
@@ -169,6 +174,19 @@ impl Reader {
         let first = self.catalog.first();
         if self.next < first {
             let why = format!("record {} was cut; the log starts at {first}", self.next);
+            return Err(Error::new(ErrorKind::Truncated, "read", why));
+        }
+        Ok(())
+    }
+
+    /// After a `resume` the log may go on differently from where recovery cut it.
+    fn notice_recovery(&mut self) -> Result<()> {
+        let (recoveries, cut) = self.catalog.cuts_after(self.recoveries);
+        let Some(cut) = cut else { return Ok(()) };
+        self.recoveries = recoveries;
+        (self.hand, self.at) = (None, None);
+        if self.next > cut {
+            let why = format!("records from {cut} on were given up after this reader gave them");
             return Err(Error::new(ErrorKind::Truncated, "read", why));
         }
         Ok(())
@@ -282,9 +300,12 @@ impl Reader {
     /// Damage, unless the file was cut from the log and used again under this reader.
     fn damage(&self, at: &At, offset: u64, why: &str) -> Error {
         let file = &at.segment.file;
-        if !matches!(identity(&*self.disk, file), Ok(Some(id)) if id == file.id)
-            && !matches!(identity(&*self.disk, file), Ok(None))
-        {
+        let reused = match identity(&*self.disk, file) {
+            Ok(identity) => identity.is_some_and(|id| id != file.id),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => true,
+            Err(e) => return Error::io("read", &file.path, Some(0), e),
+        };
+        if reused {
             let why = format!("record {} was cut while it was read", self.next);
             return Error::new(ErrorKind::Truncated, "read", why).at(&file.path, Some(offset));
         }
@@ -302,6 +323,11 @@ impl Iterator for Reader {
         if self.fork.is_child() {
             let why = "this is a forked child; open the log anew";
             return Some(Err(Error::new(ErrorKind::Closed, "read", why)));
+        }
+        // Also before the limit is looked at: what lies beyond it may be another history.
+        if let Err(error) = self.notice_recovery() {
+            self.failed = Some(error.clone());
+            return Some(Err(error));
         }
         if self.next > self.limit() {
             return None;

@@ -7,6 +7,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::FORMAT_VERSION;
@@ -17,10 +18,11 @@ use crate::options::{Backend, RecoveryPolicy};
 use super::catalog::Catalog;
 use super::meta::META;
 use super::reader::{ReadLevel, Reader, Record};
-use super::recovery::{LOCK, Plan, RecoveryReport, inspect, sealed_catalog};
+use super::recovery::{LOCK, Plan, RecoveryReport, classify, inspect, sealed_catalog};
 
-/// How often a look at a log is taken again because its writer retired a segment meanwhile.
-const LOOKS: u32 = 8;
+/// How often a look at a log is taken again because its writer changed it meanwhile.
+const LOOKS: u32 = 16;
+const PAUSE: Duration = Duration::from_millis(1);
 
 /// A log open for reading only: no lock is held, no file is changed.
 #[derive(Debug)]
@@ -34,6 +36,7 @@ pub struct ReadOnlyWal {
 
 /// Facts about a log on disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct LogStat {
     /// The backend that wrote it last: `uring`, `pwrite`, ...
     pub last_backend: &'static str,
@@ -53,33 +56,46 @@ pub struct LogStat {
     pub format_version: u32,
 }
 
-/// Looks at a log until its files stood still for as long as that took.
+/// Looks at a log; beside a living writer again, until it is seen as it was at one moment.
 pub(super) fn look(disk: &dyn Disk, dir: &Path) -> Result<(Plan, bool)> {
-    let mut looks = 0;
-    loop {
-        looks += 1;
+    let mut before = None;
+    for look in 1.. {
         let live = disk.is_locked(&dir.join(LOCK));
         let live = live.map_err(|e| Error::io("open", &dir.join(LOCK), None, e))?;
-        let missing = |e: &Error| e.io_kind() == Some(io::ErrorKind::NotFound);
-        match inspect(disk, dir, RecoveryPolicy::TornTail) {
+        let error = match inspect(disk, dir, RecoveryPolicy::TornTail) {
             Ok(plan) => return Ok((plan, live)),
-            // Beside a writer a segment may go, be half cut or grow between two reads.
-            Err(e) if live && looks < LOOKS && (missing(&e) || e.kind() == ErrorKind::Corrupt) => {}
-            Err(e) => return Err(e),
+            Err(error) => error,
+        };
+        let gone = error.io_kind() == Some(io::ErrorKind::NotFound);
+        let damage = error.kind() == ErrorKind::Corrupt;
+        // Beside a writer a segment may go, or grow between two reads; damage stays where it is.
+        let place = (error.path().map(Path::to_path_buf), error.offset());
+        if !live || !(gone || damage) || look == LOOKS || before.as_ref() == Some(&place) {
+            return Err(error);
         }
+        before = damage.then_some(place);
+        std::thread::sleep(PAUSE * look);
     }
+    unreachable!("the last look returns")
 }
 
 /// The disk a log is read from, once the directory is known to hold one.
 pub(super) fn disk_of(dir: &Path) -> Result<Arc<dyn Disk>> {
-    let disk = open_disk(dir, Backend::Pwrite)?.0;
+    let none = |why: &str| Err(Error::invalid("open", why).at(dir, None));
+    let disk = match open_disk(dir, Backend::Pwrite) {
+        Ok((disk, _)) => disk,
+        Err(e) if e.io_kind() == Some(io::ErrorKind::NotADirectory) => {
+            return none("this is no directory; a log is a directory");
+        }
+        Err(e) => return Err(e),
+    };
     match disk.list(dir) {
         Ok(entries) if entries.iter().any(|entry| entry.name == META) => Ok(disk),
-        Ok(entries) => {
-            super::recovery::classify(dir, &entries)?;
-            let why = "there is no log in this directory";
-            Err(Error::invalid("open", why).at(dir, None))
-        }
+        Ok(entries) => match classify(dir, &entries) {
+            Err(e) if e.kind() == ErrorKind::Corrupt => Err(e),
+            _ => none("there is no log in this directory"),
+        },
+        Err(e) if e.kind() == io::ErrorKind::NotFound => none("there is no log here"),
         Err(e) => Err(Error::io("open", dir, None, e)),
     }
 }

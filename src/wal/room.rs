@@ -31,6 +31,10 @@ struct State {
     used: usize,
     batches: usize,
     waiting: VecDeque<(usize, Answer<Grant>)>,
+    /// So long a line is looked through for places that were given up.
+    crowd: usize,
+    /// Somebody is letting in those in line.
+    admitting: bool,
     refused: Option<Error>,
 }
 
@@ -55,7 +59,7 @@ impl Room {
 
     /// A place in line for room for one batch of `bytes`.
     pub(crate) fn take(self: &Arc<Self>, bytes: usize) -> Ticket<Grant> {
-        let (answer, ticket) = pair(&self.host);
+        let (answer, ticket) = pair(&self.host, "append");
         let mut state = self.lock();
         if let Some(error) = &state.refused {
             let error = error.clone();
@@ -64,7 +68,9 @@ impl Room {
             return ticket;
         }
         state.waiting.push_back((bytes, answer));
+        let left = state.leave_abandoned();
         drop(state);
+        drop(left);
         self.admit();
         ticket
     }
@@ -84,17 +90,31 @@ impl Room {
         }
     }
 
+    /// Lets in those in line for whom there is room.
     fn admit(self: &Arc<Self>) {
-        loop {
-            let mut state = self.lock();
-            let next = state.waiting.front().map(|(bytes, _)| *bytes);
-            let Some(bytes) = next.filter(|&bytes| state.fits(bytes, self.limit)) else { return };
-            let (_, answer) = state.waiting.pop_front().expect("it was looked at just now");
-            let grant = state.grant(self, bytes);
-            drop(state);
-            // If its ticket is gone the grant drops right here and the next in line is looked at.
-            answer.ok(grant);
+        let mut state = self.lock();
+        if state.admitting {
+            // Whoever does it looks again before it stops; also when it is this very thread, whose
+            // grant was dropped because nobody waited for it any more.
+            return;
         }
+        state.admitting = true;
+        while let Some((bytes, answer)) = state.waiting.front() {
+            let (gone, bytes) = (answer.is_abandoned(), *bytes);
+            if !gone && !state.fits(bytes, self.limit) {
+                break;
+            }
+            let (_, answer) = state.waiting.pop_front().expect("it was looked at just now");
+            let grant = (!gone).then(|| state.grant(self, bytes));
+            // Answered and dropped without the lock: both may run somebody else's code.
+            drop(state);
+            match grant {
+                Some(grant) => answer.ok(grant),
+                None => drop(answer),
+            }
+            state = self.lock();
+        }
+        state.admitting = false;
     }
 
     fn give_back(self: &Arc<Self>, bytes: usize) {
@@ -113,6 +133,23 @@ impl State {
     fn fits(&self, bytes: usize, limit: usize) -> bool {
         let empty = self.batches == 0;
         empty || (self.used + bytes <= limit && self.batches < MAX_QUEUED_BATCHES)
+    }
+
+    /// Takes the places out that nobody waits in: futures that were dropped. Looked for each time
+    /// the line has doubled, so that a place costs little and the line stays bounded.
+    fn leave_abandoned(&mut self) -> Vec<Answer<Grant>> {
+        let mut left = Vec::new();
+        if self.waiting.len() > self.crowd.max(64) {
+            let all = std::mem::take(&mut self.waiting);
+            for (bytes, answer) in all {
+                match answer.is_abandoned() {
+                    true => left.push(answer),
+                    false => self.waiting.push_back((bytes, answer)),
+                }
+            }
+            self.crowd = 2 * self.waiting.len();
+        }
+        left
     }
 
     fn grant(&mut self, room: &Arc<Room>, bytes: usize) -> Grant {
@@ -177,6 +214,22 @@ mod tests {
         let gone = room.take(100);
         let next = room.take(100);
         drop(gone);
+        drop(all);
+        assert!(next.wait().is_ok());
+    }
+
+    #[test]
+    fn a_long_line_of_abandoned_places_costs_neither_stack_nor_memory() {
+        let room = room(100);
+        let all = room.try_take(100).unwrap().unwrap();
+        for _ in 0..200_000 {
+            drop(room.take(100));
+            assert!(room.lock().waiting.len() <= 66);
+        }
+        // And a line that nobody gave up before there was room.
+        let line: Vec<_> = (0..100_000).map(|_| room.take(100)).collect();
+        drop(line);
+        let next = room.take(100);
         drop(all);
         assert!(next.wait().is_ok());
     }

@@ -161,8 +161,8 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn new(config: WalConfig, world: World, fork: ForkGuard) -> Shared {
-        let block = world.disk.block_size();
+    /// Of a log whose block is `block` bytes.
+    pub(crate) fn new(config: WalConfig, world: World, block: usize) -> Shared {
         let limit = config.batch_config.max_buffer_bytes;
         Shared {
             dir: config.log_dir.clone(),
@@ -174,7 +174,7 @@ impl Shared {
             mailbox: Mailbox::default(),
             pool: BufPool::new(block),
             counters: Counters::default(),
-            fork,
+            fork: ForkGuard::new(),
             report: Mutex::default(),
             gone: AtomicBool::new(false),
             batches: crossbeam_channel::bounded(MAX_QUEUED_BATCHES),

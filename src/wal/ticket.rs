@@ -38,15 +38,17 @@ impl<T> Cell<T> {
 /// The half that answers.
 pub(crate) struct Answer<T> {
     cell: Option<Arc<Cell<T>>>,
+    /// What was asked for, for the message of an answer that gets lost.
+    op: &'static str,
     /// Whether the batch may be on disk: what a dropped answer means.
     submitted: bool,
 }
 
-/// A pair of halves; the ticket waits by the means of `host`.
-pub(crate) fn pair<T>(host: &Arc<dyn Host>) -> (Answer<T>, Ticket<T>) {
+/// A pair of halves for the operation `op`; the ticket waits by the means of `host`.
+pub(crate) fn pair<T>(host: &Arc<dyn Host>, op: &'static str) -> (Answer<T>, Ticket<T>) {
     let (state, answered) = (Mutex::new(State::Open(None)), Condvar::new());
     let cell = Arc::new(Cell { host: Arc::clone(host), state, answered });
-    let answer = Answer { cell: Some(Arc::clone(&cell)), submitted: false };
+    let answer = Answer { cell: Some(Arc::clone(&cell)), op, submitted: false };
     (answer, Ticket { cell, fork: ForkGuard::new() })
 }
 
@@ -54,6 +56,11 @@ impl<T> Answer<T> {
     /// From now on an answer that gets lost means `NotConfirmed` instead of `Poisoned`.
     pub(crate) fn submitted(&mut self) {
         self.submitted = true;
+    }
+
+    /// Whether the ticket was dropped: nobody will ever look at the answer.
+    pub(crate) fn is_abandoned(&self) -> bool {
+        self.cell.as_ref().is_none_or(|cell| Arc::strong_count(cell) == 1)
     }
 
     pub(crate) fn ok(self, value: T) {
@@ -82,9 +89,9 @@ impl<T> Drop for Answer<T> {
     fn drop(&mut self) {
         let Some(cell) = self.cell.take() else { return };
         let error = if self.submitted {
-            Error::new(ErrorKind::NotConfirmed, "append", "the log failed while it was written")
+            Error::new(ErrorKind::NotConfirmed, self.op, "the log failed while it was written")
         } else {
-            Error::new(ErrorKind::Poisoned, "append", "the log failed before it was written")
+            Error::new(ErrorKind::Poisoned, self.op, "the log failed before it was done")
         };
         settle(&cell, Err(error));
     }
@@ -179,10 +186,10 @@ mod tests {
 
     #[test]
     fn a_dropped_answer_still_answers() {
-        let (answer, ticket) = pair::<u8>(&host());
+        let (answer, ticket) = pair::<u8>(&host(), "test");
         drop(answer);
         assert_eq!(ticket.wait().unwrap_err().kind(), ErrorKind::Poisoned);
-        let (mut answer, ticket) = pair::<u8>(&host());
+        let (mut answer, ticket) = pair::<u8>(&host(), "test");
         answer.submitted();
         drop(answer);
         assert_eq!(ticket.wait().unwrap_err().kind(), ErrorKind::NotConfirmed);
@@ -190,7 +197,7 @@ mod tests {
 
     #[test]
     fn a_blocked_thread_is_woken() {
-        let (answer, ticket) = pair::<u8>(&host());
+        let (answer, ticket) = pair::<u8>(&host(), "test");
         let thread = std::thread::spawn(move || ticket.wait().unwrap());
         answer.ok(7);
         assert_eq!(thread.join().unwrap(), 7);
@@ -207,7 +214,7 @@ mod tests {
         let flag = Arc::new(Flag(false.into()));
         let waker = Waker::from(Arc::clone(&flag));
         let mut cx = Context::from_waker(&waker);
-        let (answer, mut ticket) = pair::<u8>(&host());
+        let (answer, mut ticket) = pair::<u8>(&host(), "test");
         assert!(Pin::new(&mut ticket).poll(&mut cx).is_pending());
         answer.ok(1);
         while !flag.0.load(std::sync::atomic::Ordering::SeqCst) {

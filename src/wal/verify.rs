@@ -43,6 +43,7 @@ impl std::fmt::Display for FindingKind {
 
 /// One thing that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Finding {
     /// The file.
     pub path: PathBuf,
@@ -65,6 +66,7 @@ impl Finding {
 
 /// How much was read, and how much of it was wrong.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct VerifySummary {
     /// Whole frames.
     pub frames: u64,
@@ -205,8 +207,12 @@ fn read_all(
 /// What the look at footers and the end of the log already told.
 fn notes(plan: &Plan, tally: &mut Tally<'_>) {
     for f in &plan.found {
+        // Of two segments with records the older one is sealed before a log is closed.
+        let newer = |g: &Found| g.file.id.number > f.file.id.number && !g.kept.is_empty();
+        let missing = plan.meta.meta.clean && !f.kept.is_empty() && plan.found.iter().any(newer);
+        let missing = missing.then(|| "it is not this life's".to_string());
         if let State::Open(scan) = &f.state
-            && let Some(why) = &scan.bad_footer
+            && let Some(why) = scan.bad_footer.as_ref().or(missing.as_ref())
         {
             let (path, offset) = (f.file.path.clone(), f.file.geometry.frames_end());
             let detail = format!("the footer is damaged ({why}); the frames serve");

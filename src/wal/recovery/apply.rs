@@ -13,17 +13,20 @@ use std::sync::Arc;
 
 use crate::bugs::{self, Bug};
 use crate::cast::len;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::format::FORMAT_VERSION;
 use crate::format::meta::Meta;
 use crate::io::{Access, Buf, Disk, FileRef, Flow, Host};
 use crate::lsn::Lsn;
 use crate::options::{SyncMethod, WalConfig};
-use crate::segment::{Cursor, SegmentFile, Step, Summary, is_making, parse_free, pool_dir};
+use crate::segment::{
+    Cursor, SegmentFile, Step, Summary, free_name, is_making, parse_free, pool_dir,
+};
 
 use super::super::catalog::{Catalog, Segment};
 use super::super::maker::{POOL_SEGMENTS, Stock};
 use super::super::meta::MetaFile;
+use super::super::shared::Shared;
 use super::copy::{copy_tail, keep_reserve};
 use super::inspect::{Contents, classify, inspect, sealed_catalog};
 use super::{Found, Plan, RecoveryReport, Scan, State, Verdict};
@@ -50,18 +53,19 @@ pub(super) struct Site<'a> {
     pub(super) dir: &'a Path,
 }
 
-/// Creates the log in `config.log_dir`, or recovers it, and fills the catalog.
+/// Creates the log, or recovers it, and fills the catalog.
 pub(crate) async fn recover(
     flow: Flow,
     disk: &dyn Disk,
     host: &dyn Host,
-    config: &WalConfig,
-    catalog: &Catalog,
+    shared: &Shared,
+    must_be_new: bool,
 ) -> Result<Recovered> {
+    let (config, catalog) = (&shared.config, &*shared.catalog);
     let site = Site { flow: &flow, disk, host, dir: &config.log_dir };
     let entries = disk.list(site.dir).map_err(|e| Error::io("open", site.dir, None, e))?;
     let contents = classify(site.dir, &entries)?;
-    if contents == Contents::Log && config.create_new {
+    if contents == Contents::Log && must_be_new {
         let why = "there is a log already, and create_new was asked for";
         return Err(Error::invalid("open", why).at(site.dir, None));
     }
@@ -70,8 +74,12 @@ pub(crate) async fn recover(
         return create(site, config, catalog).await;
     }
     let mut plan = inspect(disk, site.dir, config.recovery)?;
+    if u64::from(plan.meta.meta.block_size) != shared.block {
+        let why = "another process made the log at this moment; open it again";
+        return Err(Error::new(ErrorKind::Locked, "open", why).at(site.dir, None));
+    }
     report(&plan);
-    let free = ready_pool(site, plan.meta.meta.clean.then_some(config.segment_bytes))?;
+    let mut free = ready_pool(site, plan.meta.meta.clean.then_some(config.segment_bytes))?;
     let mut listed = sealed_catalog(disk, &plan.found)?;
     let mut meta = MetaFile::open(disk, site.dir, &plan.meta)?;
     if !plan.meta.whole || !disk.direct() {
@@ -100,7 +108,7 @@ pub(crate) async fn recover(
         m.last_backend = backend_code(disk.name());
     };
     meta.update(&flow, disk, change).await?;
-    remove_spent(site, &plan)?;
+    free.extend(remove_spent(site, &plan, config.segment_bytes, POOL_SEGMENTS - free.len())?);
     if !disk.direct() {
         keep_reserve(site).await;
     }
@@ -245,14 +253,23 @@ async fn end_old_segments(site: Site<'_>, plan: &mut Plan) -> Result<()> {
 }
 
 /// Takes segments that hold nothing of the log out of it, now that META has their number and what
-/// they promised.
-fn remove_spent(site: Site<'_>, plan: &Plan) -> Result<()> {
+/// they promised; gives those that can be used again, `most` at most: after a clean close only, as
+/// in `ready_pool`.
+fn remove_spent(site: Site<'_>, plan: &Plan, full: u64, most: usize) -> Result<Vec<PathBuf>> {
     let (first, recorded) = (plan.meta.meta.first_lsn, plan.meta.meta.durable_upto);
+    let mut free = Vec::new();
     for f in plan.found.iter().filter(|f| f.is_spent(recorded) || f.is_cut(first)) {
-        let removed = site.disk.unlink(&f.file.path);
-        removed.map_err(|e| Error::io("retire segment", &f.file.path, None, e))?;
+        let failed = |e| Error::io("retire segment", &f.file.path, None, e);
+        if plan.meta.meta.clean && f.file.geometry.size == full && free.len() < most {
+            let to = pool_dir(site.dir).join(free_name(f.file.id.number));
+            site.disk.rename(&f.file.path, &to).map_err(failed)?;
+            free.push(to);
+        } else {
+            site.disk.unlink(&f.file.path).map_err(failed)?;
+        }
     }
-    sync_dirs(site)
+    sync_dirs(site)?;
+    Ok(free)
 }
 
 async fn write_footer(

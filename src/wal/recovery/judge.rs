@@ -103,9 +103,11 @@ fn seen_beyond(f: &Found, next: Lsn) -> bool {
 fn damage(dir: &Path, found: &[Found], next: Lsn, promised: Lsn) -> Error {
     let before = found.iter().find(|f| next > Lsn::FIRST && f.kept_last() == next.prev());
     let place = match before {
-        Some(f) if matches!(f.state, State::Sealed(_)) => first_bad_after(found, f).or(before),
+        Some(f) if matches!(f.state, State::Sealed(_)) => {
+            likeliest(found, f.file.id.number + 1).or(before)
+        }
         Some(_) => before,
-        None => found.iter().find(|f| matches!(f.state, State::Open(_))),
+        None => likeliest(found, 0),
     };
     let missing = format!(
         "record {next} is damaged or missing; everything to {promised} was promised; restore the \
@@ -129,14 +131,19 @@ fn damage(dir: &Path, found: &[Found], next: Lsn, promised: Lsn) -> Error {
     }
 }
 
-/// The segment that follows a sealed one and has frames behind a damaged first one.
-fn first_bad_after<'a>(found: &'a [Found], sealed: &Found) -> Option<&'a Found> {
-    let damaged = |f: &&Found| match &f.state {
-        State::Open(scan) => scan.stop.is_some() || scan.evidence.frames_end > 0,
-        State::Sealed(_) => false,
+/// The segment from number `from` on in which the missing record was: frames of its own behind the
+/// place say so, else bytes that are no frame, else that it is open.
+fn likeliest(found: &[Found], from: u64) -> Option<&Found> {
+    let doubt = |f: &Found| match &f.state {
+        State::Open(scan) if scan.evidence.frames_end > 0 => Some(0),
+        State::Open(scan) if scan.stop.is_some() && f.zeroed => Some(1),
+        State::Open(scan) if scan.stop.is_some() => Some(2),
+        State::Open(_) => Some(3),
+        State::Sealed(_) => None,
     };
-    let later = found.iter().filter(|f| f.file.id.number > sealed.file.id.number);
-    later.filter(damaged).min_by_key(|f| f.file.id.number)
+    let later = found.iter().filter(|f| f.file.id.number >= from);
+    let doubts = later.filter_map(|f| doubt(f).map(|doubt| (doubt, f.file.id.number, f)));
+    doubts.min_by_key(|(doubt, number, _)| (*doubt, *number)).map(|(_, _, f)| f)
 }
 
 fn given_up(f: &Found, next: Lsn) -> Option<GivenUp> {

@@ -26,11 +26,12 @@ mod judge;
 mod merge;
 
 pub(crate) use apply::{Recovered, recover};
-pub(crate) use inspect::{LOCK, classify, identity, inspect, sealed_catalog, survey};
+pub(crate) use inspect::{Contents, LOCK, classify, identity, inspect, sealed_catalog, survey};
 pub(crate) use judge::{Refused, judge};
 
 /// How the end of the log looked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Verdict {
     /// The log was closed, or is new: nothing can be missing.
     Clean,
@@ -52,6 +53,7 @@ impl std::fmt::Display for Verdict {
 
 /// Bytes behind the end of the log that recovery did not keep.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct GivenUp {
     /// The segment they are in; they stay there until it is retired.
     pub path: PathBuf,
@@ -63,6 +65,7 @@ pub struct GivenUp {
 
 /// What the last `open` or `resume` found and did.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct RecoveryReport {
     /// How the end looked.
     pub verdict: Verdict,

@@ -323,6 +323,8 @@ impl Writer {
                     self.backlog.push_back(batch);
                 }
                 self.fail_backlog(&error);
+                // Sealed, it can be truncated away: on a full disk that may be the only space.
+                self.old.extend(self.lane.take());
                 false
             }
         }
