@@ -6,7 +6,7 @@
 //!                                         cycle's lines, at least as long as what was acked
 //! ```
 //!
-//! `PRKDB_KILL_CYCLES` asks for more cycles than the 20 for each backend.
+//! `PRKDB_KILL_CYCLES` asks for another number of cycles than 200 for each backend.
 #![cfg(feature = "cli")]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -33,14 +33,16 @@ fn acknowledged_records_survive_sigkill_on_pwrite() {
 }
 
 fn kill_cycles(dir: &Path, backend: &str) {
-    let cycles = std::env::var("PRKDB_KILL_CYCLES").map_or(20, |cycles| cycles.parse().unwrap());
+    let cycles = std::env::var("PRKDB_KILL_CYCLES").map_or(200, |cycles| cycles.parse().unwrap());
     let clock = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
     let mut random = Random(u64::from(clock.subsec_nanos()) | 1);
     println!("{backend}: seed {}", random.0);
     let mut kept: Vec<Vec<u8>> = Vec::new();
+    let mut with_acks = 0;
     for cycle in 0..cycles {
         let first = kept.len() as u64 + 1;
         let acked = append_and_kill(dir, backend, cycle, &mut random);
+        with_acks += u64::from(acked.is_some());
         if let Some((first_acked, _)) = acked {
             assert_eq!(first_acked, first, "cycle {cycle}: LSNs went on elsewhere");
         }
@@ -61,8 +63,8 @@ fn kill_cycles(dir: &Path, backend: &str) {
         }
         kept.extend(new.iter().map(|line| line.to_vec()));
     }
-    // Some cycle must have got as far as an acknowledgement, or nothing was tested.
-    assert!(!kept.is_empty(), "no record in {cycles} cycles");
+    println!("{backend}: {with_acks} of {cycles} cycles had acknowledgements");
+    assert!(with_acks * 4 >= cycles, "{with_acks} of {cycles} cycles: too few to say anything");
 }
 
 /// Appends until killed; the first and the last LSN that were acknowledged.

@@ -18,7 +18,7 @@ use crate::options::{Backend, RecoveryPolicy};
 use super::catalog::Catalog;
 use super::meta::META;
 use super::reader::{ReadLevel, Reader, Record};
-use super::recovery::{LOCK, Plan, RecoveryReport, classify, inspect, sealed_catalog};
+use super::recovery::{LOCK, Plan, RecoveryReport, catalog_of, classify, inspect};
 
 /// How often a look at a log is taken again because its writer changed it meanwhile.
 const LOOKS: u32 = 16;
@@ -126,7 +126,7 @@ impl ReadOnlyWal {
     }
 
     fn serve(&mut self, plan: Plan, live: bool) -> Result<()> {
-        let listed = sealed_catalog(&*self.disk, &plan.found)?;
+        let listed = catalog_of(&*self.disk, &plan.found)?;
         let first = plan.meta.meta.first_lsn;
         let next = if live { plan.next.min(plan.promised.next()) } else { plan.next };
         let next = next.max(first);

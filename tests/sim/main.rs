@@ -17,6 +17,7 @@ use std::time::Instant;
 
 #[cfg(feature = "bugs")]
 mod bank;
+mod cases;
 mod client;
 mod damage;
 mod life;

@@ -152,10 +152,15 @@ pub fn run(args: &Args) -> Result<ExitCode, Stop> {
     if let Err(stop) = result.and_then(|()| Ok(durable?)) {
         // The feeder may be waiting for stdin for ever, so it is not joined and `wal` not closed:
         // the next open finds what is on disk, as after a kill.
-        if let Stop::Failed(_) = stop {
+        let why = match stop {
+            Stop::Failed(why) => why,
+            // Not the end of the work: more of stdin may have come, and nobody would know.
+            Stop::PipeClosed => "stdout was closed before the end of stdin".into(),
+        };
+        if acked.records > 0 {
             say(format_args!("acknowledged: {} records{}", acked.records, acked.lsns()));
         }
-        return Err(stop);
+        return Err(Stop::Failed(why));
     }
     feeder.join().map_err(|_| Stop::Failed("the thread that reads stdin panicked".into()))?;
     let seconds = started.elapsed().as_secs_f64();
@@ -169,8 +174,8 @@ fn tell_opening(wal: &Wal) {
     let recovery = wal.recovery();
     for lost in &recovery.given_up {
         say(format_args!(
-            "{} tail: kept the log through LSN {}, gave up {} bytes of {} from offset {}",
-            recovery.verdict,
+            "recovered: kept through LSN {}; {} bytes of {} from offset {} were never promised \
+             and are cut",
             recovery.kept_through,
             lost.bytes,
             lost.path.display(),

@@ -28,7 +28,7 @@ use super::super::maker::{POOL_SEGMENTS, Stock};
 use super::super::meta::MetaFile;
 use super::super::shared::Shared;
 use super::copy::{copy_tail, keep_reserve};
-use super::inspect::{Contents, classify, inspect, sealed_catalog};
+use super::inspect::{Contents, catalog_of, classify, inspect};
 use super::{Found, Plan, RecoveryReport, Scan, State, Verdict};
 
 /// A log that is ready to be written.
@@ -69,10 +69,15 @@ pub(crate) async fn recover(
         let why = "there is a log already, and create_new was asked for";
         return Err(Error::invalid("open", why).at(site.dir, None));
     }
-    if contents == Contents::Fresh {
-        ready_pool(site, None)?;
-        return create(site, config, catalog).await;
+    match contents {
+        Contents::Fresh => create(site, config, catalog).await,
+        Contents::Log => reopen(site, shared).await,
     }
+}
+
+/// Judges an old log, and carries the judgement out.
+async fn reopen(site: Site<'_>, shared: &Shared) -> Result<Recovered> {
+    let (config, disk) = (&shared.config, site.disk);
     let mut plan = inspect(disk, site.dir, config.recovery)?;
     if u64::from(plan.meta.meta.block_size) != shared.block {
         let why = "another process made the log at this moment; open it again";
@@ -80,12 +85,12 @@ pub(crate) async fn recover(
     }
     report(&plan);
     let mut free = ready_pool(site, plan.meta.meta.clean.then_some(config.segment_bytes))?;
-    let mut listed = sealed_catalog(disk, &plan.found)?;
+    let mut listed = catalog_of(disk, &plan.found)?;
     let mut meta = MetaFile::open(disk, site.dir, &plan.meta)?;
     if !plan.meta.whole || !disk.direct() {
         // What follows builds on this state, which may be in a cache alone: an update before the
         // crash may have failed or been cut short.
-        meta.update(&flow, disk, |_| {}).await?;
+        meta.update(site.flow, disk, |_| {}).await?;
     }
     let in_place = plan.meta.meta.clean || bugs::on(Bug::WriteOnInTornSegment);
     let tail = if in_place { take_tail(&mut plan) } else { None };
@@ -95,25 +100,15 @@ pub(crate) async fn recover(
         let report = plan.report;
         plan = inspect(disk, site.dir, config.recovery)?;
         plan.report = report;
-        listed = sealed_catalog(disk, &plan.found)?;
+        listed = catalog_of(disk, &plan.found)?;
     }
-    let (next, epoch, highest) = (plan.next, plan.epoch, plan.highest_number);
-    let change = |m: &mut Meta| {
-        m.clean = false;
-        m.durable_upto = next.prev();
-        m.next_epoch = epoch + 1;
-        m.highest_number = highest;
-        m.segment_bytes = config.segment_bytes;
-        m.sync_method = method_code(config.sync_method);
-        m.last_backend = backend_code(disk.name());
-    };
-    meta.update(&flow, disk, change).await?;
+    meta.update(site.flow, disk, |m| mark_open(m, &plan, config, disk.name())).await?;
     free.extend(remove_spent(site, &plan, config.segment_bytes, POOL_SEGMENTS - free.len())?);
     if !disk.direct() {
         keep_reserve(site).await;
     }
     let tail = match tail {
-        Some(found) => Some(reopen(site, found, &listed)?),
+        Some(found) => Some(open_tail(site, found, &listed)?),
         None => None,
     };
     let stays = |number: u64| tail.as_ref().is_some_and(|(file, ..)| file.id.number == number);
@@ -122,17 +117,29 @@ pub(crate) async fn recover(
             segment.seal();
         }
     }
-    catalog.restart(listed.into_values().collect(), meta.meta().first_lsn, next);
+    let segments = listed.into_values().collect();
+    shared.catalog.restart(segments, meta.meta().first_lsn, plan.next);
     let growth_bytes = meta.meta().growth_bytes.min(config.segment_bytes);
     Ok(Recovered {
         report: plan.report,
         meta,
-        stock: Stock { highest_number: highest, growth_bytes, free },
-        next_lsn: next,
+        stock: Stock { highest_number: plan.highest_number, growth_bytes, free },
+        next_lsn: plan.next,
         time_us: plan.time_us,
-        epoch,
+        epoch: plan.epoch,
         tail,
     })
+}
+
+/// What META says of a log that is being written.
+fn mark_open(m: &mut Meta, plan: &Plan, config: &WalConfig, backend: &str) {
+    m.clean = false;
+    m.durable_upto = plan.next.prev();
+    m.next_epoch = plan.epoch + 1;
+    m.highest_number = plan.highest_number;
+    m.segment_bytes = config.segment_bytes;
+    m.sync_method = method_code(config.sync_method);
+    m.last_backend = backend_code(backend);
 }
 
 fn report(plan: &Plan) {
@@ -153,6 +160,7 @@ fn report(plan: &Plan) {
 }
 
 async fn create(site: Site<'_>, config: &WalConfig, catalog: &Catalog) -> Result<Recovered> {
+    ready_pool(site, None)?;
     let log_id = site.host.random().map_err(|e| Error::io("open", site.dir, None, e))?;
     let growth_bytes = (1 << 20).min(config.segment_bytes);
     let meta = Meta {
@@ -315,7 +323,7 @@ fn summary_upto(f: &Found, file: &FileRef, upto: Lsn) -> Result<Summary> {
 }
 
 /// Opens the tail for writing and lists it under that file.
-fn reopen(
+fn open_tail(
     site: Site<'_>,
     found: Found,
     listed: &std::collections::BTreeMap<u64, Arc<Segment>>,

@@ -186,8 +186,8 @@ fn read_header(
     Ok(header)
 }
 
-/// Walks frames to the first that is bad, then looks ahead for proof of what was promised. Where the
-/// log was closed and nothing is missing META has all the proof there is.
+/// Walks frames to the first that is bad, then looks ahead for proof of what was promised. Where
+/// the log was closed and nothing is missing META has all the proof there is.
 fn walk(
     mut cursor: Cursor,
     segment: &SegmentFile,
@@ -234,10 +234,7 @@ fn walk(
 }
 
 /// The kept segments as readers see them. `open` ones are read through their own file.
-pub(crate) fn sealed_catalog(
-    disk: &dyn Disk,
-    found: &[Found],
-) -> Result<BTreeMap<u64, Arc<Segment>>> {
+pub(crate) fn catalog_of(disk: &dyn Disk, found: &[Found]) -> Result<BTreeMap<u64, Arc<Segment>>> {
     let mut listed = BTreeMap::new();
     for f in found {
         let (Some(first), Some(last)) = (f.kept.first(), f.kept.last()) else { continue };

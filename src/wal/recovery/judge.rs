@@ -1,9 +1,9 @@
 //! The verdict on what was found: what is missing against what was promised. Pure.
 //!
 //! ```text
-//! n = first LSN missing    n <= promised               Corrupt: acknowledged, and a header proves it
-//!                          n > promised, more beyond   Torn: groups in flight, nobody was promised
-//!                          n > promised, nothing       End: never written, or of a former life
+//! n = first LSN missing:  n <= promised              Corrupt: acknowledged, a header proves it
+//!                         n > promised, more beyond  Torn: in flight, nobody was promised this
+//!                         n > promised, nothing      End: never written, or of a former life
 //! ```
 
 use std::path::Path;

@@ -26,7 +26,7 @@ mod judge;
 mod merge;
 
 pub(crate) use apply::{Recovered, recover};
-pub(crate) use inspect::{Contents, LOCK, classify, identity, inspect, sealed_catalog, survey};
+pub(crate) use inspect::{Contents, LOCK, catalog_of, classify, identity, inspect, survey};
 pub(crate) use judge::{Refused, judge};
 
 /// How the end of the log looked.

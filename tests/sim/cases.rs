@@ -1,0 +1,146 @@
+//! Cases that are too rare for a seed to meet them: a disk with larger blocks, readers and options
+//! across `resume`.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use prkdb_core::io::sim::{CrashKind, Faults, Model, Sim};
+use prkdb_core::io::{Access, Buf, Disk, Entry, FileRef, LockGuard, Queue, World};
+use prkdb_core::{Durability, Lsn, ReadLevel, SyncMethod, Wal, WalConfig};
+
+const DIR: &str = "/log";
+
+fn sim() -> Sim {
+    Sim::new(1, Model::weak(true), Faults::default())
+}
+
+/// The same disk, seen through direct I/O that wants larger blocks.
+#[derive(Debug)]
+struct Coarse(Arc<dyn Disk>);
+
+impl Disk for Coarse {
+    fn open(&self, path: &Path, access: Access) -> io::Result<FileRef> {
+        self.0.open(path, access)
+    }
+
+    fn create(&self, path: &Path, size: u64) -> io::Result<FileRef> {
+        self.0.create(path, size)
+    }
+
+    fn create_dir(&self, path: &Path) -> io::Result<()> {
+        self.0.create_dir(path)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.0.rename(from, to)
+    }
+
+    fn unlink(&self, path: &Path) -> io::Result<()> {
+        self.0.unlink(path)
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<Entry>> {
+        self.0.list(dir)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        self.0.sync_dir(dir)
+    }
+
+    fn lock(&self, path: &Path) -> io::Result<LockGuard> {
+        self.0.lock(path)
+    }
+
+    fn is_locked(&self, path: &Path) -> io::Result<bool> {
+        self.0.is_locked(path)
+    }
+
+    fn space(&self, dir: &Path) -> io::Result<u64> {
+        self.0.space(dir)
+    }
+
+    fn block_size(&self) -> usize {
+        4 * self.0.block_size()
+    }
+
+    fn direct(&self) -> bool {
+        self.0.direct()
+    }
+
+    fn queue(&self, depth: usize, register: &[Buf]) -> io::Result<Box<dyn Queue>> {
+        self.0.queue(depth, register)
+    }
+
+    fn name(&self) -> &'static str {
+        self.0.name()
+    }
+}
+
+#[test]
+fn a_log_keeps_its_block_on_a_disk_that_takes_a_smaller_one() {
+    let sim = sim();
+    let coarse = || {
+        let world = sim.world();
+        World { disk: Arc::new(Coarse(world.disk)), host: world.host }
+    };
+    for life in 0..4_u8 {
+        let world = if life % 3 == 0 { coarse() } else { sim.world() };
+        let config = WalConfig { segment_bytes: 1 << 20, ..WalConfig::new(DIR) };
+        let wal = Wal::open_in(world, config).unwrap();
+        let records: Vec<_> = wal.reader(Lsn::FIRST).unwrap().map(|r| r.unwrap()).collect();
+        assert_eq!(records.len(), usize::from(life) * 40, "life {life}");
+        for i in 0..40 {
+            // Over the end of a segment, so that new ones are made in each life.
+            wal.append_batch([vec![life; 30_000 + i]]).unwrap().wait().unwrap();
+        }
+        // The second life ends without a close: the third recovers.
+        if life == 1 {
+            sim.crash(CrashKind::Power);
+        } else {
+            wal.close().unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_reader_across_resume_never_mixes_two_histories() {
+    let (mut cut, mut kept) = (0, 0);
+    for seed in 0..60 {
+        let sim = Sim::new(seed, Model::weak(true), Faults::default());
+        let config = WalConfig { sync_method: SyncMethod::Fdatasync, ..WalConfig::new(DIR) };
+        // A log that had to be new can be resumed all the same.
+        let wal = Wal::open_in(sim.world(), config.create_new()).unwrap();
+        wal.append_batch(["promised"]).unwrap().wait().unwrap();
+        let written = wal.with(Durability::Written);
+        let old: Vec<_> = (0..8).map(|i| format!("first life {i}")).collect();
+        written.append_batch(&old).unwrap().wait().unwrap();
+        let mut reader = wal.reader_at(Lsn::FIRST, ReadLevel::Written).unwrap();
+        for _ in 0..5 {
+            reader.next().unwrap().unwrap();
+        }
+        sim.set_faults(Faults { sync_eio: 1000, ..Faults::default() });
+        assert!(wal.append_batch(["fails"]).unwrap().wait().is_err());
+        assert!(wal.append_batch(["refused"]).is_err());
+        sim.set_faults(Faults::default());
+        wal.resume().unwrap();
+        let new: Vec<_> = (0..20).map(|i| format!("second life {i}")).collect();
+        wal.append_batch(&new).unwrap().wait().unwrap();
+        match reader.next().unwrap() {
+            Err(e) => {
+                assert_eq!(e.kind(), prkdb_core::ErrorKind::Truncated, "{e}");
+                cut += 1;
+            }
+            Ok(record) => {
+                assert_eq!(record, wal.read(record.lsn).unwrap(), "seed {seed}");
+                kept += 1;
+            }
+        }
+        for record in reader.take_while(Result::is_ok).flatten() {
+            assert_eq!(record, wal.read(record.lsn).unwrap(), "seed {seed}");
+        }
+        wal.close().unwrap();
+    }
+    assert!(cut > 0, "no seed lost what was written");
+    assert!(kept > 0, "every seed lost what was written");
+}
