@@ -118,7 +118,8 @@ impl Mailbox {
 
     /// What became of a segment that was wanted: whether the writer waits for it, and the segment
     /// that was ready before and is too small.
-    pub(super) fn put(&self, outcome: Result<Made>) -> (bool, Option<Made>) {
+    /// `asked` is what the writer needed when it was begun.
+    pub(super) fn put(&self, outcome: Result<Made>, asked: u64) -> (bool, Option<Made>) {
         let mut state = self.lock();
         let wait = state.need > 0;
         let unused = match outcome {
@@ -128,7 +129,10 @@ impl Mailbox {
                     // Nobody waits for it yet; who does hears it as the append's error.
                     tracing::warn!(%error, "no segment can be made ahead");
                 }
-                state.failed = Some(error);
+                // Begun before the writer asked it says nothing to him: it is tried once more.
+                if !wait || asked > 0 {
+                    state.failed = Some(error);
+                }
                 None
             }
         };

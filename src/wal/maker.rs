@@ -87,7 +87,7 @@ impl Maker {
         let mailbox = &self.shared.mailbox;
         while let Some(need) = flow.until(|| mailbox.wanted()).await {
             let outcome = self.make(flow, need).await;
-            let (wait, unused) = mailbox.put(outcome);
+            let (wait, unused) = mailbox.put(outcome, need);
             if wait {
                 self.shared.bell.ring();
             }
