@@ -86,7 +86,12 @@ fn examine(dir: &Path, backend: Backend) -> Result<(Way, Volume, BackendReport)>
     let look = || {
         // A scratch file may be too large for the caller's limits as well.
         super::signal::block_file_size_signal();
-        let volume = Volume::of(dir).map_err(|e| Error::io("probe", dir, None, e))?;
+        let volume = Volume::of(dir).map_err(|e| match e.kind() {
+            std::io::ErrorKind::NotADirectory => {
+                Error::invalid("open", "this is no directory; a log is a directory").at(dir, None)
+            }
+            _ => Error::io("probe", dir, None, e),
+        })?;
         let (way, report) = choose(dir, backend, &volume)?;
         Ok((way, volume, report))
     };
@@ -313,7 +318,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("file");
         std::fs::write(&file, "x").unwrap();
-        assert_eq!(probe(&file, Backend::Auto).unwrap_err().kind(), ErrorKind::Io);
+        assert_eq!(probe(&file, Backend::Auto).unwrap_err().kind(), ErrorKind::Invalid);
     }
 
     #[cfg(all(target_os = "linux", not(prkdb_portable)))]

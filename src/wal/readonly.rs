@@ -82,13 +82,7 @@ pub(super) fn look(disk: &dyn Disk, dir: &Path) -> Result<(Plan, bool)> {
 /// The disk a log is read from, once the directory is known to hold one.
 pub(super) fn disk_of(dir: &Path) -> Result<Arc<dyn Disk>> {
     let none = |why: &str| Err(Error::invalid("open", why).at(dir, None));
-    let disk = match open_disk(dir, Backend::Pwrite) {
-        Ok((disk, _)) => disk,
-        Err(e) if e.io_kind() == Some(io::ErrorKind::NotADirectory) => {
-            return none("this is no directory; a log is a directory");
-        }
-        Err(e) => return Err(e),
-    };
+    let (disk, _) = open_disk(dir, Backend::Pwrite)?;
     match disk.list(dir) {
         Ok(entries) if entries.iter().any(|entry| entry.name == META) => Ok(disk),
         Ok(entries) => match classify(dir, &entries) {

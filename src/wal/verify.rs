@@ -162,6 +162,7 @@ fn verify(
         Err(error) => return Err(error),
     };
     let unusable = std::mem::take(&mut survey.unusable);
+    let explained = !unusable.is_empty();
     unusable.iter().for_each(|error| tally.tell_error(dir, error, None));
     if let Some(offset) = survey.meta.bad_slot {
         let (path, kind) = (dir.join(META), FindingKind::Meta);
@@ -176,8 +177,10 @@ fn verify(
         Err(Refused { error, missing, found }) => {
             let told = read_all(disk, &found, true, tally, progress)?;
             let place = (error.path().map(Path::to_path_buf), error.offset());
-            // The frame that was found bad is the one that is missing; a missing file is not.
-            if !told.iter().any(|(path, at)| place == (Some(path.clone()), Some(*at))) {
+            // What is missing was in a segment that can't be used, or is a frame that was found
+            // bad; a whole file that is gone nothing else tells.
+            if !explained && !told.iter().any(|(path, at)| place == (Some(path.clone()), Some(*at)))
+            {
                 tally.tell_error(dir, &error, Some(missing));
             }
             Ok(())
