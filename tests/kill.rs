@@ -22,7 +22,7 @@ fn acknowledged_records_survive_sigkill_on_uring() {
     let root = tempfile::tempdir().unwrap();
     match prkdb_core::probe(root.path(), Backend::Uring) {
         Ok(_) => kill_cycles(&root.path().join("log"), "uring"),
-        Err(e) => println!("SKIPPED: no io_uring here: {e}"),
+        Err(e) => writeln!(std::io::stderr().lock(), "SKIPPED: no io_uring here: {e}").unwrap(),
     }
 }
 

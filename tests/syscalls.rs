@@ -4,6 +4,7 @@
 #![cfg(not(prkdb_portable))]
 
 use std::collections::VecDeque;
+use std::io::Write;
 use std::process::Command;
 
 use prkdb_core::{Backend, Wal, WalConfig};
@@ -37,7 +38,7 @@ fn child_keeps_groups_in_flight() {
 fn one_enter_a_group_and_no_other_write_or_sync() {
     let root = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     if let Err(e) = prkdb_core::probe(root.path(), Backend::Uring) {
-        return println!("SKIPPED: no io_uring here: {e}");
+        return writeln!(std::io::stderr().lock(), "SKIPPED: no io_uring here: {e}").unwrap();
     }
     let trace = root.path().join("trace");
     let run = Command::new("strace")
@@ -49,7 +50,9 @@ fn one_enter_a_group_and_no_other_write_or_sync() {
         .output();
     let run = match run {
         Ok(run) => run,
-        Err(e) => return println!("SKIPPED: no strace here: {e}"),
+        Err(e) => {
+            return writeln!(std::io::stderr().lock(), "SKIPPED: no strace here: {e}").unwrap();
+        }
     };
     assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
     let said = String::from_utf8(run.stdout).unwrap();

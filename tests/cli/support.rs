@@ -64,7 +64,7 @@ pub fn backends(dir: &Path) -> Vec<&'static str> {
     match prkdb_core::probe(dir, Backend::Uring) {
         Ok(_) => vec!["uring", "pwrite"],
         Err(e) => {
-            println!("SKIPPED on io_uring: {e}");
+            writeln!(std::io::stderr().lock(), "SKIPPED on io_uring: {e}").unwrap();
             vec!["pwrite"]
         }
     }

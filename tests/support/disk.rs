@@ -1,5 +1,6 @@
 //! Small file systems to fill and to write-protect: mounted by root, unmounted in any case.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -58,11 +59,11 @@ fn run(command: &mut Command) -> Option<()> {
         Ok(output) if output.status.success() => Some(()),
         Ok(output) => {
             let talk = String::from_utf8_lossy(&output.stderr).trim().to_string();
-            println!("SKIPPED: {command:?}: {talk}");
+            writeln!(std::io::stderr().lock(), "SKIPPED: {command:?}: {talk}").unwrap();
             None
         }
         Err(e) => {
-            println!("SKIPPED: {command:?}: {e}");
+            writeln!(std::io::stderr().lock(), "SKIPPED: {command:?}: {e}").unwrap();
             None
         }
     }

@@ -29,7 +29,7 @@ pub fn backends(dir: &Path) -> Vec<Backend> {
     match prkdb_core::probe(dir, Backend::Uring) {
         Ok(_) => vec![Backend::Uring, Backend::Pwrite],
         Err(e) => {
-            println!("SKIPPED on io_uring: {e}");
+            writeln!(std::io::stderr().lock(), "SKIPPED on io_uring: {e}").unwrap();
             vec![Backend::Pwrite]
         }
     }
