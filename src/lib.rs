@@ -62,7 +62,7 @@ mod segment;
 mod wal;
 
 pub use error::{Error, ErrorKind, Result};
-pub use io::{BackendReason, BackendReport, probe};
+pub use io::{BackendReason, BackendReport, SystemCalls, probe};
 pub use lsn::{Lsn, LsnRange};
 pub use options::{
     Backend, BatchConfig, Durability, MAX_BATCH_BYTES, MAX_BATCH_RECORDS, MAX_DEPTH,

@@ -34,13 +34,20 @@ pub enum Durability {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Backend {
-    /// io_uring where a probe in the log's directory shows that it works, else `Pwrite`.
+    /// io_uring where a probe in the log's directory shows that it works, else `Mmap`, and where
+    /// not even that does `Pwrite`. Why, [`Wal::backend`](crate::Wal::backend) tells.
     #[default]
     Auto,
     /// io_uring, or `Unsupported`.
     Uring,
-    /// Positional writes on a few threads. Makes no io_uring call at all.
+    /// Copies into mapped files, synced by a few threads, or `Unsupported`. Makes no io_uring call.
+    Mmap,
+    /// Positional writes on a few threads. Makes no io_uring call.
     Pwrite,
+    /// The runtime tokio-uring on a thread of its own, or `Unsupported`: for comparison. A process
+    /// that is killed may leave requests that land after its lock is gone.
+    #[cfg(all(feature = "tokio-uring", target_os = "linux", not(prkdb_portable)))]
+    TokioUring,
 }
 
 /// How a group is made durable.

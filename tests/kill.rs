@@ -27,6 +27,12 @@ fn acknowledged_records_survive_sigkill_on_uring() {
 }
 
 #[test]
+fn acknowledged_records_survive_sigkill_on_mmap() {
+    let root = tempfile::tempdir().unwrap();
+    kill_cycles(&root.path().join("log"), "mmap");
+}
+
+#[test]
 fn acknowledged_records_survive_sigkill_on_pwrite() {
     let root = tempfile::tempdir().unwrap();
     kill_cycles(&root.path().join("log"), "pwrite");

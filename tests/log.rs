@@ -11,7 +11,9 @@ use prkdb_core::{
 
 mod support;
 
-use support::{block_on, config, contents, fill, on_each_backend, open, read_all, record};
+use support::{
+    backends, block_on, config, contents, fill, on_each_backend, open, read_all, record,
+};
 
 fn kind<T: std::fmt::Debug>(result: prkdb_core::Result<T>) -> ErrorKind {
     result.unwrap_err().kind()
@@ -234,14 +236,14 @@ fn queued_records_are_durable_after_close_and_after_drop() {
 
 #[test]
 fn any_backend_sync_method_and_policy_continues_what_another_wrote() {
-    on_each_backend(|dir, backend| {
+    on_each_backend(|dir, first| {
         let mut expected = 0;
-        for (backend, sync_method, recovery) in [
-            (backend, SyncMethod::Dsync, RecoveryPolicy::TornTail),
-            (Backend::Pwrite, SyncMethod::Fdatasync, RecoveryPolicy::Strict),
-            (backend, SyncMethod::Fdatasync, RecoveryPolicy::Strict),
-            (Backend::Auto, SyncMethod::Auto, RecoveryPolicy::TornTail),
-        ] {
+        let policies = [RecoveryPolicy::TornTail, RecoveryPolicy::Strict];
+        let methods = [SyncMethod::Dsync, SyncMethod::Fdatasync, SyncMethod::Auto];
+        // From each backend to each other and back, and on to `Auto`.
+        let others = backends(dir.parent().unwrap()).into_iter().flat_map(|other| [other, first]);
+        for (turn, backend) in others.chain([Backend::Auto]).enumerate() {
+            let (sync_method, recovery) = (methods[turn % 3], policies[turn % 2]);
             let wal = WalConfig { sync_method, recovery, ..config(dir, backend) };
             let wal = Wal::open(wal).unwrap();
             assert_eq!(wal.next_lsn().get(), expected + 1);

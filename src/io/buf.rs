@@ -17,6 +17,12 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+#[cfg(all(feature = "tokio-uring", target_os = "linux", not(prkdb_portable)))]
+mod lent;
+
+#[cfg(all(feature = "tokio-uring", target_os = "linux", not(prkdb_portable)))]
+pub(super) use lent::Alone;
+
 struct Memory {
     start: NonNull<u8>,
     layout: Layout,

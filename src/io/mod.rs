@@ -21,7 +21,8 @@
 //! 4. Every request is answered exactly once; its buffer moves in and comes back with the answer.
 //! 5. A queue is made, used and dropped on one thread; only its waker leaves it.
 //!
-//! Called by `segment` and `wal`; implemented by `uring` and `pwrite` on a real disk and by `sim`.
+//! Called by `segment` and `wal`; implemented on a real disk (`os`) by `uring`, `mmap`, `pwrite`
+//! and `tokio_uring`, and by `sim`.
 
 use std::any::Any;
 use std::fmt;
@@ -31,26 +32,32 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
 
+mod answers;
 mod buf;
+mod calls;
 mod flow;
 mod host;
 mod lock;
+mod mmap;
 mod os;
 mod probe;
 mod pwrite;
 mod signal;
 #[cfg(feature = "sim")]
 pub mod sim;
+mod threads;
+#[cfg(all(feature = "tokio-uring", target_os = "linux", not(prkdb_portable)))]
+mod tokio_uring;
 #[cfg(all(target_os = "linux", not(prkdb_portable)))]
 mod uring;
 
 pub(crate) use buf::ForkGuard;
 pub use buf::{Buf, BufPool};
+pub use calls::SystemCalls;
 pub(crate) use flow::{Flow, FlowMachine, block_on};
 pub use host::{Host, Machine, MakeMachine, Next, Running, ThreadHost};
 pub(crate) use os::is_scratch;
-pub(crate) use probe::open_disk;
-pub use probe::{BackendReason, BackendReport, probe};
+pub use probe::{BackendReason, BackendReport, DiskOptions, open_disk, probe};
 
 /// An open file, shared by everyone who reads or writes it.
 pub type FileRef = Arc<dyn File>;
@@ -92,7 +99,8 @@ pub enum Access {
     Cached,
     /// Reading past the page cache where the file system can: the tail, in recovery.
     Direct,
-    /// Writing, and reading past the page cache where the file system can.
+    /// Writing, and reading as it is written: past the page cache where file system and backend
+    /// can. What was written and is not durable may be read.
     Write,
 }
 
@@ -189,8 +197,8 @@ pub trait Disk: Send + Sync + fmt::Debug {
     /// the alignment that direct I/O wants. A power of two.
     fn block_size(&self) -> usize;
 
-    /// Whether `Direct` and `Write` files are read past the page cache, so that what is read is
-    /// what the device holds.
+    /// Whether `Direct` files are read past the page cache, so that what is read is what the device
+    /// holds.
     fn direct(&self) -> bool;
 
     /// A queue for `depth` requests in flight, on the calling thread. Buffers in `register` are
@@ -201,7 +209,12 @@ pub trait Disk: Send + Sync + fmt::Debug {
     /// The system's error.
     fn queue(&self, depth: usize, register: &[Buf]) -> io::Result<Box<dyn Queue>>;
 
-    /// The short name of the way it writes: `uring`, `pwrite`, `sim`.
+    /// The system calls that its files and queues made so far; none where nobody counts.
+    fn calls(&self) -> Option<SystemCalls> {
+        None
+    }
+
+    /// The short name of the way it writes: `uring`, `mmap`, `pwrite`, `tokio-uring`, `sim`.
     fn name(&self) -> &'static str;
 }
 

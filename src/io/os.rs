@@ -1,7 +1,7 @@
 //! A real directory tree, shared by all backends: names, directories, locks, space.
 //!
 //! ```text
-//!   OsDisk --open, create--> OsFile --(shared)--> PwriteQueue or UringQueue
+//!   OsDisk --open, create--> OsFile --(shared)--> ThreadQueue, UringQueue, ...
 //!      |                                             ^
 //!      +-- LOCK: its locks are registered in each ring made here, so that they outlive requests
 //! ```
@@ -18,27 +18,57 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
+use super::calls::Counter;
 use super::lock::{self, LockFile};
-use super::pwrite::PwriteQueue;
-use super::{Access, Buf, Disk, Entry, EntryKind, FileRef, LockGuard, Queue};
+use super::threads::ThreadQueue;
+use super::{Access, Buf, Disk, Entry, EntryKind, FileRef, LockGuard, Queue, SystemCalls};
 
+mod device;
 mod file;
 mod volume;
 
+#[cfg(not(all(target_os = "linux", not(prkdb_portable))))]
+pub(super) use device::allocate;
+pub(super) use device::sync_to_device;
 pub(super) use file::{OsFile, open_regular};
 pub(super) use volume::Volume;
 pub(crate) use volume::is_scratch;
 #[cfg(all(target_os = "linux", not(prkdb_portable)))]
-pub(super) use volume::{nearest_directory, scratch, set_direct};
+pub(super) use volume::set_direct;
+pub(super) use volume::{nearest_directory, scratch};
 
-/// Which kind of queue a disk makes.
+/// How a disk writes: which queue it makes, and how it opens files for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Way {
     /// Positional writes on I/O threads.
     Pwrite,
+    /// Copies into mappings on I/O threads.
+    Mmap,
     /// An io_uring.
     #[cfg(all(target_os = "linux", not(prkdb_portable)))]
     Uring,
+    /// The runtime tokio-uring on a thread.
+    #[cfg(all(feature = "tokio-uring", target_os = "linux", not(prkdb_portable)))]
+    TokioUring,
+}
+
+impl Way {
+    /// Whether it writes past the page cache where the file system can.
+    fn writes_direct(self) -> bool {
+        self != Way::Mmap
+    }
+
+    /// Its short name.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Way::Pwrite => "pwrite",
+            Way::Mmap => "mmap",
+            #[cfg(all(target_os = "linux", not(prkdb_portable)))]
+            Way::Uring => "uring",
+            #[cfg(all(feature = "tokio-uring", target_os = "linux", not(prkdb_portable)))]
+            Way::TokioUring => "tokio-uring",
+        }
+    }
 }
 
 /// A real directory tree.
@@ -46,12 +76,13 @@ pub(super) struct OsDisk {
     way: Way,
     volume: Volume,
     locks: Mutex<Vec<Weak<LockFile>>>,
+    counter: Arc<Counter>,
 }
 
 impl OsDisk {
     /// A disk on the file system that `volume` describes.
     pub(super) fn new(way: Way, volume: Volume) -> OsDisk {
-        OsDisk { way, volume, locks: Mutex::new(Vec::new()) }
+        OsDisk { way, volume, locks: Mutex::new(Vec::new()), counter: Arc::default() }
     }
 
     /// The locks held through this disk.
@@ -76,19 +107,11 @@ impl fmt::Debug for OsDisk {
 
 impl Disk for OsDisk {
     fn open(&self, path: &Path, access: Access) -> io::Result<FileRef> {
-        Ok(Arc::new(OsFile::open(path, access, self.way, &self.volume)?))
+        Ok(Arc::new(OsFile::open(path, access, self.way, &self.volume, &self.counter)?))
     }
 
     fn create(&self, path: &Path, size: u64) -> io::Result<FileRef> {
-        let file = OsFile::create(path, self.way, &self.volume)?;
-        if let Err(e) = file.set_size(size) {
-            // The name is ours, made a moment ago; the first error is the one worth telling.
-            if let Err(error) = fs::remove_file(path) {
-                tracing::warn!(%error, path = %path.display(), "an unfinished file stays");
-            }
-            return Err(e);
-        }
-        Ok(Arc::new(file))
+        Ok(Arc::new(OsFile::create(path, size, self.way, &self.volume, &self.counter)?))
     }
 
     fn create_dir(&self, path: &Path) -> io::Result<()> {
@@ -182,20 +205,28 @@ impl Disk for OsDisk {
     fn queue(&self, depth: usize, register: &[Buf]) -> io::Result<Box<dyn Queue>> {
         assert!(depth > 0);
         match self.way {
-            Way::Pwrite => Ok(Box::new(PwriteQueue::new(depth)?)),
+            Way::Pwrite | Way::Mmap => Ok(Box::new(ThreadQueue::new(depth)?)),
             #[cfg(all(target_os = "linux", not(prkdb_portable)))]
             Way::Uring => {
-                Ok(Box::new(super::uring::UringQueue::new(depth, register, self.held()?)?))
+                let counter = Arc::clone(&self.counter);
+                Ok(Box::new(super::uring::UringQueue::new(depth, register, self.held()?, counter)?))
             }
+            #[cfg(all(feature = "tokio-uring", target_os = "linux", not(prkdb_portable)))]
+            Way::TokioUring => Ok(Box::new(super::tokio_uring::TokioQueue::new(depth)?)),
+        }
+    }
+
+    fn calls(&self) -> Option<SystemCalls> {
+        match self.way {
+            // What the runtime calls is its own business.
+            #[cfg(all(feature = "tokio-uring", target_os = "linux", not(prkdb_portable)))]
+            Way::TokioUring => None,
+            _ => Some(self.counter.calls()),
         }
     }
 
     fn name(&self) -> &'static str {
-        match self.way {
-            Way::Pwrite => "pwrite",
-            #[cfg(all(target_os = "linux", not(prkdb_portable)))]
-            Way::Uring => "uring",
-        }
+        self.way.name()
     }
 }
 

@@ -28,8 +28,9 @@ use std::task::Waker;
 use std::time::Instant;
 
 use super::buf::ForkGuard;
+use super::calls::Counter;
 use super::lock::LockFile;
-use super::pwrite::{own, shared_buffer};
+use super::threads::{own, shared_buffer};
 use super::{Buf, Completion, FileRef, Op, OpId, Queue, Until};
 use buffers::Registered;
 use files::Files;
@@ -81,20 +82,22 @@ impl UringQueue {
         depth: usize,
         register: &[Buf],
         locks: Vec<Arc<LockFile>>,
+        counter: Arc<Counter>,
     ) -> io::Result<UringQueue> {
         // One entry more for the waker's read.
-        let ring = Ring::new(depth + 1)?;
-        let kernel = Kernel {
+        let ring = Ring::new(depth + 1, Arc::clone(&counter))?;
+        let mut kernel = Kernel {
             files: Files::new(&ring, &locks)?,
             buffers: Registered::new(&ring, register)?,
             ring,
             slab: (0..depth).map(|_| None).collect(),
             free: (0..depth).rev().collect(),
-            alarm: Alarm::new()?,
+            alarm: Alarm::new(counter)?,
             locks,
             syncing: Vec::with_capacity(depth),
             waiting: VecDeque::with_capacity(depth),
         };
+        kernel.ring.start()?;
         Ok(UringQueue {
             kernel: ManuallyDrop::new(kernel),
             ready: VecDeque::with_capacity(depth),

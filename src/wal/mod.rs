@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::cast;
 use crate::error::{Error, Result};
-use crate::io::{BackendReason, BackendReport, Host, ThreadHost, World, open_disk};
+use crate::io::{BackendReason, BackendReport, Host, SystemCalls, ThreadHost, World, open_disk};
 use crate::lsn::Lsn;
 use crate::options::{Backend, Durability, WalConfig};
 
@@ -70,6 +70,9 @@ pub struct Stats {
     pub records: u64,
     /// Bytes of records, without headers, checksums and padding.
     pub bytes: u64,
+    /// System calls that moved them, of all the log's threads, opening and reading included; none
+    /// where the backend does not count (`tokio-uring`, `sim`).
+    pub calls: Option<SystemCalls>,
 }
 
 impl Wal {
@@ -96,8 +99,8 @@ impl Wal {
                 if config.backend == Backend::Auto
                     && e.io_kind() == Some(std::io::ErrorKind::OutOfMemory) =>
             {
-                tracing::warn!(error = %e, "io_uring has no memory; writing with pwrite");
-                let (disk, _) = open_disk(&config.log_dir, Backend::Pwrite)?;
+                tracing::warn!(error = %e, "io_uring has no memory; writing with mmap");
+                let (disk, _) = open_disk(&config.log_dir, Backend::Mmap)?;
                 let reason = BackendReason::Memlock;
                 let remedy = Some("raise RLIMIT_MEMLOCK, or close other rings".to_string());
                 let backend = BackendReport { name: disk.name(), reason, remedy };
@@ -291,6 +294,7 @@ impl Wal {
             batches: counters.batches.load(Relaxed),
             records: counters.records.load(Relaxed),
             bytes: counters.bytes.load(Relaxed),
+            calls: self.shared.world.disk.calls(),
         }
     }
 

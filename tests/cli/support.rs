@@ -59,15 +59,17 @@ pub fn field_names(line: &str) -> Vec<String> {
     names
 }
 
-/// The backends that work where `dir` is; says so if io_uring does not.
+/// The names of the backends that work where `dir` is, the best first; says so if one does not.
 pub fn backends(dir: &Path) -> Vec<&'static str> {
-    match prkdb_core::probe(dir, Backend::Uring) {
-        Ok(_) => vec!["uring", "pwrite"],
+    let all = [(Backend::Uring, "uring"), (Backend::Mmap, "mmap"), (Backend::Pwrite, "pwrite")];
+    let works = |(backend, name): (Backend, &'static str)| match prkdb_core::probe(dir, backend) {
+        Ok(_) => Some(name),
         Err(e) => {
-            writeln!(std::io::stderr().lock(), "SKIPPED on io_uring: {e}").unwrap();
-            vec!["pwrite"]
+            writeln!(std::io::stderr().lock(), "SKIPPED on {name}: {e}").unwrap();
+            None
         }
-    }
+    };
+    all.into_iter().filter_map(works).collect()
 }
 
 /// Text with empty lines, then every byte there is, ending with a newline.

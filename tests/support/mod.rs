@@ -24,15 +24,25 @@ use prkdb_core::{Backend, ReadOnlyWal, Reader, Wal, WalConfig};
 pub mod disk;
 pub mod format;
 
-/// The backends that work where `dir` is; says so if io_uring does not.
+/// Every backend of this build but `Auto`.
+pub const BACKENDS: &[Backend] = &[
+    Backend::Uring,
+    Backend::Mmap,
+    Backend::Pwrite,
+    #[cfg(all(feature = "tokio-uring", target_os = "linux", not(prkdb_portable)))]
+    Backend::TokioUring,
+];
+
+/// The backends that work where `dir` is; says so if one does not.
 pub fn backends(dir: &Path) -> Vec<Backend> {
-    match prkdb_core::probe(dir, Backend::Uring) {
-        Ok(_) => vec![Backend::Uring, Backend::Pwrite],
+    let works = |backend: &Backend| match prkdb_core::probe(dir, *backend) {
+        Ok(_) => true,
         Err(e) => {
-            writeln!(std::io::stderr().lock(), "SKIPPED on io_uring: {e}").unwrap();
-            vec![Backend::Pwrite]
+            writeln!(std::io::stderr().lock(), "SKIPPED on {backend:?}: {e}").unwrap();
+            false
         }
-    }
+    };
+    BACKENDS.iter().copied().filter(works).collect()
 }
 
 /// Runs `test` in a fresh directory for each backend.
@@ -176,7 +186,8 @@ pub fn child_main() {
     let Ok(job) = std::env::var(CHILD) else { return };
     let (life, dir) = job.split_once(' ').unwrap();
     let life: u64 = life.parse().unwrap();
-    let backend = if life.is_multiple_of(2) { Backend::Pwrite } else { Backend::Auto };
+    let backends = backends(dir.as_ref());
+    let backend = backends[usize::try_from(life).unwrap() % backends.len()];
     let wal = Wal::open(WalConfig { segment_bytes: 4 << 20, ..config(dir.as_ref(), backend) });
     let wal = wal.unwrap();
     let mut next = wal.next_lsn().get();

@@ -54,11 +54,13 @@ pub struct Args {
 
 #[derive(Clone, Copy, Default, ValueEnum)]
 enum Backend {
-    /// io_uring where a probe shows that it works, else positional writes
+    /// io_uring where a probe shows that it works, else mapped files
     #[default]
     Auto,
     /// io_uring or an error
     Uring,
+    /// mapped files, synced by a few threads
+    Mmap,
     /// positional writes on a few threads
     Pwrite,
 }
@@ -79,6 +81,7 @@ impl From<Backend> for prkdb_core::Backend {
         match backend {
             Backend::Auto => prkdb_core::Backend::Auto,
             Backend::Uring => prkdb_core::Backend::Uring,
+            Backend::Mmap => prkdb_core::Backend::Mmap,
             Backend::Pwrite => prkdb_core::Backend::Pwrite,
         }
     }

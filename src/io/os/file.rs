@@ -1,35 +1,32 @@
 //! An open regular file of a real directory tree, and the one way in which it is opened.
 //!
-//! Where the file system takes O_DIRECT a file opened for writing has one descriptor for plain
-//! writes, reads and syncs; the `pwrite` backend adds one opened O_DSYNC as well, because a
-//! positional write can't ask for it request by request as a ring can. Elsewhere a durable write is
-//! a write and then a sync, and each I/O thread has an open file description of its own: of two
-//! syncs at once on one description one takes the other's error.
+//! | backend | opened for writing | equipped with |
+//! |---|---|---|
+//! | `uring` | O_DIRECT where it can be | - |
+//! | `pwrite`, `tokio-uring` | O_DIRECT where it can be | a second descriptor, O_DSYNC |
+//! | `pwrite`, no O_DIRECT | through the page cache | a descriptor for each I/O thread |
+//! | `mmap` | through the page cache | the same, and a mapping |
 //!
-//! Invariant: at most one sync is in flight per open file description (`Lane::turn`); a ring, which
-//! can't wait for a turn, holds to it by itself and has its files to itself.
+//! A ring can't wait for its turn to sync through the page cache; it holds to one sync at a time by
+//! itself and has its files to itself.
 
 use std::any::Any;
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::libc;
 
 use super::{Volume, Way};
-use crate::io::pwrite::THREADS;
+use crate::io::calls::{Call, Counter};
+use crate::io::mmap::Mapping;
+use crate::io::pwrite::Descriptors;
+use crate::io::threads::THREADS;
 use crate::io::{Access, File};
-
-/// An open file description, and the right to sync through it.
-#[derive(Debug)]
-struct Lane {
-    file: fs::File,
-    turn: Mutex<()>,
-}
 
 /// An open regular file.
 #[derive(Debug)]
@@ -39,9 +36,9 @@ pub(in crate::io) struct OsFile {
     serial: u64,
     /// The unit of offsets and lengths, where the page cache is bypassed.
     direct: Option<usize>,
-    /// Never empty; the first serves all but the I/O threads' syncs.
-    lanes: Vec<Lane>,
-    dsync: Option<fs::File>,
+    descriptors: Descriptors,
+    mapping: Option<Mapping>,
+    counter: Arc<Counter>,
 }
 
 impl OsFile {
@@ -50,52 +47,84 @@ impl OsFile {
         access: Access,
         way: Way,
         volume: &Volume,
+        counter: &Arc<Counter>,
     ) -> io::Result<OsFile> {
         let mut options = fs::OpenOptions::new();
         options.read(true).write(access == Access::Write);
-        let direct = volume.takes_direct && access != Access::Cached;
+        let direct = match access {
+            Access::Cached => false,
+            Access::Direct => volume.takes_direct,
+            Access::Write => volume.takes_direct && way.writes_direct(),
+        };
         let main = open_regular(path, &mut options, direct_flag(direct))?;
-        let file = OsFile::around(path, main, direct.then_some(volume.block));
+        let file = OsFile::around(path, main, direct.then_some(volume.block), counter);
         if access == Access::Write { file.equipped(way) } else { Ok(file) }
     }
 
-    pub(super) fn create(path: &Path, way: Way, volume: &Volume) -> io::Result<OsFile> {
+    pub(super) fn create(
+        path: &Path,
+        size: u64,
+        way: Way,
+        volume: &Volume,
+        counter: &Arc<Counter>,
+    ) -> io::Result<OsFile> {
         let mut options = fs::OpenOptions::new();
         options.read(true).write(true).create_new(true).mode(0o600);
-        let direct = volume.takes_direct;
+        let direct = volume.takes_direct && way.writes_direct();
         let main = open_regular(path, &mut options, direct_flag(direct))?;
-        OsFile::around(path, main, direct.then_some(volume.block)).equipped(way)
+        let made = main.set_len(size).and_then(|()| {
+            OsFile::around(path, main, direct.then_some(volume.block), counter).equipped(way)
+        });
+        if made.is_err() {
+            // The name is ours, made a moment ago; the first error is the one worth telling.
+            if let Err(error) = fs::remove_file(path) {
+                tracing::warn!(%error, path = %path.display(), "an unfinished file stays");
+            }
+        }
+        made
     }
 
     /// The file behind `main`, with `direct` as the unit if it was opened O_DIRECT.
-    pub(in crate::io) fn around(path: &Path, main: fs::File, direct: Option<usize>) -> OsFile {
+    pub(in crate::io) fn around(
+        path: &Path,
+        main: fs::File,
+        direct: Option<usize>,
+        counter: &Arc<Counter>,
+    ) -> OsFile {
         static SERIAL: AtomicU64 = AtomicU64::new(0);
         OsFile {
             path: path.to_path_buf(),
             // A counter: only its distinctness matters.
             serial: SERIAL.fetch_add(1, Ordering::Relaxed),
             direct,
-            lanes: vec![Lane { file: main, turn: Mutex::new(()) }],
-            dsync: None,
+            descriptors: Descriptors::of(main),
+            mapping: None,
+            counter: Arc::clone(counter),
         }
     }
 
-    /// Adds the descriptors that `way` writes through. At once, because later the file may have
-    /// another name.
+    /// Adds what `way` writes through. At once, because later the file may have another name.
     fn equipped(mut self, way: Way) -> io::Result<OsFile> {
-        if way != Way::Pwrite {
-            return Ok(self);
-        }
         let mut options = fs::OpenOptions::new();
         options.read(true).write(true);
-        if self.direct.is_some() {
-            let flags = direct_flag(true) | libc::O_DSYNC;
-            self.dsync = Some(self.again(&mut options, flags)?);
-            return Ok(self);
+        match way {
+            #[cfg(all(target_os = "linux", not(prkdb_portable)))]
+            Way::Uring => return Ok(self),
+            #[cfg(all(feature = "tokio-uring", target_os = "linux", not(prkdb_portable)))]
+            Way::TokioUring if self.direct.is_none() => return Ok(self),
+            _ if self.direct.is_some() => {
+                let flags = direct_flag(true) | libc::O_DSYNC;
+                self.descriptors.set_forced(self.again(&mut options, flags)?);
+                return Ok(self);
+            }
+            _ => {}
         }
-        while self.lanes.len() < THREADS {
+        while self.descriptors.lanes() < THREADS {
             let file = self.again(&mut options, 0)?;
-            self.lanes.push(Lane { file, turn: Mutex::new(()) });
+            self.descriptors.push(file);
+        }
+        if way == Way::Mmap {
+            self.mapping = Mapping::of(self.main(), &self.counter)?;
         }
         Ok(self)
     }
@@ -110,13 +139,15 @@ impl OsFile {
         Err(io::Error::other("the file was replaced while it was opened"))
     }
 
-    pub(super) fn set_size(&self, size: u64) -> io::Result<()> {
-        self.main().set_len(size)
-    }
-
     /// The descriptor for plain writes and for reads.
     pub(in crate::io) fn main(&self) -> &fs::File {
-        &self.lanes[0].file
+        self.descriptors.main()
+    }
+
+    /// The descriptor whose writes are durable when they return, if there is one.
+    #[cfg(all(feature = "tokio-uring", target_os = "linux", not(prkdb_portable)))]
+    pub(in crate::io) fn forced(&self) -> Option<&fs::File> {
+        self.descriptors.forced()
     }
 
     /// Distinct for each open file of this process, for good.
@@ -145,28 +176,39 @@ impl OsFile {
         bytes: &[u8],
         dsync: bool,
     ) -> io::Result<usize> {
-        match (&self.dsync, dsync) {
-            (Some(file), true) => file.write_at(bytes, at),
-            (_, false) => self.main().write_at(bytes, at),
-            (None, true) => {
-                let written = self.lane(lane).file.write_at(bytes, at)?;
-                if written == bytes.len() {
-                    self.sync(lane)?;
-                }
-                Ok(written)
+        let counter = &*self.counter;
+        let Some(mapping) = &self.mapping else {
+            return self.descriptors.write(lane, at, bytes, dsync, counter);
+        };
+        if !mapping.store(at, bytes, counter) {
+            let written = self.descriptors.write(lane, at, bytes, false, counter)?;
+            if written < bytes.len() {
+                return Ok(written);
             }
         }
+        if dsync {
+            self.flush(Some((at, bytes.len())))?;
+            self.descriptors.sync(lane, counter)?;
+        }
+        Ok(bytes.len())
     }
 
     /// Makes durable what was written before, on an I/O thread.
     pub(in crate::io) fn sync(&self, lane: usize) -> io::Result<()> {
-        let lane = self.lane(lane);
-        let _turn = lane.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        lane.file.sync_data()
+        self.flush(None)?;
+        self.descriptors.sync(lane, &self.counter)
     }
 
-    fn lane(&self, lane: usize) -> &Lane {
-        &self.lanes[lane % self.lanes.len()]
+    /// Lets the file system see what was stored.
+    #[cfg(not(all(target_os = "linux", not(prkdb_portable))))]
+    fn flush(&self, range: Option<(u64, usize)>) -> io::Result<()> {
+        self.mapping.as_ref().map_or(Ok(()), |mapping| mapping.flush(range, &self.counter))
+    }
+
+    /// On Linux it sees pages that a store made dirty by itself.
+    #[cfg(all(target_os = "linux", not(prkdb_portable)))]
+    fn flush(&self, _: Option<(u64, usize)>) -> io::Result<()> {
+        Ok(())
     }
 }
 
@@ -186,6 +228,7 @@ impl File for OsFile {
     fn read_at(&self, at: u64, buf: &mut [u8]) -> io::Result<usize> {
         let mut done = 0;
         while done < buf.len() && !self.ends_at(done) {
+            self.counter.add(Call::Read);
             match self.main().read_at(&mut buf[done..], at + done as u64) {
                 Ok(0) => break,
                 Ok(n) => done += n,

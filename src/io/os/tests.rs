@@ -235,6 +235,11 @@ fn a_queue_beside_a_lock_leaves_it_to_its_guard(bench: &Bench) {
 macro_rules! on_each_queue {
     ($($name:ident),+ $(,)?) => {
         mod pwrite { $(#[test] fn $name() { super::each(super::Way::Pwrite, super::$name); })+ }
+        mod mmap { $(#[test] fn $name() { super::each(super::Way::Mmap, super::$name); })+ }
+        #[cfg(all(feature = "tokio-uring", target_os = "linux", not(prkdb_portable)))]
+        mod tokio_uring {
+            $(#[test] fn $name() { super::each(super::Way::TokioUring, super::$name); })+
+        }
         #[cfg(all(target_os = "linux", not(prkdb_portable)))]
         mod uring { $(#[test] fn $name() { super::each(super::Way::Uring, super::$name); })+ }
     };

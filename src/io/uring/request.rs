@@ -15,7 +15,7 @@ use nix::libc;
 use super::buffers::Registered;
 use super::files::Place;
 use crate::io::os::OsFile;
-use crate::io::pwrite::own;
+use crate::io::threads::own;
 use crate::io::{Buf, FileRef, OpId};
 
 /// The most bytes of one entry: its result is an `i32`.
@@ -122,7 +122,7 @@ impl Request {
             (Stage::Sync { answer }, Ok(_)) => Some(Ok(answer)),
             // Nothing was synced yet, so this is no second try.
             (Stage::Sync { answer }, Err(e)) if e.raw_os_error() == Some(libc::ECANCELED) => {
-                Some(self.file().main().sync_data().map(|()| answer))
+                Some(self.file().sync(0).map(|()| answer))
             }
             (_, result) => Some(result),
         }

@@ -4,10 +4,14 @@
 //! none overflows; an entry leaves the ring only by the kernel's hand.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
-use io_uring::{EnterFlags, IoUring, squeue, types};
+use io_uring::register::Restriction;
+use io_uring::{EnterFlags, IoUring, opcode, squeue, types};
 use nix::libc;
+
+use crate::io::calls::{Call, Counter};
 
 /// How often in a row the kernel may say that it lacks memory or room before the ring is broken.
 const STALLS: u32 = 10_000;
@@ -17,21 +21,32 @@ const ROUNDS: u32 = 10;
 const PAUSE: Duration = Duration::from_millis(5);
 /// The smallest ring: a request and the waker's read.
 const SMALLEST: u32 = 2;
+/// The newest of the set-ups in `builder`.
+const NEWEST: u32 = 4;
+/// What may be registered once the ring runs: `io_uring_register` by number, from its header file.
+const UNREGISTER_BUFFERS: u8 = 1;
+const UNREGISTER_FILES: u8 = 3;
+const REGISTER_FILES_UPDATE: u8 = 6;
+const FIXED_FILE: u8 = 1;
 
 /// A ring and the count of what the kernel still owes.
 pub(super) struct Ring {
     ring: IoUring,
     owed: usize,
+    /// It was made with hands tied, for `start` to set free.
+    disabled: bool,
+    counter: Arc<Counter>,
 }
 
 impl Ring {
-    /// A ring of `entries`, or half of that and so on where memory may not be locked.
-    pub(super) fn new(entries: usize) -> io::Result<Ring> {
+    /// A ring of `entries`, or half of that and so on where memory may not be locked. It takes
+    /// files and buffers, and requests after `start`.
+    pub(super) fn new(entries: usize, counter: Arc<Counter>) -> io::Result<Ring> {
         let too_many = |_| io::Error::from_raw_os_error(libc::EINVAL);
         let wanted = u32::try_from(entries).map_err(too_many)?.next_power_of_two();
         // 6.1 defers its work to our own calls, 6.0 knows of one thread, 5.18 goes on after a bad
-        // entry; a kernel says EINVAL to what it does not know.
-        let (mut level, mut entries, mut rounds) = (3, wanted, 0);
+        // entry, 5.10 can be restricted; a kernel says EINVAL to what it does not know.
+        let (mut level, mut entries, mut rounds) = (NEWEST, wanted, 0);
         let ring = loop {
             match Ring::builder(level).build(entries) {
                 Ok(ring) => break ring,
@@ -50,19 +65,46 @@ impl Ring {
         if !(params.is_feature_nodrop() && params.is_feature_ext_arg()) {
             return Err(io::Error::from_raw_os_error(libc::EINVAL));
         }
-        Ok(Ring { ring, owed: 0 })
+        Ok(Ring { ring, owed: 0, disabled: level >= 1, counter })
+    }
+
+    /// Lets requests in, those of the log only where the kernel can restrict a ring: code that got
+    /// hold of its descriptor could do no more with it than write and read.
+    pub(super) fn start(&mut self) -> io::Result<()> {
+        if !self.disabled {
+            return Ok(());
+        }
+        let mut allowed = [
+            Restriction::sqe_op(opcode::Write::CODE),
+            Restriction::sqe_op(opcode::WriteFixed::CODE),
+            Restriction::sqe_op(opcode::Read::CODE),
+            Restriction::sqe_op(opcode::Fsync::CODE),
+            Restriction::sqe_flags_allowed(FIXED_FILE),
+            Restriction::register_op(REGISTER_FILES_UPDATE),
+            Restriction::register_op(UNREGISTER_FILES),
+            Restriction::register_op(UNREGISTER_BUFFERS),
+        ];
+        if let Err(error) = self.ring.submitter().register_restrictions(&mut allowed) {
+            tracing::debug!(%error, "a ring is not restricted");
+        }
+        self.ring.submitter().register_enable_rings()?;
+        self.disabled = false;
+        Ok(())
     }
 
     fn builder(level: u32) -> io_uring::Builder {
         let mut builder = IoUring::builder();
         builder.dontfork().setup_clamp();
         if level >= 1 {
-            builder.setup_submit_all();
+            builder.setup_r_disabled();
         }
         if level >= 2 {
-            builder.setup_single_issuer();
+            builder.setup_submit_all();
         }
         if level >= 3 {
+            builder.setup_single_issuer();
+        }
+        if level >= NEWEST {
             builder.setup_defer_taskrun().setup_taskrun_flag();
         }
         builder
@@ -136,6 +178,7 @@ impl Ring {
     /// is there or `timeout` is over. A wait may end early.
     pub(super) fn enter(&mut self, wait: bool, timeout: Option<Duration>) -> io::Result<()> {
         for _ in 0..STALLS {
+            self.counter.add(Call::Enter);
             let entered = match (wait, timeout) {
                 (true, None) => self.ring.submitter().submit_and_wait(1),
                 (true, Some(timeout)) => {
@@ -173,5 +216,31 @@ impl Ring {
         unsafe {
             self.ring.submitter().enter::<libc::sigset_t>(len, 0, flags, None)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    #[test]
+    fn a_ring_takes_no_request_that_the_log_does_not_make() {
+        let mut ring = match Ring::new(2, Arc::default()) {
+            Ok(ring) => ring,
+            Err(e) => {
+                return writeln!(io::stderr(), "SKIPPED, no io_uring here: {e}").expect("stderr");
+            }
+        };
+        ring.start().expect("a ring that was made");
+        let entry = opcode::Nop::new().build();
+        // SAFETY: it names neither memory nor descriptor.
+        #[expect(unsafe_code, reason = "the kernel is handed an entry")]
+        unsafe {
+            ring.push(&entry);
+        }
+        ring.enter(true, None).expect("an entry that is refused is answered");
+        assert_eq!(ring.next(), Some((0, -libc::EACCES)));
     }
 }

@@ -22,12 +22,14 @@ use nix::libc;
 use super::WAKE;
 use super::ring::Ring;
 use crate::io::Buf;
+use crate::io::calls::{Call, Counter};
 
 /// What wakers share with the ring; it outlives the ring if they do.
 struct Bell {
     eventfd: fs::File,
     /// Publishes to the ring's thread what a waker's thread did before it rang.
     rung: AtomicBool,
+    counter: Arc<Counter>,
 }
 
 impl Wake for Bell {
@@ -46,6 +48,7 @@ impl Bell {
     fn ring(&self) {
         #[expect(clippy::host_endian_bytes, reason = "an eventfd counts in the host's order")]
         let one = 1u64.to_ne_bytes();
+        self.counter.add(Call::Wake);
         while let Err(e) = (&self.eventfd).write(&one) {
             // One at most is outstanding, so the count has room; nothing else can go wrong.
             if e.kind() != io::ErrorKind::Interrupted {
@@ -65,7 +68,7 @@ pub(super) struct Alarm {
 }
 
 impl Alarm {
-    pub(super) fn new() -> io::Result<Alarm> {
+    pub(super) fn new(counter: Arc<Counter>) -> io::Result<Alarm> {
         // SAFETY: no preconditions.
         #[expect(unsafe_code, reason = "the standard library has no eventfd")]
         let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) };
@@ -75,7 +78,7 @@ impl Alarm {
         // SAFETY: a descriptor made just now, owned by nobody else.
         #[expect(unsafe_code, reason = "takes the descriptor over")]
         let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-        let bell = Bell { eventfd: fs::File::from(fd), rung: AtomicBool::new(false) };
+        let bell = Bell { eventfd: fs::File::from(fd), rung: AtomicBool::new(false), counter };
         Ok(Alarm { bell: Arc::new(bell), count: Buf::zeroed(8, 8), armed: false })
     }
 

@@ -1,0 +1,88 @@
+//! Counts of the system calls that a disk's queues and files make: what a group costs, exactly.
+//!
+//! Each backend counts where it calls, so that a count can be compared with what a tracer sees.
+//! What the standard library does to park a thread (futex) is not counted, nor are calls on names.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// System calls of a disk that move data or wake, since it was opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SystemCalls {
+    /// `io_uring_enter`: submits, reaps and waits.
+    pub enters: u64,
+    /// `pread`.
+    pub reads: u64,
+    /// `pwrite`, forced or not.
+    pub writes: u64,
+    /// `fdatasync`, `msync`, on Apple systems `F_FULLFSYNC`.
+    pub syncs: u64,
+    /// `mmap` and `madvise`.
+    pub maps: u64,
+    /// Writes to the eventfd that ends a wait in the ring.
+    pub wakes: u64,
+}
+
+impl SystemCalls {
+    /// All of them.
+    pub fn total(&self) -> u64 {
+        self.enters + self.reads + self.writes + self.syncs + self.maps + self.wakes
+    }
+
+    /// What was called since `earlier`.
+    #[must_use]
+    pub fn since(&self, earlier: &SystemCalls) -> SystemCalls {
+        SystemCalls {
+            enters: self.enters - earlier.enters,
+            reads: self.reads - earlier.reads,
+            writes: self.writes - earlier.writes,
+            syncs: self.syncs - earlier.syncs,
+            maps: self.maps - earlier.maps,
+            wakes: self.wakes - earlier.wakes,
+        }
+    }
+}
+
+/// A kind of call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Call {
+    #[cfg(all(target_os = "linux", not(prkdb_portable)))]
+    Enter,
+    Read,
+    Write,
+    Sync,
+    Map,
+    #[cfg(all(target_os = "linux", not(prkdb_portable)))]
+    Wake,
+}
+
+/// What the queues and files of one disk count into.
+#[derive(Debug, Default)]
+pub(super) struct Counter([AtomicU64; 6]);
+
+impl Counter {
+    /// One call more. Relaxed: a count stands for nothing but itself.
+    pub(super) fn add(&self, call: Call) {
+        self.0[slot(call)].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The counts so far.
+    pub(super) fn calls(&self) -> SystemCalls {
+        let [reads, writes, syncs, maps, enters, wakes] =
+            std::array::from_fn(|slot| self.0[slot].load(Ordering::Relaxed));
+        SystemCalls { enters, reads, writes, syncs, maps, wakes }
+    }
+}
+
+fn slot(call: Call) -> usize {
+    match call {
+        Call::Read => 0,
+        Call::Write => 1,
+        Call::Sync => 2,
+        Call::Map => 3,
+        #[cfg(all(target_os = "linux", not(prkdb_portable)))]
+        Call::Enter => 4,
+        #[cfg(all(target_os = "linux", not(prkdb_portable)))]
+        Call::Wake => 5,
+    }
+}

@@ -1,0 +1,171 @@
+//! The backend `mmap`: bytes are copied into a mapping of the file, then the file is synced.
+//!
+//! ```text
+//!   store(at, bytes):  claim the range -> MADV_POPULATE_WRITE -> copy          (Linux)
+//!                      claim the range -> every block is allocated -> copy     (elsewhere)
+//!                        \--- neither --> false: the caller writes it by position, which says why
+//!   durable:           fdatasync through the I/O thread's own descriptor
+//!                      (elsewhere than on Linux msync before it)
+//! ```
+//!
+//! A store into a page that the file system has no block for kills the process with SIGBUS. So
+//! pages are populated first, as the kernel would on a store, but with an error for an answer; it
+//! does not tell a full disk from a broken one, so the same bytes are then written by position.
+//! Where nothing can be populated, only files whose blocks are all allocated are stored into.
+//!
+//! Invariants: a range is copied to by one thread at a time (`claim`); nobody is lent a slice of
+//! the mapping, and reads go through descriptors, which the kernel keeps coherent with it.
+//!
+//! What remains: a file system that is shut down, or a file that another process cuts short,
+//! between populating and copying, is a SIGBUS.
+//!
+//! Called by `os::OsFile` on the threads of `threads`. Source: madvise(2); LMDB for the order of
+//! msync and sync outside Linux.
+
+use std::fs;
+use std::io;
+use std::ops::Range;
+use std::sync::{Condvar, Mutex, PoisonError};
+
+use memmap2::{MmapOptions, MmapRaw};
+
+use super::calls::{Call, Counter};
+
+/// How often a store that a signal interrupted is populated again.
+#[cfg(all(target_os = "linux", not(prkdb_portable)))]
+const RETRIES: u32 = 64;
+
+/// A file mapped whole, shared, for writing.
+#[derive(Debug)]
+pub(super) struct Mapping {
+    memory: MmapRaw,
+    /// Ranges that are being copied to.
+    claims: Mutex<Vec<Range<usize>>>,
+    freed: Condvar,
+    /// One msync at a time: of two, one takes the other's error.
+    #[cfg(not(all(target_os = "linux", not(prkdb_portable))))]
+    turn: Mutex<()>,
+}
+
+impl Mapping {
+    /// Maps `file`, whose size is final; none if it is empty, or where a store could not be safe.
+    pub(super) fn of(file: &fs::File, counter: &Counter) -> io::Result<Option<Mapping>> {
+        let size = file.metadata()?.len();
+        if size == 0 || !stores_are_safe(file, size)? {
+            return Ok(None);
+        }
+        let too_large = |_| io::Error::from(io::ErrorKind::FileTooLarge);
+        let size = usize::try_from(size).map_err(too_large)?;
+        counter.add(Call::Map);
+        let memory = MmapOptions::new().len(size).map_raw(file)?;
+        // A child has no use for it, and copying its page tables would slow the fork.
+        #[cfg(all(target_os = "linux", not(prkdb_portable)))]
+        memory.advise(memmap2::Advice::DontFork)?;
+        Ok(Some(Mapping {
+            memory,
+            claims: Mutex::new(Vec::new()),
+            freed: Condvar::new(),
+            #[cfg(not(all(target_os = "linux", not(prkdb_portable))))]
+            turn: Mutex::new(()),
+        }))
+    }
+
+    /// Copies `bytes` to `at`; false, with nothing changed, if that can't be done by a store.
+    pub(super) fn store(&self, at: u64, bytes: &[u8], counter: &Counter) -> bool {
+        let Some(range) = self.range(at, bytes.len()) else { return false };
+        let _claim = self.claim(range.clone());
+        if !self.populate(&range, counter) {
+            return false;
+        }
+        assert!(range.end <= self.memory.len());
+        // SAFETY: `range` ends inside the mapping, asserted above.
+        #[expect(unsafe_code, reason = "a mapping has no safe way to be written")]
+        let to = unsafe { self.memory.as_mut_ptr().add(range.start) };
+        // SAFETY: `to` and the `bytes.len()` bytes from it on are mapped for writing as long as
+        // `self` lives; `claim` keeps other writers of this process out, and there are no readers.
+        #[expect(unsafe_code, reason = "a mapping has no safe way to be written")]
+        unsafe {
+            std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len());
+        }
+        true
+    }
+
+    fn range(&self, at: u64, len: usize) -> Option<Range<usize>> {
+        let start = usize::try_from(at).ok()?;
+        let end = start.checked_add(len)?;
+        (end <= self.memory.len()).then_some(start..end)
+    }
+
+    /// Waits until nobody else copies to any byte of `range`.
+    fn claim(&self, range: Range<usize>) -> Claim<'_> {
+        let mut claims = self.claims.lock().unwrap_or_else(PoisonError::into_inner);
+        while claims.iter().any(|other| other.start < range.end && range.start < other.end) {
+            claims = self.freed.wait(claims).unwrap_or_else(PoisonError::into_inner);
+        }
+        claims.push(range.clone());
+        Claim { mapping: self, range }
+    }
+
+    /// Makes the pages of `range` writable without a fault; false if that can't be had.
+    #[cfg(all(target_os = "linux", not(prkdb_portable)))]
+    fn populate(&self, range: &Range<usize>, counter: &Counter) -> bool {
+        for _ in 0..RETRIES {
+            counter.add(Call::Map);
+            let advice = memmap2::Advice::PopulateWrite;
+            match self.memory.advise_range(advice, range.start, range.len()) {
+                Ok(()) => return true,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                // EINVAL: a kernel before 5.14. EFAULT: a store would be SIGBUS.
+                Err(_) => return false,
+            }
+        }
+        false
+    }
+
+    /// Every block is allocated, seen by `stores_are_safe`.
+    #[cfg(not(all(target_os = "linux", not(prkdb_portable))))]
+    fn populate(&self, _: &Range<usize>, _: &Counter) -> bool {
+        true
+    }
+
+    /// Hands stores into `range`, or all, over to the file system, whose sync need not see them by
+    /// itself.
+    #[cfg(not(all(target_os = "linux", not(prkdb_portable))))]
+    pub(super) fn flush(&self, range: Option<(u64, usize)>, counter: &Counter) -> io::Result<()> {
+        let range = range.and_then(|(at, len)| self.range(at, len));
+        let range = range.unwrap_or(0..self.memory.len());
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        counter.add(Call::Sync);
+        self.memory.flush_range(range.start, range.len())
+    }
+}
+
+/// On Linux `populate` finds out for each store.
+#[cfg(all(target_os = "linux", not(prkdb_portable)))]
+fn stores_are_safe(_: &fs::File, _: u64) -> io::Result<bool> {
+    Ok(true)
+}
+
+/// Whether every byte of the file has its block. A compressed file has not, and is refused too.
+#[cfg(not(all(target_os = "linux", not(prkdb_portable))))]
+fn stores_are_safe(file: &fs::File, size: u64) -> io::Result<bool> {
+    use std::os::unix::fs::MetadataExt;
+    super::os::allocate(file, size)?;
+    Ok(file.metadata()?.blocks().saturating_mul(512) >= size)
+}
+
+/// The right to copy to a range.
+struct Claim<'a> {
+    mapping: &'a Mapping,
+    range: Range<usize>,
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        let mut claims = self.mapping.claims.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = claims.iter().position(|other| *other == self.range);
+        claims.swap_remove(at.expect("entered when it was claimed"));
+        drop(claims);
+        self.mapping.freed.notify_all();
+    }
+}

@@ -1,0 +1,92 @@
+//! The two things that systems do differently on the way to a device: syncing and allocating.
+//!
+//! | system | durable is | blocks are allocated by |
+//! |---|---|---|
+//! | Linux | `fdatasync` | writing zeros |
+//! | Apple | `fcntl(F_FULLFSYNC)` | `fcntl(F_PREALLOCATE)` |
+//! | other Unix | `fdatasync` | `posix_fallocate` where it is known, else writing zeros |
+//!
+//! On Apple systems `fsync` alone leaves the bytes in the drive's cache.
+//! Sources: fsync(2) and fcntl(2) of macOS; posix_fallocate(3).
+
+use std::fs;
+use std::io;
+
+/// Makes what was written to `file` durable. An error is final: a second try proves nothing.
+#[cfg(not(target_vendor = "apple"))]
+pub(in crate::io) fn sync_to_device(file: &fs::File) -> io::Result<()> {
+    file.sync_data()
+}
+
+/// As above. Where a volume knows no `F_FULLFSYNC` (some network file systems) nothing can be
+/// promised, so its refusal is the answer.
+#[cfg(target_vendor = "apple")]
+pub(in crate::io) fn sync_to_device(file: &fs::File) -> io::Result<()> {
+    use nix::errno::Errno;
+    use nix::fcntl::{FcntlArg, fcntl};
+    loop {
+        match fcntl(file, FcntlArg::F_FULLFSYNC) {
+            Ok(_) => return Ok(()),
+            Err(Errno::EINTR) => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
+}
+
+/// Asks for blocks for the first `size` bytes of `file`, keeping what it holds. `Ok` where the file
+/// system can't: whoever needs to know looks at the file.
+#[cfg(all(
+    not(all(target_os = "linux", not(prkdb_portable))),
+    any(target_os = "linux", target_os = "android", target_os = "freebsd")
+))]
+pub(in crate::io) fn allocate(file: &fs::File, size: u64) -> io::Result<()> {
+    use nix::errno::Errno;
+    use nix::fcntl::posix_fallocate;
+    let too_large = |_| io::Error::from(io::ErrorKind::FileTooLarge);
+    let size = i64::try_from(size).map_err(too_large)?;
+    loop {
+        match posix_fallocate(file, 0, size) {
+            Err(Errno::EINTR) => {}
+            Ok(()) | Err(Errno::EINVAL | Errno::EOPNOTSUPP) => return Ok(()),
+            Err(e) => return Err(e.into()),
+        }
+    }
+}
+
+/// As above: what is missing is asked for behind what the file has.
+#[cfg(target_vendor = "apple")]
+pub(in crate::io) fn allocate(file: &fs::File, size: u64) -> io::Result<()> {
+    use std::os::unix::fs::MetadataExt;
+
+    use nix::errno::Errno;
+    use nix::fcntl::{FcntlArg, fcntl};
+    use nix::libc;
+
+    let missing = size.saturating_sub(file.metadata()?.blocks().saturating_mul(512));
+    if missing == 0 {
+        return Ok(());
+    }
+    let too_large = |_| io::Error::from(io::ErrorKind::FileTooLarge);
+    let mut store = libc::fstore_t {
+        fst_flags: libc::F_ALLOCATEALL,
+        fst_posmode: libc::F_PEOFPOSMODE,
+        fst_offset: 0,
+        fst_length: i64::try_from(missing).map_err(too_large)?,
+        fst_bytesalloc: 0,
+    };
+    match fcntl(file, FcntlArg::F_PREALLOCATE(&mut store)) {
+        Ok(_) | Err(Errno::EINVAL | Errno::ENOTSUP) => Ok(()),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// As above, on systems that have no call for it.
+#[cfg(not(any(
+    target_os = "linux",
+    target_os = "android",
+    target_os = "freebsd",
+    target_vendor = "apple"
+)))]
+pub(in crate::io) fn allocate(_: &fs::File, _: u64) -> io::Result<()> {
+    Ok(())
+}
