@@ -10,8 +10,8 @@
 //! | else | - | kernel |
 //!
 //! The switch is the sysctl `kernel.io_uring_disabled`; at 1 it lets pass who has CAP_SYS_ADMIN or
-//! is in its group. The evidence is in /proc; where it can't be read, a filter is taken for granted: it hides more
-//! often than not behind a container that hides /proc as well.
+//! is in its group. The evidence is in /proc; where it can't be read, a filter is taken for
+//! granted: it hides more often than not behind a container that hides /proc as well.
 //! Source: io_uring_setup(2), Documentation/admin-guide/sysctl/kernel.rst, proc_pid_status(5).
 
 use super::BackendReason;
