@@ -169,3 +169,66 @@ impl Drop for Claim<'_> {
         self.mapping.freed.notify_all();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::FileExt;
+
+    use super::*;
+
+    const LEN: usize = 256 << 10;
+
+    fn mapped() -> (fs::File, Mapping) {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(LEN as u64).unwrap();
+        let mapping = Mapping::of(&file, &Counter::default()).unwrap().expect("no empty file");
+        (file, mapping)
+    }
+
+    #[test]
+    fn what_was_stored_is_read_through_a_descriptor() {
+        let (file, mapping) = mapped();
+        assert!(mapping.store(5000, &[7; 100], &Counter::default()));
+        let mut bytes = [9; 102];
+        file.read_exact_at(&mut bytes, 4999).unwrap();
+        assert_eq!((bytes[0], bytes[101]), (0, 0));
+        assert!(bytes[1..101].iter().all(|&b| b == 7));
+    }
+
+    #[test]
+    fn a_store_beyond_the_mapping_is_refused_and_changes_nothing() {
+        let (file, mapping) = mapped();
+        for at in [LEN as u64 - 1, LEN as u64, u64::MAX - 1, u64::MAX] {
+            assert!(!mapping.store(at, &[7; 2], &Counter::default()), "at {at}");
+        }
+        let mut bytes = vec![9; LEN];
+        file.read_exact_at(&mut bytes, 0).unwrap();
+        assert!(bytes.iter().all(|&b| b == 0));
+        assert_eq!(file.metadata().unwrap().len(), LEN as u64);
+    }
+
+    #[test]
+    fn stores_into_one_range_do_not_mix() {
+        let (file, mapping) = mapped();
+        for _ in 0..20 {
+            std::thread::scope(|scope| {
+                for byte in 1..=4u8 {
+                    let mapping = &mapping;
+                    scope.spawn(move || {
+                        assert!(mapping.store(0, &vec![byte; LEN], &Counter::default()));
+                    });
+                }
+            });
+            let mut bytes = vec![0; LEN];
+            file.read_exact_at(&mut bytes, 0).unwrap();
+            assert!(bytes[0] > 0 && bytes.iter().all(|&b| b == bytes[0]), "two stores, mixed");
+        }
+        assert!(mapping.claims.lock().unwrap().is_empty());
+    }
+
+    #[test]
+    fn an_empty_file_is_not_mapped() {
+        let file = tempfile::tempfile().unwrap();
+        assert!(Mapping::of(&file, &Counter::default()).unwrap().is_none());
+    }
+}

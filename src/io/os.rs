@@ -243,6 +243,3 @@ fn parent(path: &Path) -> Option<&Path> {
 fn wide(count: impl Into<u64>) -> u64 {
     count.into()
 }
-
-#[cfg(test)]
-mod tests;

@@ -1,6 +1,5 @@
 //! Small file systems to fill and to write-protect: mounted by root, unmounted in any case.
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -59,11 +58,11 @@ fn run(command: &mut Command) -> Option<()> {
         Ok(output) if output.status.success() => Some(()),
         Ok(output) => {
             let talk = String::from_utf8_lossy(&output.stderr).trim().to_string();
-            writeln!(std::io::stderr().lock(), "SKIPPED: {command:?}: {talk}").unwrap();
+            super::skip(format_args!("{command:?}: {talk}"));
             None
         }
         Err(e) => {
-            writeln!(std::io::stderr().lock(), "SKIPPED: {command:?}: {e}").unwrap();
+            super::skip(format_args!("{command:?}: {e}"));
             None
         }
     }

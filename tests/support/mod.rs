@@ -24,6 +24,11 @@ use prkdb_core::{Backend, ReadOnlyWal, Reader, Wal, WalConfig};
 pub mod disk;
 pub mod format;
 
+/// Says, past the test runner's capture, what is not tested here and why.
+pub fn skip(what: impl std::fmt::Display) {
+    writeln!(std::io::stderr().lock(), "SKIPPED {what}").unwrap();
+}
+
 /// Every backend of this build but `Auto`.
 pub const BACKENDS: &[Backend] = &[
     Backend::Uring,
@@ -38,7 +43,7 @@ pub fn backends(dir: &Path) -> Vec<Backend> {
     let works = |backend: &Backend| match prkdb_core::probe(dir, *backend) {
         Ok(_) => true,
         Err(e) => {
-            writeln!(std::io::stderr().lock(), "SKIPPED on {backend:?}: {e}").unwrap();
+            skip(format_args!("on {backend:?}: {e}"));
             false
         }
     };

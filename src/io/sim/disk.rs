@@ -231,7 +231,7 @@ impl File for SimFile {
         if state.rng.chance(rate) {
             return Err(eio("read_at"));
         }
-        let past_cache = state.model.direct && self.access != Access::Cached;
+        let past_cache = state.model.reads_past_cache(self.access);
         Ok(state.inodes[&self.inode].read(at, buf, past_cache))
     }
 

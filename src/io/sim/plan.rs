@@ -1,6 +1,7 @@
 //! What a simulated world is like and what goes wrong in it: plain data, set by a test or drawn.
 
 use super::rng::Rng;
+use crate::io::Access;
 
 /// Which changes of names survive a power cut that came before `sync_dir`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,14 +23,25 @@ pub struct Model {
     pub names: NameOrder,
     /// Whether `Direct` and `Write` files are read past the page cache.
     pub direct: bool,
+    /// Whether `Write` files are read through it all the same, as where memory is mapped.
+    pub mapped: bool,
     /// Whether writes tear between blocks of 4096 bytes only, not between sectors of 512.
     pub whole_blocks: bool,
 }
 
 impl Model {
+    /// Whether a file opened so is read past the page cache.
+    pub(super) fn reads_past_cache(&self, access: Access) -> bool {
+        match access {
+            Access::Cached => false,
+            Access::Direct => self.direct,
+            Access::Write => self.direct && !self.mapped,
+        }
+    }
+
     /// The most forgetful disk: weak names, small sectors; `direct` as told.
     pub fn weak(direct: bool) -> Model {
-        Model { names: NameOrder::Weak, direct, whole_blocks: false }
+        Model { names: NameOrder::Weak, direct, mapped: false, whole_blocks: false }
     }
 
     /// A disk drawn from all there are.
@@ -37,6 +49,7 @@ impl Model {
         Model {
             names: rng.pick(&[NameOrder::Strict, NameOrder::Journal, NameOrder::Weak]),
             direct: rng.chance(667),
+            mapped: rng.chance(333),
             whole_blocks: rng.chance(250),
         }
     }

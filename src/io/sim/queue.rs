@@ -138,6 +138,20 @@ impl SimQueue {
     }
 }
 
+impl SimQueue {
+    /// Answers a request for a file of another disk.
+    fn refuse(&mut self, state: &mut State, kind: Kind) {
+        let buf = match kind {
+            Kind::Write { buf, .. } | Kind::Read { buf, .. } => Some(buf),
+            Kind::Sync { .. } => None,
+        };
+        let foreign = io::Error::new(io::ErrorKind::InvalidInput, "a file of another disk");
+        let queue = state.queues.get_mut(&self.id).expect("kept until this is dropped");
+        queue.in_flight += 1;
+        queue.ready.push((Completion { id: OpId(self.next), result: Err(foreign), buf }, None));
+    }
+}
+
 impl Queue for SimQueue {
     fn submit(&mut self, op: Op) -> OpId {
         self.next += 1;
@@ -146,9 +160,11 @@ impl Queue for SimQueue {
             Op::Read { file, at, buf } => (file, Kind::Read { at, buf }),
             Op::Sync { file } => (file, Kind::Sync { start: 0 }),
         };
-        let sim = file.as_any().downcast_ref::<SimFile>().expect("a file of this disk");
         let shared = Arc::clone(&self.shared);
-        self.stage(&mut shared.lock(), sim, kind);
+        match file.as_any().downcast_ref::<SimFile>() {
+            Some(sim) => self.stage(&mut shared.lock(), sim, kind),
+            None => self.refuse(&mut shared.lock(), kind),
+        }
         OpId(self.next)
     }
 

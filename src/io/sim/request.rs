@@ -135,7 +135,7 @@ impl State {
         let Some(bytes) = buf.bytes_mut() else {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "a shared buffer"));
         };
-        let past_cache = self.model.direct && access != Access::Cached;
+        let past_cache = self.model.reads_past_cache(access);
         Ok(self.inodes[&inode].read(at, bytes, past_cache))
     }
 

@@ -1,0 +1,138 @@
+//! The whole suite where io_uring is forbidden, as containers do: it passes on the fallback.
+//!
+//! ```text
+//! test --> this binary, `the_launcher_execs_under_a_filter`: applies the filter, then execs
+//!            this binary again: `auto::`, which must find `mmap` and the reason
+//!            the command: `stat`, which must tell reason and remedy
+//! ```
+
+use std::collections::BTreeMap;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Output};
+
+use nix::libc;
+use prkdb_core::{Backend, Wal};
+use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, apply_filter};
+
+use crate::place::EXPECTED;
+use crate::support;
+
+/// What the launcher is to do: `CALLS ERRNO PROGRAM ARGS..`, one a line.
+const JOB: &str = "PRKDB_TEST_FORBIDDEN";
+const LAUNCHER: &str = "forbidden::the_launcher_execs_under_a_filter";
+
+const CALLS: &[(&str, &[i64])] = &[
+    ("io_uring_setup", &[libc::SYS_io_uring_setup]),
+    ("io_uring_enter", &[libc::SYS_io_uring_enter]),
+    ("io_uring_register", &[libc::SYS_io_uring_register]),
+    ("all", &[libc::SYS_io_uring_setup, libc::SYS_io_uring_enter, libc::SYS_io_uring_register]),
+];
+const ERRNOS: [(&str, i32); 3] =
+    [("EPERM", libc::EPERM), ("ENOSYS", libc::ENOSYS), ("EACCES", libc::EACCES)];
+
+/// Does nothing unless another test runs it as its child.
+#[test]
+fn the_launcher_execs_under_a_filter() {
+    let Ok(job) = std::env::var(JOB) else { return };
+    let mut lines = job.lines();
+    let mut next = || lines.next().unwrap();
+    let (calls, errno, program) = (next(), next().parse().unwrap(), next());
+    let (_, calls) = CALLS.iter().find(|(name, _)| *name == calls).unwrap();
+    let rules: BTreeMap<i64, Vec<_>> = calls.iter().map(|call| (*call, Vec::new())).collect();
+    let arch = std::env::consts::ARCH.try_into().unwrap();
+    let filter = SeccompFilter::new(rules, SeccompAction::Allow, SeccompAction::Errno(errno), arch);
+    let filter: BpfProgram = filter.unwrap().try_into().unwrap();
+    apply_filter(&filter).unwrap();
+    panic!("{}", Command::new(program).args(lines).env_remove(JOB).exec());
+}
+
+/// Runs a program under a filter that answers `calls` with `errno`.
+fn forbidden(calls: &str, errno: i32, program: &str, args: &[&str]) -> Output {
+    let job = [&[calls, &errno.to_string(), program], args].concat().join("\n");
+    Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", LAUNCHER, "--nocapture"])
+        .env(JOB, job)
+        .env(EXPECTED, "mmap seccomp")
+        .output()
+        .unwrap()
+}
+
+/// Why this machine can't show it, if that is so.
+fn can_show() -> bool {
+    let found = prkdb_core::probe(&std::env::temp_dir(), Backend::Uring);
+    if let Err(e) = &found {
+        support::skip(format_args!("under a filter: io_uring is forbidden already: {e}"));
+    }
+    found.is_ok()
+}
+
+#[test]
+fn the_whole_suite_passes_on_the_fallback() {
+    if !can_show() {
+        return;
+    }
+    let suite = std::env::current_exe().unwrap();
+    for (calls, _) in CALLS {
+        for (name, errno) in ERRNOS {
+            let run = forbidden(calls, errno, suite.to_str().unwrap(), &["auto::"]);
+            let said = String::from_utf8_lossy(&run.stdout);
+            assert!(run.status.success(), "{calls} {name}: {said}");
+            let passed = said.split_once("test result: ok. ").expect("a closing line").1;
+            let passed: usize = passed.split(' ').next().unwrap().parse().unwrap();
+            assert!(passed >= 20, "{calls} {name}: only {passed} ran");
+            println!("{calls} {name}: {passed} passed on mmap");
+        }
+    }
+}
+
+#[cfg(feature = "cli")]
+#[test]
+fn stat_tells_reason_and_remedy() {
+    if !can_show() {
+        return;
+    }
+    let root = tempfile::tempdir().unwrap();
+    let dir = root.path().join("log");
+    Wal::open(support::config(&dir, Backend::Mmap)).unwrap().close().unwrap();
+    for (calls, _) in CALLS {
+        for (name, errno) in ERRNOS {
+            let args = ["stat", dir.to_str().unwrap(), "--json"];
+            let run = forbidden(calls, errno, env!("CARGO_BIN_EXE_prkdb"), &args);
+            let said = String::from_utf8_lossy(&run.stdout);
+            // Behind what the test runner said before the launcher was replaced.
+            let stat = &said[said.find('{').expect("an object")..];
+            let stat: serde_json::Value = serde_json::from_str(stat.trim()).unwrap();
+            assert_eq!(stat["backend"], "mmap", "{calls} {name}");
+            assert_eq!(stat["backend_reason"], "seccomp", "{calls} {name}");
+            let remedy = stat["remedy"].as_str().unwrap();
+            assert!(remedy.contains("io_uring_setup") && remedy.contains("seccomp"), "{remedy}");
+        }
+    }
+}
+
+#[test]
+fn a_named_ring_is_refused_with_reason_and_remedy() {
+    if !can_show() {
+        return;
+    }
+    let suite = std::env::current_exe().unwrap();
+    let args = ["--exact", "forbidden::child_names_the_ring", "--nocapture"];
+    for (calls, _) in CALLS {
+        let run = forbidden(calls, libc::EPERM, suite.to_str().unwrap(), &args);
+        let said = String::from_utf8_lossy(&run.stdout);
+        assert!(run.status.success(), "{calls}: {said}");
+        assert!(said.contains("does not work here (seccomp): allow io_uring_setup"), "{said}");
+    }
+}
+
+/// Says what a named ring is answered with; run by the test above under a filter.
+#[test]
+fn child_names_the_ring() {
+    if std::env::var(EXPECTED).is_err() {
+        return;
+    }
+    let root = tempfile::tempdir().unwrap();
+    let refused = Wal::open(support::config(root.path(), Backend::Uring)).unwrap_err();
+    assert_eq!(refused.kind(), prkdb_core::ErrorKind::Unsupported);
+    println!("{refused}");
+}

@@ -1,0 +1,120 @@
+//! One suite, every backend: what the I/O layer and the log promise, and the same bytes on disk.
+//!
+//! ```text
+//! backend_suite! --> mod uring { disk cases, log cases } mod mmap { .. } .. mod sim { .. }
+//!                        '-- place::run(contestant, case): a fresh directory, a disk, a host
+//! ```
+//!
+//! `auto` is what a log gets that names no backend: where io_uring is forbidden the suite runs on
+//! the fallback through it (`forbidden`). `*_cached` go through the page cache, as on a file system
+//! that takes no O_DIRECT.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use prkdb_core::Backend;
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod bytes;
+mod disk;
+#[cfg(all(target_os = "linux", not(prkdb_portable)))]
+mod forbidden;
+mod log;
+mod place;
+mod threads;
+
+/// Makes each case a test of one contestant.
+macro_rules! cases {
+    ($contestant:expr; $($module:ident { $($case:ident),+ $(,)? })+) => {
+        use crate::place::Contestant;
+        $($(
+            #[test]
+            fn $case() {
+                crate::place::run($contestant, crate::$module::$case);
+            }
+        )+)+
+    };
+}
+
+/// A module of tests for each backend: the same cases, and those with threads where there are any.
+macro_rules! backend_suite {
+    (
+        real { $($backend:ident = $real:expr;)+ }
+        simulated { $sim:ident = $simulated:expr; }
+    ) => {
+        $(mod $backend {
+            #[allow(unused_imports, reason = "not every contestant names a backend")]
+            use crate::Backend;
+            one_world! { $real }
+            mod with_threads {
+                #[allow(unused_imports, reason = "not every contestant names a backend")]
+                use crate::Backend;
+                cases! {
+                    $real;
+                    threads {
+                        a_waker_ends_a_wait_from_another_thread,
+                        only_regular_files_are_opened,
+                        modes_and_links_are_as_promised,
+                        watermarks_rise_together_and_readers_stay_below_them,
+                        what_threads_append_at_once_is_all_there_in_each_ones_order,
+                        any_backend_sync_method_and_policy_continues_what_another_wrote,
+                    }
+                }
+            }
+        })+
+        mod $sim {
+            one_world! { $simulated }
+        }
+    };
+}
+
+/// The cases that need nothing but a world.
+macro_rules! one_world {
+    ($contestant:expr) => {
+        cases! {
+            $contestant;
+            disk {
+                what_was_written_is_read_back,
+                every_request_is_answered_once,
+                a_waker_ends_the_next_wait_and_so_does_time,
+                a_read_ends_at_the_end_of_the_file,
+                errors_are_answers,
+                dropping_the_queue_finishes_what_was_started,
+                a_queue_beside_a_lock_leaves_it_to_its_guard,
+                a_file_keeps_working_under_its_new_name,
+                names_are_listed_sorted,
+                a_name_is_made_once_and_missing_files_are_not_found,
+            }
+            log {
+                records_come_back_in_order_and_so_do_their_lsns,
+                calls_outside_the_limits_are_invalid_and_change_nothing,
+                a_full_queue_is_busy_and_async_appends_wait_for_room,
+                waiting_for_durability_works_for_the_past_and_for_the_future,
+                large_batches_come_back_whole,
+                queued_records_are_durable_after_close_and_after_drop,
+                a_reader_beside_the_writer_sees_promised_records_and_soon_all_of_them,
+                cut_segments_are_used_again_and_hold_only_what_is_new,
+            }
+            bytes {
+                the_same_records_make_the_same_segments,
+            }
+        }
+    };
+}
+
+backend_suite! {
+    real {
+        auto = Contestant::Auto;
+        uring = Contestant::Named(Backend::Uring);
+        mmap = Contestant::Named(Backend::Mmap);
+        pwrite = Contestant::Named(Backend::Pwrite);
+        tokio_uring = Contestant::TOKIO_URING;
+        uring_cached = Contestant::Cached(Backend::Uring);
+        mmap_cached = Contestant::Cached(Backend::Mmap);
+        pwrite_cached = Contestant::Cached(Backend::Pwrite);
+        tokio_uring_cached = Contestant::TOKIO_URING_CACHED;
+    }
+    simulated {
+        sim = Contestant::SIM;
+    }
+}
