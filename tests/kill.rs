@@ -17,12 +17,14 @@ use std::time::{Duration, SystemTime};
 
 use prkdb_core::Backend;
 
+mod support;
+
 #[test]
 fn acknowledged_records_survive_sigkill_on_uring() {
     let root = tempfile::tempdir().unwrap();
     match prkdb_core::probe(root.path(), Backend::Uring) {
         Ok(_) => kill_cycles(&root.path().join("log"), "uring"),
-        Err(e) => writeln!(std::io::stderr().lock(), "SKIPPED: no io_uring here: {e}").unwrap(),
+        Err(e) => support::skip("on uring", e),
     }
 }
 

@@ -1,22 +1,38 @@
-//! What the writer thread asks of the kernel, counted by strace: with eight groups in flight one
-//! `io_uring_enter` submits and reaps, and nothing else writes or syncs.
+//! System calls counted by strace: what one group costs, who makes no ring call, and whether the
+//! log's own counts are right.
+//!
+//! ```text
+//! test --strace -f --> this binary, `child_keeps_groups_in_flight`, on a backend by name
+//! ```
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![cfg(target_os = "linux")]
 #![cfg(not(prkdb_portable))]
 
-use std::collections::VecDeque;
-use std::io::Write;
+use std::collections::{BTreeMap, VecDeque};
 use std::process::Command;
 
 use prkdb_core::{Backend, Wal, WalConfig};
 
-const CHILD: &str = "PRKDB_SYSCALLS_DIR";
-const WATCHED: &str = "io_uring_enter,write,writev,pwrite64,pwritev,pwritev2,fsync,fdatasync,msync";
+mod support;
 
-/// Does nothing unless the other test runs it under strace.
+const CHILD: &str = "PRKDB_SYSCALLS_DIR";
+const WATCHED: &str = "io_uring_setup,io_uring_enter,io_uring_register,write,writev,pread64,\
+                       pwrite64,pwritev,pwritev2,fsync,fdatasync,msync,madvise,mmap";
+/// What the log's counts call each kind, and the calls that are of it.
+const KINDS: &[(&str, &[&str])] = &[
+    ("enters", &["io_uring_enter"]),
+    ("reads", &["pread64"]),
+    ("writes", &["pwrite64"]),
+    ("syncs", &["fdatasync", "msync"]),
+];
+
+/// Does nothing unless another test runs it under strace.
 #[test]
 fn child_keeps_groups_in_flight() {
-    let Ok(dir) = std::env::var(CHILD) else { return };
-    let mut config = WalConfig { backend: Backend::Uring, ..WalConfig::new(dir) };
+    let Ok(job) = std::env::var(CHILD) else { return };
+    let (name, dir) = job.split_once(' ').unwrap();
+    let backend = *support::BACKENDS.iter().find(|b| format!("{b:?}") == name).unwrap();
+    let mut config = WalConfig { backend, ..WalConfig::new(dir) };
     config.batch_config.max_buffer_bytes = 8 << 20;
     let wal = Wal::open(config).unwrap();
     let record = vec![7; 64 << 10];
@@ -30,47 +46,122 @@ fn child_keeps_groups_in_flight() {
     for ticket in tickets {
         ticket.wait().unwrap();
     }
-    println!("groups {}", wal.stats().groups);
+    let stats = wal.stats();
+    println!("groups {}", stats.groups);
+    if let Some(calls) = stats.calls {
+        println!("enters {}", calls.enters);
+        println!("reads {}", calls.reads);
+        println!("writes {}", calls.writes);
+        println!("syncs {}", calls.syncs);
+    }
     wal.close().unwrap();
+}
+
+/// What one run of the child said and called.
+struct Run {
+    /// Figures by name.
+    said: BTreeMap<String, u64>,
+    /// Each call as strace wrote it, with the name of its thread.
+    calls: Vec<(String, String)>,
+}
+
+impl Run {
+    /// Runs the child; none, said aloud, where that can't be.
+    fn of(backend: Backend) -> Option<Run> {
+        let root = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        if let Err(e) = prkdb_core::probe(root.path(), backend) {
+            support::skip(format_args!("on {backend:?}"), e);
+            return None;
+        }
+        let trace = root.path().join("trace");
+        let run = Command::new("strace")
+            .args(["-f", "-Y", "--seccomp-bpf", "-e", &format!("trace={WATCHED}"), "-o"])
+            .arg(&trace)
+            .arg(std::env::current_exe().unwrap())
+            .args(["--exact", "child_keeps_groups_in_flight", "--nocapture"])
+            .env(CHILD, format!("{backend:?} {}", root.path().join("log").display()))
+            .output();
+        let run = match run {
+            Ok(run) => run,
+            Err(e) => {
+                support::skip("counting system calls, which takes strace", e);
+                return None;
+            }
+        };
+        assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+        let said = String::from_utf8(run.stdout).unwrap();
+        let figure = |line: &str| {
+            let (name, number) = line.rsplit_once(' ')?;
+            // The test runner may have begun the line.
+            let name = name.rsplit(' ').next()?;
+            Some((name.to_string(), number.parse().ok()?))
+        };
+        let said = said.lines().filter_map(figure).collect();
+        let trace = std::fs::read_to_string(trace).unwrap();
+        let call = |line: &str| {
+            let (thread, call) = line.split_once('<')?.1.split_once("> ")?;
+            // `<... resumed>`, exits and signals are no calls.
+            let is_call = !call.starts_with(['<', '+', '-']);
+            is_call.then(|| (thread.to_string(), call.to_string()))
+        };
+        Some(Run { said, calls: trace.lines().filter_map(call).collect() })
+    }
+
+    /// How often any of `names` was called.
+    fn count(&self, names: &[&str]) -> u64 {
+        let named = |(_, call): &&(String, String)| {
+            call.split_once('(').is_some_and(|(name, _)| names.contains(&name))
+        };
+        self.calls.iter().filter(named).count() as u64
+    }
 }
 
 #[test]
 fn one_enter_a_group_and_no_other_write_or_sync() {
-    let root = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    if let Err(e) = prkdb_core::probe(root.path(), Backend::Uring) {
-        return writeln!(std::io::stderr().lock(), "SKIPPED: no io_uring here: {e}").unwrap();
-    }
-    let trace = root.path().join("trace");
-    let run = Command::new("strace")
-        .args(["-f", "-Y", "--seccomp-bpf", "-e", &format!("trace={WATCHED}"), "-o"])
-        .arg(&trace)
-        .arg(std::env::current_exe().unwrap())
-        .args(["--exact", "child_keeps_groups_in_flight", "--nocapture"])
-        .env(CHILD, root.path().join("log"))
-        .output();
-    let run = match run {
-        Ok(run) => run,
-        Err(e) => {
-            return writeln!(std::io::stderr().lock(), "SKIPPED: no strace here: {e}").unwrap();
-        }
-    };
-    assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
-    let said = String::from_utf8(run.stdout).unwrap();
-    let groups = said.split_once("groups ").expect("the child tells").1;
-    let groups: u64 = groups.split_whitespace().next().unwrap().parse().unwrap();
-    let trace = std::fs::read_to_string(trace).unwrap();
-    let calls = trace.lines().filter_map(|line| line.split_once("<prkdb-writer> "));
+    let Some(run) = Run::of(Backend::Uring) else { return };
     let (mut enters, mut others) = (0, Vec::new());
-    for (_, call) in calls.filter(|(_, call)| !call.starts_with(['<', '+', '-'])) {
+    for (_, call) in run.calls.iter().filter(|(thread, _)| thread == "prkdb-writer") {
         match call.split_once('(').map(|(name, _)| name) {
             Some("io_uring_enter") => enters += 1,
             // Waking the maker: eight bytes into its eventfd, once a MiB at most.
             Some("write") if call.contains(", 8") => {}
+            // Making the ring and telling it of files; memory of the allocator's.
+            Some("io_uring_setup" | "io_uring_register" | "mmap" | "madvise") => {}
             _ => others.push(call),
         }
     }
+    let groups = run.said["groups"];
     println!("{enters} enters for {groups} groups");
     assert!(groups >= 2000, "{groups} groups of 2000 batches that are one each");
     assert!(enters * 10 <= groups * 11, "{enters} enters for {groups} groups");
     assert!(others.is_empty(), "{others:?}");
+    assert_counts_are_right(&run);
+}
+
+#[test]
+fn no_ring_call_where_another_backend_is_named() {
+    for backend in [Backend::Mmap, Backend::Pwrite] {
+        let Some(run) = Run::of(backend) else { continue };
+        let ring = ["io_uring_setup", "io_uring_enter", "io_uring_register"];
+        assert_eq!(run.count(&ring), 0, "{backend:?}");
+        let syncs = run.count(&["fdatasync"]);
+        match backend {
+            // Copies are no calls; each group is populated and synced.
+            Backend::Mmap => assert!(syncs >= 2000 && run.count(&["pwrite64"]) < 20),
+            // Each group is one forced write.
+            _ => assert!(run.count(&["pwrite64"]) >= 2000 && syncs < 100),
+        }
+        assert_counts_are_right(&run);
+    }
+}
+
+/// What the log counted of itself is what the tracer saw, but for the probe before and the close
+/// after it was asked.
+fn assert_counts_are_right(run: &Run) {
+    for (kind, names) in KINDS {
+        let (counted, traced) = (run.said[*kind], run.count(names));
+        println!("{kind}: {counted} counted, {traced} traced");
+        assert!(counted <= traced, "{kind}: {counted} counted, {traced} traced");
+        assert!(traced - counted <= 60, "{kind}: {counted} counted, {traced} traced");
+    }
 }

@@ -39,10 +39,10 @@ macro_rules! cases {
 /// A module of tests for each backend: the same cases, and those with threads where there are any.
 macro_rules! backend_suite {
     (
-        real { $($backend:ident = $real:expr;)+ }
-        simulated { $sim:ident = $simulated:expr; }
+        real { $($(#[$when:meta])* $backend:ident = $real:expr;)+ }
+        simulated { $(#[$with:meta])* $sim:ident = $simulated:expr; }
     ) => {
-        $(mod $backend {
+        $($(#[$when])* mod $backend {
             #[allow(unused_imports, reason = "not every contestant names a backend")]
             use crate::Backend;
             one_world! { $real }
@@ -62,6 +62,7 @@ macro_rules! backend_suite {
                 }
             }
         })+
+        $(#[$with])*
         mod $sim {
             one_world! { $simulated }
         }
@@ -108,13 +109,16 @@ backend_suite! {
         uring = Contestant::Named(Backend::Uring);
         mmap = Contestant::Named(Backend::Mmap);
         pwrite = Contestant::Named(Backend::Pwrite);
-        tokio_uring = Contestant::TOKIO_URING;
+        #[cfg(all(feature = "tokio-uring", target_os = "linux", not(prkdb_portable)))]
+        tokio_uring = Contestant::Named(Backend::TokioUring);
         uring_cached = Contestant::Cached(Backend::Uring);
         mmap_cached = Contestant::Cached(Backend::Mmap);
         pwrite_cached = Contestant::Cached(Backend::Pwrite);
-        tokio_uring_cached = Contestant::TOKIO_URING_CACHED;
+        #[cfg(all(feature = "tokio-uring", target_os = "linux", not(prkdb_portable)))]
+        tokio_uring_cached = Contestant::Cached(Backend::TokioUring);
     }
     simulated {
-        sim = Contestant::SIM;
+        #[cfg(feature = "sim")]
+        sim = Contestant::Sim;
     }
 }

@@ -25,24 +25,6 @@ pub enum Contestant {
     /// The simulated disk.
     #[cfg(feature = "sim")]
     Sim,
-    /// Not in this build.
-    #[allow(dead_code, reason = "a build with every feature has all of them")]
-    Absent(&'static str),
-}
-
-impl Contestant {
-    #[cfg(feature = "sim")]
-    pub const SIM: Contestant = Contestant::Sim;
-    #[cfg(not(feature = "sim"))]
-    pub const SIM: Contestant = Contestant::Absent("the feature sim");
-    #[cfg(all(feature = "tokio-uring", target_os = "linux", not(prkdb_portable)))]
-    pub const TOKIO_URING: Contestant = Contestant::Named(Backend::TokioUring);
-    #[cfg(all(feature = "tokio-uring", target_os = "linux", not(prkdb_portable)))]
-    pub const TOKIO_URING_CACHED: Contestant = Contestant::Cached(Backend::TokioUring);
-    #[cfg(not(all(feature = "tokio-uring", target_os = "linux", not(prkdb_portable))))]
-    pub const TOKIO_URING: Contestant = Contestant::Absent("the feature tokio-uring");
-    #[cfg(not(all(feature = "tokio-uring", target_os = "linux", not(prkdb_portable))))]
-    pub const TOKIO_URING_CACHED: Contestant = Contestant::TOKIO_URING;
 }
 
 /// What `Auto` has to find, as `name reason`, where a caller of these tests knows it.
@@ -78,7 +60,7 @@ impl Simulated for prkdb_core::io::sim::Sim {
 pub fn run(contestant: Contestant, case: fn(&Place)) {
     match Place::new(contestant) {
         Ok(place) => case(&place),
-        Err(why) => support::skip(format_args!("on {contestant:?}: {why}")),
+        Err(why) => support::skip(format_args!("on {contestant:?}"), why),
     }
 }
 
@@ -87,7 +69,6 @@ impl Place {
         let root = tempfile::tempdir().unwrap();
         let dir = root.path().join("place");
         let options = match contestant {
-            Contestant::Absent(what) => return Err(format!("built without {what}")),
             #[cfg(feature = "sim")]
             Contestant::Sim => return Ok(Place::simulated(root)),
             Contestant::Auto => DiskOptions::default(),

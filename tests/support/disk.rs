@@ -58,11 +58,11 @@ fn run(command: &mut Command) -> Option<()> {
         Ok(output) if output.status.success() => Some(()),
         Ok(output) => {
             let talk = String::from_utf8_lossy(&output.stderr).trim().to_string();
-            super::skip(format_args!("{command:?}: {talk}"));
+            super::skip(format_args!("{command:?}"), talk);
             None
         }
         Err(e) => {
-            super::skip(format_args!("{command:?}: {e}"));
+            super::skip(format_args!("{command:?}"), e);
             None
         }
     }

@@ -9,13 +9,15 @@
 //! one that came back from an earlier life is told from the one that took its place.
 #![allow(dead_code, reason = "each test file uses its own part")]
 
+use std::collections::BTreeSet;
+use std::fmt::Display;
 use std::fs;
 use std::future::Future;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::process::{Command, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
 
@@ -24,9 +26,12 @@ use prkdb_core::{Backend, ReadOnlyWal, Reader, Wal, WalConfig};
 pub mod disk;
 pub mod format;
 
-/// Says, past the test runner's capture, what is not tested here and why.
-pub fn skip(what: impl std::fmt::Display) {
-    writeln!(std::io::stderr().lock(), "SKIPPED {what}").unwrap();
+/// Says, past the test runner's capture, what is not tested here, once, and why.
+pub fn skip(what: impl Display, why: impl Display) {
+    static SAID: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+    if SAID.lock().unwrap().insert(what.to_string()) {
+        writeln!(std::io::stderr().lock(), "SKIPPED {what}: {why}").unwrap();
+    }
 }
 
 /// Every backend of this build but `Auto`.
@@ -43,7 +48,7 @@ pub fn backends(dir: &Path) -> Vec<Backend> {
     let works = |backend: &Backend| match prkdb_core::probe(dir, *backend) {
         Ok(_) => true,
         Err(e) => {
-            skip(format_args!("on {backend:?}: {e}"));
+            skip(format_args!("on {backend:?}"), e);
             false
         }
     };

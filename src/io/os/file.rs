@@ -33,6 +33,10 @@ use crate::io::{Access, File};
 pub(in crate::io) struct OsFile {
     path: PathBuf,
     /// Never given to another file of this process, unlike a descriptor or an address.
+    #[cfg_attr(
+        not(all(target_os = "linux", not(prkdb_portable))),
+        expect(dead_code, reason = "rings alone know files by it")
+    )]
     serial: u64,
     /// The unit of offsets and lengths, where the page cache is bypassed.
     direct: Option<usize>,
