@@ -152,9 +152,19 @@ impl fmt::Display for Error {
             write!(f, ": {}", inner.detail)?;
         }
         match &inner.source {
-            Some(e) => write!(f, ": {e}"),
+            Some(e) => write!(f, ": {e}{}", advice(e)),
             None => Ok(()),
         }
+    }
+}
+
+/// What helps where a limit of the process is in the way.
+fn advice(e: &io::Error) -> &'static str {
+    // ENFILE and EMFILE: these numbers on every Unix, and no kind in the standard library.
+    match (e.kind(), e.raw_os_error()) {
+        (io::ErrorKind::FileTooLarge, _) => "; raise the limit on the size of files (ulimit -f)",
+        (_, Some(23 | 24)) => "; raise the limit on open files (ulimit -n), or close some",
+        _ => "",
     }
 }
 

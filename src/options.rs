@@ -1,5 +1,6 @@
 //! What a caller can choose: plain data with defaults, units and trade-offs, checked once at open.
 
+use std::fmt;
 use std::path::PathBuf;
 
 use crate::error::{Error, Result};
@@ -48,6 +49,20 @@ pub enum Backend {
     /// that is killed may leave requests that land after its lock is gone.
     #[cfg(all(feature = "tokio-uring", target_os = "linux", not(prkdb_portable)))]
     TokioUring,
+}
+
+impl fmt::Display for Backend {
+    /// Its short name, as the command takes it: `auto`, `uring`, `mmap`, ...
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Backend::Auto => "auto",
+            Backend::Uring => "uring",
+            Backend::Mmap => "mmap",
+            Backend::Pwrite => "pwrite",
+            #[cfg(all(feature = "tokio-uring", target_os = "linux", not(prkdb_portable)))]
+            Backend::TokioUring => "tokio-uring",
+        })
+    }
 }
 
 /// How a group is made durable.

@@ -85,6 +85,12 @@ pub trait Host: Send + Sync + fmt::Debug {
     fn step(&self) -> bool;
 }
 
+/// What a thread that could not be started is answered with: what helps, and the same kind.
+pub(super) fn no_thread(e: io::Error) -> io::Error {
+    let text = format!("no thread can be started ({e}); raise the limit on processes (ulimit -u)");
+    io::Error::new(e.kind(), text)
+}
+
 /// The host of a real process: a named thread per machine.
 #[derive(Debug)]
 pub struct ThreadHost {
@@ -135,7 +141,8 @@ impl Host for ThreadHost {
                 }
                 Err(e) => drop(made.send(Err(e))),
             }
-        })?;
+        });
+        let thread = thread.map_err(no_thread)?;
         match answer.recv() {
             Ok(Ok(())) => Ok(Box::new(Thread(thread))),
             Ok(Err(e)) => Err(e),
@@ -145,12 +152,12 @@ impl Host for ThreadHost {
 
     fn run(&self, name: &str, job: Box<dyn FnOnce() + Send + '_>) -> io::Result<()> {
         std::thread::scope(|scope| {
-            let thread =
-                std::thread::Builder::new().name(name.into()).spawn_scoped(scope, || {
-                    super::signal::block_file_size_signal();
-                    job();
-                })?;
-            match thread.join() {
+            let thread = std::thread::Builder::new().name(name.into());
+            let thread = thread.spawn_scoped(scope, || {
+                super::signal::block_file_size_signal();
+                job();
+            });
+            match thread.map_err(no_thread)?.join() {
                 Ok(()) => Ok(()),
                 Err(panic) => std::panic::resume_unwind(panic),
             }

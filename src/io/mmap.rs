@@ -146,12 +146,18 @@ fn stores_are_safe(_: &fs::File, _: u64) -> io::Result<bool> {
     Ok(true)
 }
 
-/// Whether every byte of the file has its block. A compressed file has not, and is refused too.
+/// Whether every byte of the file has its block, asked for here. A compressed file has not, and a
+/// full disk gives none: such files are written by position, which fails where it must.
 #[cfg(not(all(target_os = "linux", not(prkdb_portable))))]
 fn stores_are_safe(file: &fs::File, size: u64) -> io::Result<bool> {
     use std::os::unix::fs::MetadataExt;
-    super::os::allocate(file, size)?;
-    Ok(file.metadata()?.blocks().saturating_mul(512) >= size)
+    match super::os::allocate(file, size) {
+        Err(e) if matches!(e.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
+            Ok(false)
+        }
+        Err(e) => Err(e),
+        Ok(()) => Ok(file.metadata()?.blocks().saturating_mul(512) >= size),
+    }
 }
 
 /// The right to copy to a range.

@@ -17,6 +17,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::Disk;
+use super::host::no_thread;
 use super::os::{OsDisk, Volume, Way};
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::Backend;
@@ -142,8 +143,8 @@ fn examine(dir: &Path, options: DiskOptions) -> Result<(Way, Volume, BackendRepo
     };
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().name("prkdb-probe".into());
-        let thread =
-            thread.spawn_scoped(scope, look).map_err(|e| Error::io("probe", dir, None, e))?;
+        let failed = |e| Error::io("probe", dir, None, no_thread(e));
+        let thread = thread.spawn_scoped(scope, look).map_err(failed)?;
         thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })
 }
@@ -161,8 +162,8 @@ fn choose(dir: &Path, options: DiskOptions, volume: &Volume) -> Result<Choice> {
         Backend::TokioUring => try_ring(dir, volume)?.map(|_| Way::TokioUring),
     };
     named.map(|way| (way, BackendReason::Named, None)).map_err(|refusal| {
-        let name = format!("{:?}", options.backend).to_lowercase();
-        let text = format!("{name} does not work here ({}): {}", refusal.reason, refusal.remedy);
+        let Refusal { reason, remedy } = refusal;
+        let text = format!("{} does not work here ({reason}): {remedy}", options.backend);
         Error::new(ErrorKind::Unsupported, "probe", text).at(dir, None)
     })
 }

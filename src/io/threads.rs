@@ -19,6 +19,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::answers::Answers;
 use super::buf::ForkGuard;
+use super::host::no_thread;
 use super::os::OsFile;
 use super::{Completion, File, FileRef, Op, OpId, Queue, Until};
 
@@ -57,7 +58,8 @@ impl ThreadQueue {
         for lane in 0..THREADS.min(depth) {
             let (answers, work) = (Arc::clone(&queue.answers), work.clone());
             let thread = std::thread::Builder::new().name(format!("prkdb-io-{lane}"));
-            pool.threads.push(thread.spawn(move || serve(lane, &work, &answers))?);
+            let thread = thread.spawn(move || serve(lane, &work, &answers));
+            pool.threads.push(thread.map_err(no_thread)?);
         }
         Ok(queue)
     }

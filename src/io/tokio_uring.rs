@@ -29,6 +29,7 @@ use tokio_uring::fs;
 
 use super::answers::Answers;
 use super::buf::{Alone, ForkGuard};
+use super::host::no_thread;
 use super::os::OsFile;
 use super::threads::{own, shared_buffer};
 use super::{Buf, Completion, FileRef, Op, OpId, Queue, Until};
@@ -60,7 +61,7 @@ impl TokioQueue {
         let thread = {
             let answers = Arc::clone(&answers);
             let thread = std::thread::Builder::new().name("prkdb-tokio".into());
-            thread.spawn(move || run(depth, work, answers, &made))?
+            thread.spawn(move || run(depth, work, answers, &made)).map_err(no_thread)?
         };
         outcome
             .recv()

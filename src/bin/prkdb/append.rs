@@ -63,6 +63,9 @@ enum Backend {
     Mmap,
     /// positional writes on a few threads
     Pwrite,
+    /// the runtime tokio-uring, for comparison
+    #[cfg(all(feature = "tokio-uring", target_os = "linux", not(prkdb_portable)))]
+    TokioUring,
 }
 
 #[derive(Clone, Copy, Default, ValueEnum)]
@@ -83,6 +86,8 @@ impl From<Backend> for prkdb_core::Backend {
             Backend::Uring => prkdb_core::Backend::Uring,
             Backend::Mmap => prkdb_core::Backend::Mmap,
             Backend::Pwrite => prkdb_core::Backend::Pwrite,
+            #[cfg(all(feature = "tokio-uring", target_os = "linux", not(prkdb_portable)))]
+            Backend::TokioUring => prkdb_core::Backend::TokioUring,
         }
     }
 }

@@ -1,0 +1,177 @@
+//! An ordinary user at the limits of its process: the log works, or says what is in the way; the
+//! process lives, and what was acknowledged is there.
+//!
+//! ```text
+//! test (root) --> prlimit LIMIT setpriv (nobody) prkdb append --acks --> cat: all that was acked
+//! ```
+#![cfg(all(feature = "cli", target_os = "linux"))]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::fs::Permissions;
+use std::io::Write;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+mod support;
+
+const NOBODY: &str = "65534";
+/// Nobody else: threads are counted by user.
+const ALONE: &str = "65501";
+const LINES: u64 = 60_000;
+
+/// A directory that any user may write to, with the command in it.
+struct Place {
+    root: tempfile::TempDir,
+    command: PathBuf,
+    user: &'static str,
+}
+
+impl Place {
+    /// None, said aloud, where this test is not root's or the tools are missing.
+    fn new(user: &'static str) -> Option<Place> {
+        let root = tempfile::tempdir().unwrap();
+        if std::fs::metadata(root.path()).unwrap().uid() != 0 {
+            support::skip("limits of an ordinary user", "setting them takes root");
+            return None;
+        }
+        for tool in ["prlimit", "setpriv"] {
+            if let Err(e) = Command::new(tool).arg("--version").output() {
+                support::skip(format_args!("limits of an ordinary user: no {tool}"), e);
+                return None;
+            }
+        }
+        std::fs::set_permissions(root.path(), Permissions::from_mode(0o777)).unwrap();
+        let command = root.path().join("prkdb");
+        std::fs::copy(env!("CARGO_BIN_EXE_prkdb"), &command).unwrap();
+        Some(Place { root, command, user })
+    }
+
+    fn log(&self) -> PathBuf {
+        self.root.path().join("log")
+    }
+
+    /// Appends lines under `limit` as its user; all of what was acknowledged must be there after.
+    fn append(&self, backend: &str, limit: &str) -> (Output, u64) {
+        if self.log().exists() {
+            std::fs::remove_dir_all(self.log()).unwrap();
+        }
+        let mut child = Command::new("prlimit")
+            .args([limit, "setpriv", "--reuid", self.user, "--regid", self.user, "--clear-groups"])
+            .arg(&self.command)
+            .args(["append", "--acks", "--backend", backend])
+            .arg(self.log())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        let output = std::thread::scope(|scope| {
+            let lines: String = (1..=LINES).map(|n| format!("{n} {:60}\n", "")).collect();
+            // It may end before it has read everything.
+            scope.spawn(move || stdin.write_all(lines.as_bytes()).ok());
+            child.wait_with_output().unwrap()
+        });
+        let acked = String::from_utf8_lossy(&output.stdout)
+            .lines()
+            .last()
+            .map_or(0, |line| line.rsplit(' ').next().unwrap().parse().unwrap());
+        assert!(output.status.code().is_some(), "{backend} {limit}: {}", output.status);
+        if acked > 0 {
+            let found = self.cat();
+            assert!(found >= acked, "{backend} {limit}: {found} of {acked} acknowledged");
+        }
+        (output, acked)
+    }
+
+    /// How many records there are, each of them checked.
+    fn cat(&self) -> u64 {
+        let cat = Command::new(&self.command).arg("cat").arg(self.log()).output().unwrap();
+        assert!(cat.status.success(), "{}", String::from_utf8_lossy(&cat.stderr));
+        let mut found = 0;
+        for line in String::from_utf8(cat.stdout).unwrap().lines() {
+            found += 1;
+            assert_eq!(line.trim_end(), found.to_string());
+        }
+        found
+    }
+
+    fn works(&self, backend: &str, limit: &str) -> Output {
+        let (output, acked) = self.append(backend, limit);
+        let talk = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && acked == LINES, "{backend} {limit}: {acked}: {talk}");
+        output
+    }
+
+    /// It ends with status 1, and its last word says what to do.
+    fn is_refused(&self, backend: &str, limit: &str, advice: &str) {
+        let (output, acked) = self.append(backend, limit);
+        let talk = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{backend} {limit}: {talk}");
+        assert!(acked < LINES, "{backend} {limit}: nothing was in the way");
+        let last = talk.lines().last().unwrap_or("");
+        assert!(last.contains(advice), "{backend} {limit}: {talk}");
+    }
+}
+
+/// Backends by name that work here at all; `auto` first.
+fn backends(dir: &Path) -> Vec<String> {
+    let found = support::backends(dir).into_iter().map(|backend| backend.to_string());
+    ["auto".into()].into_iter().chain(found).collect()
+}
+
+#[test]
+fn locked_memory_is_done_without() {
+    let Some(place) = Place::new(NOBODY) else { return };
+    for backend in backends(place.root.path()) {
+        place.works(&backend, "--memlock=65536:65536");
+        match backend.as_str() {
+            // Where not even the ring itself may be had the log goes on without, and says so.
+            "auto" => {
+                let output = place.works(&backend, "--memlock=0:0");
+                let talk = String::from_utf8_lossy(&output.stderr);
+                println!("{talk}");
+                assert!(!talk.contains("mmap") || talk.contains("memlock"), "{talk}");
+            }
+            "uring" | "tokio-uring" => {
+                let (output, _) = place.append(&backend, "--memlock=0:0");
+                let talk = String::from_utf8_lossy(&output.stderr);
+                assert!(output.status.success() || talk.contains("ulimit -l"), "{talk}");
+            }
+            _ => drop(place.works(&backend, "--memlock=0:0")),
+        }
+    }
+}
+
+#[test]
+fn a_process_that_may_start_no_thread_is_told_so() {
+    let Some(place) = Place::new(ALONE) else { return };
+    for backend in backends(place.root.path()) {
+        place.is_refused(&backend, "--nproc=1:1", "ulimit -u");
+    }
+}
+
+#[test]
+fn a_process_with_few_descriptors_works_or_is_told_so() {
+    let Some(place) = Place::new(NOBODY) else { return };
+    for backend in backends(place.root.path()) {
+        place.works(&backend, "--nofile=128:128");
+        place.is_refused(&backend, "--nofile=6:6", "ulimit -n");
+        for limit in ["--nofile=8:8", "--nofile=16:16", "--nofile=32:32"] {
+            let (output, _) = place.append(&backend, limit);
+            let talk = String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.success() || talk.contains("ulimit -n"), "{backend}: {talk}");
+        }
+    }
+}
+
+#[test]
+fn files_that_may_not_grow_are_an_error_and_no_signal() {
+    let Some(place) = Place::new(NOBODY) else { return };
+    for backend in backends(place.root.path()) {
+        for bytes in [0, 100_000, 1 << 20, 3_000_000] {
+            place.is_refused(&backend, &format!("--fsize={bytes}:{bytes}"), "ulimit -f");
+        }
+    }
+}
