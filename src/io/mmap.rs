@@ -4,8 +4,7 @@
 //!   store(at, bytes):  claim the range -> MADV_POPULATE_WRITE -> copy          (Linux)
 //!                      claim the range -> every block is allocated -> copy     (elsewhere)
 //!                        \--- neither --> false: the caller writes it by position, which says why
-//!   durable:           fdatasync through the I/O thread's own descriptor
-//!                      (elsewhere than on Linux msync before it)
+//!   durable:           a sync of the file (`group_sync`), elsewhere than on Linux after msync
 //! ```
 //!
 //! A store into a page that the file system has no block for kills the process with SIGBUS. So
@@ -42,9 +41,6 @@ pub(super) struct Mapping {
     /// Ranges that are being copied to.
     claims: Mutex<Vec<Range<usize>>>,
     freed: Condvar,
-    /// One msync at a time: of two, one takes the other's error.
-    #[cfg(not(all(target_os = "linux", not(prkdb_portable))))]
-    turn: Mutex<()>,
 }
 
 impl Mapping {
@@ -61,13 +57,7 @@ impl Mapping {
         // A child has no use for it, and copying its page tables would slow the fork.
         #[cfg(all(target_os = "linux", not(prkdb_portable)))]
         memory.advise(memmap2::Advice::DontFork)?;
-        Ok(Some(Mapping {
-            memory,
-            claims: Mutex::new(Vec::new()),
-            freed: Condvar::new(),
-            #[cfg(not(all(target_os = "linux", not(prkdb_portable))))]
-            turn: Mutex::new(()),
-        }))
+        Ok(Some(Mapping { memory, claims: Mutex::new(Vec::new()), freed: Condvar::new() }))
     }
 
     /// Copies `bytes` to `at`; false, with nothing changed, if that can't be done by a store.
@@ -128,15 +118,19 @@ impl Mapping {
         true
     }
 
-    /// Hands stores into `range`, or all, over to the file system, whose sync need not see them by
-    /// itself.
+    /// Hands stores over to the file system, whose sync need not see them by itself. One at a time:
+    /// of two, one takes the other's error.
     #[cfg(not(all(target_os = "linux", not(prkdb_portable))))]
-    pub(super) fn flush(&self, range: Option<(u64, usize)>, counter: &Counter) -> io::Result<()> {
-        let range = range.and_then(|(at, len)| self.range(at, len));
-        let range = range.unwrap_or(0..self.memory.len());
-        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+    pub(super) fn flush(&self, counter: &Counter) -> io::Result<()> {
         counter.add(Call::Sync);
-        self.memory.flush_range(range.start, range.len())
+        self.memory.flush()
+    }
+
+    /// On Linux a sync of the file sees pages that a store made dirty by itself.
+    #[cfg(all(target_os = "linux", not(prkdb_portable)))]
+    #[expect(clippy::unused_self, reason = "elsewhere there is something to do")]
+    pub(super) fn flush(&self, _: &Counter) -> io::Result<()> {
+        Ok(())
     }
 }
 

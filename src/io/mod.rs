@@ -36,6 +36,7 @@ mod answers;
 mod buf;
 mod calls;
 mod flow;
+mod group_sync;
 mod host;
 mod lock;
 mod mmap;

@@ -24,7 +24,7 @@ use super::os::OsFile;
 use super::{Completion, File, FileRef, Op, OpId, Queue, Until};
 
 /// The most I/O threads of a queue.
-pub(super) const THREADS: usize = 8;
+const THREADS: usize = 8;
 
 /// A queue of reads, writes and syncs on threads of its own.
 pub(super) struct ThreadQueue {
@@ -55,10 +55,10 @@ impl ThreadQueue {
         };
         // In the queue from the start: if a thread can't be had, its drop ends those before.
         let pool = queue.pool.insert(Pool { jobs, threads: Vec::new() });
-        for lane in 0..THREADS.min(depth) {
+        for number in 0..THREADS.min(depth) {
             let (answers, work) = (Arc::clone(&queue.answers), work.clone());
-            let thread = std::thread::Builder::new().name(format!("prkdb-io-{lane}"));
-            let thread = thread.spawn(move || serve(lane, &work, &answers));
+            let thread = std::thread::Builder::new().name(format!("prkdb-io-{number}"));
+            let thread = thread.spawn(move || serve(&work, &answers));
             pool.threads.push(thread.map_err(no_thread)?);
         }
         Ok(queue)
@@ -125,18 +125,18 @@ impl Drop for Alarm<'_> {
 }
 
 /// An I/O thread: one request after the other, until the queue is dropped.
-fn serve(lane: usize, work: &Receiver<(OpId, Op)>, answers: &Answers) {
+fn serve(work: &Receiver<(OpId, Op)>, answers: &Answers) {
     super::signal::block_file_size_signal();
     let _alarm = Alarm(answers);
     while let Ok((id, op)) = work.recv() {
-        answers.push(perform(lane, id, op));
+        answers.push(perform(id, op));
     }
 }
 
-fn perform(lane: usize, id: OpId, op: Op) -> Completion {
+fn perform(id: OpId, op: Op) -> Completion {
     match op {
         Op::Write { file, at, buf, dsync } => {
-            let result = own(&file).and_then(|f| f.write_once(lane, at, buf.bytes(), dsync));
+            let result = own(&file).and_then(|f| f.write_once(at, buf.bytes(), dsync));
             Completion { id, result, buf: Some(buf) }
         }
         Op::Read { file, at, mut buf } => {
@@ -145,7 +145,7 @@ fn perform(lane: usize, id: OpId, op: Op) -> Completion {
             Completion { id, result, buf: Some(buf) }
         }
         Op::Sync { file } => {
-            let result = own(&file).and_then(|f| f.sync(lane)).map(|()| 0);
+            let result = own(&file).and_then(|f| f.sync()).map(|()| 0);
             Completion { id, result, buf: None }
         }
     }

@@ -269,7 +269,7 @@ impl Open {
         let _turn = self.turn.lock().await;
         match self.main.sync_data().await {
             // No worker could be had: nothing was synced yet, so this is no second try.
-            Err(e) if e.raw_os_error() == Some(libc::ECANCELED) => own(file)?.sync(0),
+            Err(e) if e.raw_os_error() == Some(libc::ECANCELED) => own(file)?.sync(),
             other => other,
         }
     }

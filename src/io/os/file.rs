@@ -4,11 +4,11 @@
 //! |---|---|---|
 //! | `uring` | O_DIRECT where it can be | - |
 //! | `pwrite`, `tokio-uring` | O_DIRECT where it can be | a second descriptor, O_DSYNC |
-//! | `pwrite`, no O_DIRECT | through the page cache | a descriptor for each I/O thread |
-//! | `mmap` | through the page cache | the same, and a mapping |
+//! | `pwrite`, no O_DIRECT | through the page cache | - |
+//! | `mmap` | through the page cache | a mapping |
 //!
-//! A ring can't wait for its turn to sync through the page cache; it holds to one sync at a time by
-//! itself and has its files to itself.
+//! Through the page cache one sync is in flight at a time: I/O threads join (`group_sync`), a ring
+//! and a runtime hold to it by themselves.
 
 use std::any::Any;
 use std::fs;
@@ -25,7 +25,6 @@ use super::{Volume, Way};
 use crate::io::calls::{Call, Counter};
 use crate::io::mmap::Mapping;
 use crate::io::pwrite::Descriptors;
-use crate::io::threads::THREADS;
 use crate::io::{Access, File};
 
 /// An open regular file.
@@ -109,23 +108,12 @@ impl OsFile {
 
     /// Adds what `way` writes through. At once, because later the file may have another name.
     fn equipped(mut self, way: Way) -> io::Result<OsFile> {
-        let mut options = fs::OpenOptions::new();
-        options.read(true).write(true);
-        match way {
-            #[cfg(all(target_os = "linux", not(prkdb_portable)))]
-            Way::Uring => return Ok(self),
-            #[cfg(all(feature = "tokio-uring", target_os = "linux", not(prkdb_portable)))]
-            Way::TokioUring if self.direct.is_none() => return Ok(self),
-            _ if self.direct.is_some() => {
-                let flags = direct_flag(true) | libc::O_DSYNC;
-                self.descriptors.set_forced(self.again(&mut options, flags)?);
-                return Ok(self);
-            }
-            _ => {}
-        }
-        while self.descriptors.lanes() < THREADS {
-            let file = self.again(&mut options, 0)?;
-            self.descriptors.push(file);
+        let by_threads = matches!(way, Way::Pwrite | Way::Mmap);
+        #[cfg(all(feature = "tokio-uring", target_os = "linux", not(prkdb_portable)))]
+        let by_threads = by_threads || way == Way::TokioUring;
+        if by_threads && self.direct.is_some() {
+            let forced = self.again(direct_flag(true) | libc::O_DSYNC)?;
+            self.descriptors.set_forced(forced);
         }
         if way == Way::Mmap {
             self.mapping = Mapping::of(self.main(), &self.counter)?;
@@ -134,8 +122,9 @@ impl OsFile {
     }
 
     /// Another open file description of this very file.
-    fn again(&self, options: &mut fs::OpenOptions, flags: i32) -> io::Result<fs::File> {
-        let file = open_regular(&self.path, options, flags)?;
+    fn again(&self, flags: i32) -> io::Result<fs::File> {
+        let mut options = fs::OpenOptions::new();
+        let file = open_regular(&self.path, options.read(true).write(true), flags)?;
         let (ours, theirs) = (self.main().metadata()?, file.metadata()?);
         if (ours.dev(), ours.ino()) == (theirs.dev(), theirs.ino()) {
             return Ok(file);
@@ -175,44 +164,31 @@ impl OsFile {
     /// One write on an I/O thread, durable if `dsync` and its whole length came back.
     pub(in crate::io) fn write_once(
         &self,
-        lane: usize,
         at: u64,
         bytes: &[u8],
         dsync: bool,
     ) -> io::Result<usize> {
         let counter = &*self.counter;
         let Some(mapping) = &self.mapping else {
-            return self.descriptors.write(lane, at, bytes, dsync, counter);
+            return self.descriptors.write(at, bytes, dsync, counter);
         };
         if !mapping.store(at, bytes, counter) {
-            let written = self.descriptors.write(lane, at, bytes, false, counter)?;
+            let written = self.descriptors.write(at, bytes, false, counter)?;
             if written < bytes.len() {
                 return Ok(written);
             }
         }
         if dsync {
-            self.flush(Some((at, bytes.len())))?;
-            self.descriptors.sync(lane, counter)?;
+            self.sync()?;
         }
         Ok(bytes.len())
     }
 
-    /// Makes durable what was written before, on an I/O thread.
-    pub(in crate::io) fn sync(&self, lane: usize) -> io::Result<()> {
-        self.flush(None)?;
-        self.descriptors.sync(lane, &self.counter)
-    }
-
-    /// Lets the file system see what was stored.
-    #[cfg(not(all(target_os = "linux", not(prkdb_portable))))]
-    fn flush(&self, range: Option<(u64, usize)>) -> io::Result<()> {
-        self.mapping.as_ref().map_or(Ok(()), |mapping| mapping.flush(range, &self.counter))
-    }
-
-    /// On Linux it sees pages that a store made dirty by itself.
-    #[cfg(all(target_os = "linux", not(prkdb_portable)))]
-    fn flush(&self, _: Option<(u64, usize)>) -> io::Result<()> {
-        Ok(())
+    /// Makes durable what was written before.
+    pub(in crate::io) fn sync(&self) -> io::Result<()> {
+        let counter = &*self.counter;
+        let flush = || self.mapping.as_ref().map_or(Ok(()), |mapping| mapping.flush(counter));
+        self.descriptors.sync(flush, counter)
     }
 }
 

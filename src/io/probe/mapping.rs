@@ -46,8 +46,7 @@ fn round_trip(file: &fs::File) -> io::Result<bool> {
     if !mapping.store(0, &BYTES, &counter) {
         file.write_all_at(&BYTES, 0)?;
     }
-    #[cfg(not(all(target_os = "linux", not(prkdb_portable))))]
-    mapping.flush(None, &counter)?;
+    mapping.flush(&counter)?;
     sync_to_device(file)?;
     let mut read = [0; BYTES.len()];
     file.read_exact_at(&mut read, 0)?;

@@ -122,7 +122,7 @@ impl Request {
             (Stage::Sync { answer }, Ok(_)) => Some(Ok(answer)),
             // Nothing was synced yet, so this is no second try.
             (Stage::Sync { answer }, Err(e)) if e.raw_os_error() == Some(libc::ECANCELED) => {
-                Some(self.file().sync(0).map(|()| answer))
+                Some(self.file().sync().map(|()| answer))
             }
             (_, result) => Some(result),
         }
