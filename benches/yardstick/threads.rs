@@ -1,0 +1,58 @@
+//! The raw loop by positional writes, a thread for each write in flight: where there is no ring.
+
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use super::file::Aligned;
+use super::{Count, Load, Method, RawFile, Window};
+
+/// Runs `load` on as many threads as it has writes in flight.
+pub(super) fn run(file: &RawFile, load: Load, window: &Window<'_>) -> io::Result<Count> {
+    // Only which number is next; the memory of a write is its thread's own.
+    let next = AtomicU64::new(0);
+    let counts: Vec<io::Result<Count>> = std::thread::scope(|scope| {
+        let start = || scope.spawn(|| write(file, load, window, &next));
+        let threads: Vec<_> = (0..load.depth).map(|_| start()).collect();
+        let panicked = || io::Error::other("a thread of the raw loop panicked");
+        threads.into_iter().map(|t| t.join().unwrap_or_else(|_| Err(panicked()))).collect()
+    });
+    let mut sum = Count::default();
+    for count in counts {
+        let count = count?;
+        sum.writes += count.writes;
+        sum.calls += count.calls;
+        sum.latencies_ns.extend(count.latencies_ns);
+    }
+    Ok(sum)
+}
+
+fn write(file: &RawFile, load: Load, window: &Window<'_>, next: &AtomicU64) -> io::Result<Count> {
+    let own = file.open_for(load.method)?;
+    let mut buf = Aligned::noise(load.write_bytes);
+    let mut count = Count::default();
+    loop {
+        let start = Instant::now();
+        if window.is_over(start) {
+            return Ok(count);
+        }
+        let sequence = next.fetch_add(1, Ordering::Relaxed);
+        buf.stamp(sequence);
+        let at = file.place(sequence, load.write_bytes);
+        let written = own.write_at(buf.bytes(), at)?;
+        if written != load.write_bytes {
+            return Err(io::Error::new(io::ErrorKind::WriteZero, "a raw write came back short"));
+        }
+        let syncs = load.method == Method::WriteThenFdatasync;
+        if syncs {
+            own.sync_data()?;
+        }
+        let now = Instant::now();
+        if window.contains(now) {
+            count.writes += 1;
+            count.calls += 1 + u64::from(syncs);
+            count.latencies_ns.push(u64::try_from((now - start).as_nanos()).unwrap_or(u64::MAX));
+        }
+    }
+}
