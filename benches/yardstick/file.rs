@@ -60,6 +60,14 @@ impl RawFile {
         &self.path
     }
 
+    /// Makes durable what was written without a sync.
+    ///
+    /// # Errors
+    /// The system's error.
+    pub fn settle(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
     /// The open file, without O_DSYNC.
     pub(super) fn file(&self) -> &File {
         &self.file

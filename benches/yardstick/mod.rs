@@ -27,7 +27,7 @@ mod ring;
 mod tests;
 mod threads;
 
-pub use file::{BLOCK, RawFile};
+pub use file::{BLOCK, RawFile, noise};
 
 /// How a write is made durable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -29,6 +29,11 @@ pub fn of_stdin() -> ProgressBar {
     }
 }
 
+/// A bar over steps, with what is being done; its length is set when it is known.
+pub fn of_steps() -> ProgressBar {
+    draw(ProgressBar::no_length(), "{pos}/{len} [{bar:30}] {eta} {msg}")
+}
+
 fn draw(bar: ProgressBar, template: &str) -> ProgressBar {
     bar.set_style(ProgressStyle::with_template(template).expect("a valid template"));
     bar.enable_steady_tick(REDRAW);
