@@ -1,7 +1,7 @@
 //! The rounds: every workload by every contestant in turn, and the choice of the raw loop's method.
 //!
 //! ```text
-//! calibrate: dsync, fdatasync, fdatasync, dsync ---> a method for each size and depth
+//! calibrate: dsync, fdatasync | fdatasync, dsync ... -> a method for each size and depth
 //! round 1:   raw uring mmap pwrite | raw uring mmap pwrite | ...
 //! round 2:   pwrite mmap uring raw | pwrite mmap uring raw | ...
 //! ```
@@ -20,7 +20,7 @@ use prkdb_core::Durability;
 use crate::outcome::Stop;
 use crate::yardstick::{self, Load, Means, Method, RawFile, Window};
 
-use super::figures::Series;
+use super::figures::{self, Series};
 use super::folder::Interrupt;
 use super::load::{self, Pace, Raw, Sample};
 use super::log::Log;
@@ -30,8 +30,10 @@ use super::workload::{Kind, Workload};
 pub const RAW_BYTES: u64 = 128 << 20;
 /// Cuts after which a log writes into segments that it wrote before.
 const WARM_CUTS: u64 = 2;
-/// The longest window of the calibration.
-const CALIBRATION: Duration = Duration::from_millis(100);
+/// The calibration: pairs of windows, the longest window, and what is no noise.
+const CALIBRATION_PAIRS: usize = 4;
+const CALIBRATION: Duration = Duration::from_millis(80);
+const CLEARLY_BETTER: f64 = 1.1;
 
 /// Everything that takes part.
 #[derive(Debug)]
@@ -96,24 +98,35 @@ impl Contest<'_> {
         Ok(())
     }
 
-    /// The durable method that makes more of these writes.
+    /// The durable method that makes more of these writes: the first, unless the second is clearly
+    /// better in the median of pairs.
     fn fastest(&self, write_bytes: usize, depth: usize) -> Result<Load, Stop> {
-        let methods = Method::DURABLE;
-        let mut writes = vec![0; methods.len()];
-        let there_and_back = (0..methods.len()).chain((0..methods.len()).rev());
-        for at in there_and_back.filter(|_| methods.len() > 1) {
-            self.interrupt.check()?;
-            let load = Load { write_bytes, depth, method: methods[at] };
-            let stop = self.interrupt.flag();
-            let length = self.pace.length.min(CALIBRATION);
-            let window = Window::after(self.pace.lead_in, length, stop);
-            let count = yardstick::raw(self.raw.means, &self.raw.file, load, &window);
-            let failed = |e| Stop::Failed(format!("the raw loop, {}: {e}", methods[at].name()));
-            writes[at] += count.map_err(failed)?.writes;
+        let load = |method| Load { write_bytes, depth, method };
+        let [first, rest @ ..] = Method::DURABLE else { unreachable!("there is a durable method") };
+        let mut best = *first;
+        for other in rest {
+            let mut ratios = Vec::new();
+            for pair in 0..CALIBRATION_PAIRS {
+                let mut writes = [0; 2];
+                for step in [pair % 2, 1 - pair % 2] {
+                    writes[step] = self.try_out(load([best, *other][step]))?;
+                }
+                ratios.push(figures::per(writes[1], writes[0]));
+            }
+            let ratio = figures::median(&ratios);
+            best = if ratio.is_some_and(|r| r > CLEARLY_BETTER) { *other } else { best };
         }
-        // Of equals the first.
-        let best = (0..methods.len()).rev().max_by_key(|at| writes[*at]).unwrap_or(0);
-        Ok(Load { write_bytes, depth, method: methods[best] })
+        Ok(load(best))
+    }
+
+    /// Writes that a load makes in a short window.
+    fn try_out(&self, load: Load) -> Result<u64, Stop> {
+        self.interrupt.check()?;
+        let length = self.pace.length.min(CALIBRATION);
+        let window = Window::after(self.pace.lead_in, length, self.interrupt.flag());
+        let count = yardstick::raw(self.raw.means, &self.raw.file, load, &window);
+        let failed = |e| Stop::Failed(format!("the raw loop, {}: {e}", load.method.name()));
+        Ok(count.map_err(failed)?.writes)
     }
 
     /// Which methods the raw loop uses, for people.

@@ -146,8 +146,13 @@ fn quotient(over: Option<f64>, under: Option<f64>) -> Option<f64> {
     Some(over? / under.filter(|n| *n > 0.0)?)
 }
 
+/// `over` for each `under`; none for no `under`.
+pub fn per(over: u64, under: u64) -> Option<f64> {
+    quotient(Some(float(over)), Some(float(under)))
+}
+
 /// The middle one, or the mean of the two in the middle; none if one is missing or there are none.
-fn median(values: &[Option<f64>]) -> Option<f64> {
+pub fn median(values: &[Option<f64>]) -> Option<f64> {
     let mut values: Vec<f64> = values.iter().copied().collect::<Option<_>>()?;
     values.sort_by(f64::total_cmp);
     let middle = values.len() / 2;

@@ -23,11 +23,11 @@ use crate::outcome::Stop;
 
 /// What one log may take on disk, its pool included, bytes.
 pub const MAX_BYTES: u64 = 256 << 20;
-const SEGMENT_BYTES: u64 = 16 << 20;
+const SEGMENT_BYTES: u64 = 32 << 20;
 /// From here on the janitor cuts: as many segments as the pool takes back.
-const SOFT: u64 = 4 * SEGMENT_BYTES;
+const SOFT: u64 = 3 * SEGMENT_BYTES;
 /// From here on callers wait for it.
-const HARD: u64 = 6 * SEGMENT_BYTES;
+const HARD: u64 = 4 * SEGMENT_BYTES;
 
 /// A log, its janitor and its name.
 #[derive(Debug)]

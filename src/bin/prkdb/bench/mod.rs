@@ -143,10 +143,10 @@ fn bench(args: &Args, folder: &Folder, interrupt: &Interrupt) -> Result<Outcome,
         pace: Pace { lead_in: LEAD_IN.max(args.seconds / 10), length: args.seconds },
         interrupt,
     };
+    contest.warm_up(&bar)?;
     contest.calibrate(&bar)?;
     let method = contest.method_line();
     bar.suspend(|| print(&table::machine(args.json, &machine, &method)))?;
-    contest.warm_up(&bar)?;
     let board = contest.run(args.rounds.into(), &bar)?;
     bar.finish_and_clear();
     let board = contest.workloads.iter().copied().zip(board).collect();
