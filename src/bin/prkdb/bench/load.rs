@@ -26,7 +26,7 @@ use super::workload::Workload;
 /// Read-back: so many batches are read, and as many bytes as a segment may hold lie behind them,
 /// so that they are in sealed segments.
 const READ_BATCHES: usize = 300;
-const BEHIND_BATCHES: usize = 160;
+const BEHIND_BATCHES: usize = 240;
 /// Records between two looks at the clock while reading.
 const READ_CHUNK: u64 = 1000;
 
@@ -107,9 +107,10 @@ fn look(log: Option<&Log>) -> Result<Look, Stop> {
     let cpu = cpu::process_time().map_err(|e| Stop::Failed(format!("CPU time: {e}")))?;
     let at = Instant::now();
     let Some(log) = log else { return Ok(Look { at, cpu, groups: 0, enters: None, calls: None }) };
-    let calls = log.calls();
-    let enters = calls.map(|calls| calls.0).filter(|_| log.has_ring());
-    Ok(Look { at, cpu, groups: log.stats().groups, enters, calls: calls.map(|calls| calls.1) })
+    let stats = log.stats();
+    let enters = stats.calls.map(|calls| calls.enters).filter(|_| log.has_ring());
+    let calls = stats.calls.map(|calls| calls.total());
+    Ok(Look { at, cpu, groups: stats.groups, enters, calls })
 }
 
 /// Sleeps until `when`, looking now and then whether the work was ended.

@@ -10,9 +10,11 @@
 //! Invariants: everything is written below one fresh folder, which is gone on every way out;
 //! figures come from completed rounds only.
 
+mod chart;
 mod contest;
 mod figures;
 mod folder;
+mod html;
 mod load;
 mod log;
 mod table;
@@ -72,15 +74,23 @@ pub struct Args {
 enum Backend {
     /// io_uring
     Uring,
+    /// mapped files, synced by a few threads
+    Mmap,
     /// positional writes on a few threads
     Pwrite,
+    /// the runtime tokio-uring
+    #[cfg(all(feature = "tokio-uring", target_os = "linux", not(prkdb_portable)))]
+    TokioUring,
 }
 
 impl Backend {
     fn name(self) -> &'static str {
         match self {
             Backend::Uring => "uring",
+            Backend::Mmap => "mmap",
             Backend::Pwrite => "pwrite",
+            #[cfg(all(feature = "tokio-uring", target_os = "linux", not(prkdb_portable)))]
+            Backend::TokioUring => "tokio-uring",
         }
     }
 }
@@ -89,7 +99,10 @@ impl From<Backend> for prkdb_core::Backend {
     fn from(backend: Backend) -> prkdb_core::Backend {
         match backend {
             Backend::Uring => prkdb_core::Backend::Uring,
+            Backend::Mmap => prkdb_core::Backend::Mmap,
             Backend::Pwrite => prkdb_core::Backend::Pwrite,
+            #[cfg(all(feature = "tokio-uring", target_os = "linux", not(prkdb_portable)))]
+            Backend::TokioUring => prkdb_core::Backend::TokioUring,
         }
     }
 }
@@ -115,12 +128,15 @@ struct Outcome {
 /// Runs the bench.
 pub fn run(args: &Args) -> Result<ExitCode, Stop> {
     let interrupt = Interrupt::watch()?;
+    args.html.as_deref().map_or(Ok(()), html::check)?;
     let folder = Folder::below(&args.dir, &interrupt)?;
     let outcome = bench(args, &folder, &interrupt);
     // Whatever happened; its own failure is told if nothing worse is.
     let removed = folder.remove();
     let outcome = outcome?;
     removed?;
+    // The page first: nobody may be reading the table to its end.
+    args.html.as_deref().map_or(Ok(()), |path| html::write(path, args, &outcome))?;
     table::tell(args.json, &outcome)?;
     Ok(ExitCode::SUCCESS)
 }
