@@ -1,19 +1,19 @@
 //! The one file that raw loops write to: pre-written, so that a write moves data only.
 //!
 //! ```text
-//! | write 0 | write 1 | ... | write n-1 |   write number s goes to place s mod n, and its first
-//!    size of the file / size of a write     eight bytes say s; the rest is noise
+//! | place 0 | place 1 | ... | place n-1 |   a write to place p in lap l has l * n + p in its first
+//!    size of the file / size of a write     eight bytes; the rest is noise
 //! ```
 //!
 //! Invariants: places do not overlap, and a file has at least twice as many as writes may be in
-//! flight. The stamp lets a test find in the file what a loop says that it wrote.
+//! flight. The stamps let a test count in the file what a loop says that it wrote.
 
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use super::{Load, Method};
+use super::{Load, Method, noise};
 
 /// The unit of sizes and addresses, bytes: what direct I/O takes on common devices.
 pub const BLOCK: usize = 4096;
@@ -88,10 +88,9 @@ impl RawFile {
         Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{load:?} in {self:?}")))
     }
 
-    /// Where write number `sequence` goes.
-    pub(super) fn place(&self, sequence: u64, write_bytes: usize) -> u64 {
-        let places = self.bytes / write_bytes as u64;
-        sequence % places * write_bytes as u64
+    /// How many writes of this size fit beside each other.
+    pub(super) fn places(&self, write_bytes: usize) -> u64 {
+        self.bytes / write_bytes as u64
     }
 }
 
@@ -146,19 +145,8 @@ impl Aligned {
         &mut self.memory[self.start..self.start + self.len]
     }
 
-    /// Marks the bytes as those of write number `sequence`.
-    pub(super) fn stamp(&mut self, sequence: u64) {
-        self.bytes_mut()[..8].copy_from_slice(&sequence.to_le_bytes());
-    }
-}
-
-/// Fills `bytes` with what does not compress, the same in every run.
-pub fn noise(bytes: &mut [u8]) {
-    // Knuth's multiplicative congruence; its high byte is good enough.
-    let mut state = 1u64;
-    for byte in bytes {
-        state =
-            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        *byte = state.to_le_bytes()[7];
+    /// Marks the bytes as those of one write.
+    pub(super) fn stamp(&mut self, stamp: u64) {
+        self.bytes_mut()[..8].copy_from_slice(&stamp.to_le_bytes());
     }
 }

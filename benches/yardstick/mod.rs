@@ -27,7 +27,7 @@ mod ring;
 mod tests;
 mod threads;
 
-pub use file::{BLOCK, RawFile, noise};
+pub use file::{BLOCK, RawFile};
 
 /// How a write is made durable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -158,5 +158,16 @@ pub fn raw(means: Means, file: &RawFile, load: Load, window: &Window<'_>) -> io:
         #[cfg(not(all(target_os = "linux", not(prkdb_portable))))]
         Means::Ring => Err(io::Error::from(io::ErrorKind::Unsupported)),
         Means::Threads => threads::run(file, load, window),
+    }
+}
+
+/// Fills `bytes` with what does not compress, the same in every run.
+pub fn noise(bytes: &mut [u8]) {
+    // Knuth's multiplicative congruence; its high byte is good enough.
+    let mut state = 1u64;
+    for byte in bytes {
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        *byte = state.to_le_bytes()[7];
     }
 }

@@ -109,14 +109,15 @@ impl<'a> Loop<'a> {
     /// Prepares the next write in `slot`.
     fn push(&mut self, slot: usize) -> io::Result<()> {
         let Load { write_bytes, method, .. } = self.load;
-        let (at, sequence) = (self.file.place(self.next, write_bytes), self.next);
+        let stamp = self.next;
+        let at = stamp % self.file.places(write_bytes) * write_bytes as u64;
         self.next += 1;
         let index = u16::try_from(slot).map_err(io::Error::other)?;
         let len = u32::try_from(write_bytes).map_err(io::Error::other)?;
         let flags = if method == Method::Dsync { libc::RWF_DSYNC } else { 0 };
         let target = &mut self.slots[slot];
         debug_assert_eq!(target.owed, 0, "the slot is idle");
-        target.buf.stamp(sequence);
+        target.buf.stamp(stamp);
         target.since = Instant::now();
         let memory = target.buf.bytes().as_ptr();
         let write = match self.registered {

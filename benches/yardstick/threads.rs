@@ -1,8 +1,10 @@
 //! The raw loop by positional writes, a thread for each write in flight: where there is no ring.
+//!
+//! Invariant: each thread has places of its own in the file, so that one that is late never meets
+//! another that has come round.
 
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use super::file::Aligned;
@@ -10,11 +12,9 @@ use super::{Count, Load, Method, RawFile, Window};
 
 /// Runs `load` on as many threads as it has writes in flight.
 pub(super) fn run(file: &RawFile, load: Load, window: &Window<'_>) -> io::Result<Count> {
-    // Only which number is next; the memory of a write is its thread's own.
-    let next = AtomicU64::new(0);
     let counts: Vec<io::Result<Count>> = std::thread::scope(|scope| {
-        let start = || scope.spawn(|| write(file, load, window, &next));
-        let threads: Vec<_> = (0..load.depth).map(|_| start()).collect();
+        let start = |thread| scope.spawn(move || write(file, load, window, thread));
+        let threads: Vec<_> = (0..load.depth as u64).map(start).collect();
         let panicked = || io::Error::other("a thread of the raw loop panicked");
         threads.into_iter().map(|t| t.join().unwrap_or_else(|_| Err(panicked()))).collect()
     });
@@ -28,19 +28,22 @@ pub(super) fn run(file: &RawFile, load: Load, window: &Window<'_>) -> io::Result
     Ok(sum)
 }
 
-fn write(file: &RawFile, load: Load, window: &Window<'_>, next: &AtomicU64) -> io::Result<Count> {
+fn write(file: &RawFile, load: Load, window: &Window<'_>, thread: u64) -> io::Result<Count> {
     let own = file.open_for(load.method)?;
     let mut buf = Aligned::noise(load.write_bytes);
     let mut count = Count::default();
+    let places = file.places(load.write_bytes);
+    let each = places / load.depth as u64;
+    let mut next = 0;
     loop {
         let start = Instant::now();
         if window.is_over(start) {
             return Ok(count);
         }
-        let sequence = next.fetch_add(1, Ordering::Relaxed);
-        buf.stamp(sequence);
-        let at = file.place(sequence, load.write_bytes);
-        let written = own.write_at(buf.bytes(), at)?;
+        let (lap, place) = (next / each, thread * each + next % each);
+        next += 1;
+        buf.stamp(lap * places + place);
+        let written = own.write_at(buf.bytes(), place * load.write_bytes as u64)?;
         if written != load.write_bytes {
             return Err(io::Error::new(io::ErrorKind::WriteZero, "a raw write came back short"));
         }

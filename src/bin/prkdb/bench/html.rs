@@ -159,10 +159,9 @@ fn latencies(outcome: &Outcome, names: &[&str]) -> Drawn<String> {
     let svg = chart::lines(&lines, &ticks, "microseconds", "answered within", false)?;
     let title = format!("Latency distribution: {}", workload.title);
     let caption = format!(
-        "How long it took until so many percent were answered, over all rounds of {}; \
-         the time is on a logarithmic axis, and each step to the right is a tenth as many. \
-         Flat is steady; where a line climbs at the right, few batches waited long. Raw is the \
-         time of one write.",
+        "The time within which so many percent were answered, over all rounds of {}. Time is on a \
+         logarithmic axis, and so is what is left over: each grid line from 90 % on leaves a tenth \
+         of the one before. Lower is faster, flatter is steadier. Raw is the time of one write.",
         workload.name
     );
     Ok(figure(&title, Some(&svg), names, &caption))
@@ -203,10 +202,10 @@ fn calls(rows: &[Vec<Row>], names: &[&str]) -> Drawn<String> {
         return Ok(figure(TITLE, None, names, why));
     }
     let svg = chart::bars(&groups, "system calls per group")?;
-    let caption = "System calls of the I/O layer for each group of batches, which is one write and \
-                   made durable at once; raw: for each write. With many groups in flight a ring \
-                   hands over and takes back several in one call and falls below 1; threads need a \
-                   call or two for each.";
+    let caption = "Calls of the I/O layer for each group of batches, a group being what is written \
+                   and made durable as one; for raw, for each write. A ring can hand over and take \
+                   back several groups in one call; threads need a call or two for each. What the \
+                   log does to make and retire its files is counted in.";
     Ok(figure(TITLE, Some(&svg), names, caption))
 }
 

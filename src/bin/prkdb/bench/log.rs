@@ -27,7 +27,7 @@ const SEGMENT_BYTES: u64 = 24 << 20;
 /// From here on the janitor cuts: no more segments than the pool takes back.
 const SOFT: u64 = 3 * SEGMENT_BYTES;
 /// From here on callers wait for it.
-const HARD: u64 = 4 * SEGMENT_BYTES;
+const HARD: u64 = 5 * SEGMENT_BYTES;
 
 /// A log, its janitor and its name.
 #[derive(Debug)]

@@ -136,7 +136,10 @@ pub fn run(args: &Args) -> Result<ExitCode, Stop> {
     let outcome = outcome?;
     removed?;
     // The page first: nobody may be reading the table to its end.
-    args.html.as_deref().map_or(Ok(()), |path| html::write(path, args, &outcome))?;
+    if let Some(path) = &args.html {
+        html::write(path, args, &outcome)?;
+        say(format_args!("the page is in {}", path.display()));
+    }
     table::tell(args.json, &outcome)?;
     Ok(ExitCode::SUCCESS)
 }
