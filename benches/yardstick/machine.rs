@@ -82,6 +82,23 @@ pub fn free_bytes(dir: &Path) -> io::Result<u64> {
     Ok(blocks.saturating_mul(size))
 }
 
+/// How busy all cores were since the system started, in ticks: at work, and at all. What the host
+/// gave to others counts as work. None where /proc does not tell.
+pub fn ticks() -> Option<(u64, u64)> {
+    let stat = fs::read_to_string("/proc/stat").ok()?;
+    ticks_in(&stat)
+}
+
+fn ticks_in(stat: &str) -> Option<(u64, u64)> {
+    let line = stat.lines().next()?.strip_prefix("cpu ")?;
+    // user nice system idle iowait irq softirq steal; guests are in user already.
+    let parts = line.split_whitespace().take(8).map(str::parse);
+    let parts: Vec<u64> = parts.collect::<Result<_, _>>().ok()?;
+    let idle = parts.get(3)? + parts.get(4)?;
+    let all: u64 = parts.iter().sum();
+    Some((all - idle, all))
+}
+
 fn kernel() -> String {
     match fs::read_to_string("/proc/sys/kernel/osrelease") {
         Ok(release) => format!("Linux {}", release.trim()),
@@ -141,6 +158,13 @@ mod tests {
         assert_eq!(kind("/a b/c").as_deref(), Some("xfs"));
         assert_eq!(kind("/a/c").as_deref(), Some("btrfs"));
         assert_eq!(file_system("", Path::new("/")), None);
+    }
+
+    #[test]
+    fn idle_ticks_are_not_work() {
+        let stat = "cpu  10 2 3 100 50 1 2 4 7 0\ncpu0 1 1 1 1\n";
+        assert_eq!(ticks_in(stat), Some((22, 172)));
+        assert_eq!(ticks_in("intr 1"), None);
     }
 
     #[test]

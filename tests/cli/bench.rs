@@ -37,12 +37,12 @@ fn is_empty(dir: &Path) -> bool {
 
 /// Who is to be measured where `dir` is.
 fn contestants(dir: &Path) -> Vec<&'static str> {
-    let mut names = [&["raw"][..], &backends(dir)].concat();
-    #[cfg(all(feature = "tokio-uring", target_os = "linux", not(prkdb_portable)))]
-    if prkdb_core::probe(dir, prkdb_core::Backend::TokioUring).is_ok() {
-        names.push("tokio-uring");
-    }
-    names
+    let tokio_uring: &[_] = match () {
+        #[cfg(all(feature = "tokio-uring", target_os = "linux", not(prkdb_portable)))]
+        () if prkdb_core::probe(dir, prkdb_core::Backend::TokioUring).is_ok() => &["tokio-uring"],
+        () => &[],
+    };
+    [&["raw"][..], &backends(dir), tokio_uring].concat()
 }
 
 fn root() -> tempfile::TempDir {

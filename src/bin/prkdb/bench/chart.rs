@@ -18,11 +18,11 @@ pub type Drawn<T> = Result<T, Box<dyn Error>>;
 type Plot<'a, 'b> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<RangedCoordf64, RangedCoordf64>>;
 
 const WIDTH: u32 = 680;
-const HEIGHT: u32 = 360;
+const HEIGHT: u32 = 380;
 const INK: RGBColor = RGBColor(0x22, 0x22, 0x22);
 const GRID: RGBColor = RGBColor(0xdd, 0xdd, 0xdd);
 const GREY: RGBColor = RGBColor(0x88, 0x88, 0x88);
-const FONT: u32 = 15;
+const FONT: u32 = 17;
 
 /// One contestant's line: its name and its points.
 pub struct Line {
@@ -62,10 +62,10 @@ pub fn lines(lines: &[Line], x: &[Tick], y_name: &str, x_name: &str, marks: bool
     {
         let root = SVGBackend::with_string(&mut svg, (WIDTH, HEIGHT)).into_drawing_area();
         let mut plot = ChartBuilder::on(&root)
-            .margin_top(28)
-            .margin_right(24)
-            .x_label_area_size(48)
-            .y_label_area_size(64)
+            .margin_top(32)
+            .margin_right(34)
+            .x_label_area_size(54)
+            .y_label_area_size(70)
             .build_cartesian_2d(left - margin..right + margin, bottom..top)?;
         for (value, label) in &ticks {
             horizontal(&mut plot, (left - margin, right + margin), value.log10(), label)?;
@@ -79,7 +79,7 @@ pub fn lines(lines: &[Line], x: &[Tick], y_name: &str, x_name: &str, marks: bool
         }
         let (y_style, x_style) = (style(HPos::Left, VPos::Top), style(HPos::Right, VPos::Bottom));
         root.draw(&Text::new(y_name, (2, 4), y_style))?;
-        root.draw(&Text::new(x_name, (pixels(WIDTH) - 24, pixels(HEIGHT) - 2), x_style))?;
+        root.draw(&Text::new(x_name, (pixels(WIDTH) - 34, pixels(HEIGHT) - 2), x_style))?;
         root.present()?;
     }
     Ok(svg)
@@ -109,7 +109,7 @@ pub struct Bars {
 
 /// Groups of horizontal bars, each with its value behind it.
 pub fn bars(groups: &[Bars], x_name: &str) -> Drawn<String> {
-    const BAR: f64 = 15.0;
+    const BAR: f64 = 18.0;
     const GAP: f64 = 14.0;
     let of = |group: &Bars| float(group.values.len()) * BAR + GAP;
     let rows: f64 = groups.iter().map(of).sum();
@@ -118,15 +118,15 @@ pub fn bars(groups: &[Bars], x_name: &str) -> Drawn<String> {
     let right = ticks.last().map_or(1.0, |t| t.0).max(high) * 1.12;
     // A few hundred at most: workloads times contestants.
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "see above")]
-    let height = rows as u32 + 60;
+    let height = rows as u32 + 66;
     let mut svg = String::new();
     {
         let root = SVGBackend::with_string(&mut svg, (WIDTH, height)).into_drawing_area();
         let mut plot = ChartBuilder::on(&root)
             .margin_top(4)
             .margin_right(16)
-            .x_label_area_size(48)
-            .y_label_area_size(186)
+            .x_label_area_size(54)
+            .y_label_area_size(230)
             .build_cartesian_2d(0.0..right, rows..0.0)?;
         for (value, label) in &ticks {
             vertical(&mut plot, *value, (rows, 0.0), label)?;

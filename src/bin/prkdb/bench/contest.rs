@@ -24,6 +24,7 @@ use super::figures::{self, Series};
 use super::folder::Interrupt;
 use super::load::{self, Pace, Raw, Sample};
 use super::log::Log;
+use super::reading;
 use super::workload::{Kind, Workload};
 
 /// Size of the raw loop's file: about what a log under test holds and uses again.
@@ -209,7 +210,7 @@ impl Contest<'_> {
                 load::on_log(log, workload, records, pace, stop).map_err(|stop| named(log, stop))
             }
             (None, Some(load)) => load::raw_loop(&self.raw, workload, load, pace, stop),
-            (None, None) => load::memory(workload, records, pace, stop),
+            (None, None) => reading::memory(workload, records, pace, stop),
         }
     }
 }

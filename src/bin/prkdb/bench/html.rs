@@ -15,7 +15,7 @@ use crate::outcome::Stop;
 
 use super::chart::{self, Bars, Drawn, Line, Tick};
 use super::figures::{Row, Series};
-use super::table::{self, COLUMNS, NOTES};
+use super::table::{self, COLUMNS};
 use super::workload::Workload;
 use super::{Args, Outcome};
 
@@ -64,7 +64,8 @@ fn page(args: &Args, outcome: &Outcome) -> Drawn<String> {
     let (date, rounds) = (date(SystemTime::now()), args.rounds);
     let seconds = args.seconds.as_secs_f64();
     let table = html_table(&rows);
-    let notes: String = NOTES.iter().map(|note| format!("<p>{}</p>\n", escaped(note))).collect();
+    let notes = table::notes(outcome);
+    let notes: String = notes.iter().map(|note| format!("<p>{}</p>\n", escaped(note))).collect();
     Ok(format!(
         "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\

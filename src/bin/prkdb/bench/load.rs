@@ -10,25 +10,17 @@
 //! next contestant finds a disk at rest.
 
 use std::collections::VecDeque;
-use std::hint::black_box;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use prkdb_core::{Durability, Lsn, Record};
+use prkdb_core::Durability;
 
 use crate::outcome::Stop;
-use crate::yardstick::memory::Memory;
 use crate::yardstick::{self, Load, Means, RawFile, Window, cpu};
 
 use super::log::Log;
+use super::reading;
 use super::workload::Workload;
-
-/// Read-back: so many batches are read, and as many bytes as a segment may hold lie behind them,
-/// so that they are in sealed segments.
-const READ_BATCHES: usize = 300;
-const BEHIND_BATCHES: usize = 240;
-/// Records between two looks at the clock while reading.
-const READ_CHUNK: u64 = 1000;
 
 /// How long a contestant runs, and what counts of it.
 #[derive(Clone, Copy, Debug)]
@@ -74,16 +66,18 @@ pub struct Sample {
 
 /// The counters at one moment.
 #[derive(Clone, Copy)]
-struct Look {
-    at: Instant,
-    cpu: Duration,
+pub struct Look {
+    /// When.
+    pub at: Instant,
+    /// CPU time of the process.
+    pub cpu: Duration,
     groups: u64,
     enters: Option<u64>,
     calls: Option<u64>,
 }
 
 /// Runs `body` on so many threads; gives what each gave, and the counters at both ends.
-fn watch<T: Send>(
+pub fn watch<T: Send>(
     window: &Window<'_>,
     callers: usize,
     log: Option<&Log>,
@@ -138,7 +132,7 @@ pub fn on_log(
     stop: &AtomicBool,
 ) -> Result<Sample, Stop> {
     let Some(durability) = workload.durability() else {
-        return read_back(log, workload, records, pace, stop);
+        return reading::run(log, workload, records, pace, stop);
     };
     let window = Window::after(pace.lead_in, pace.length, stop);
     let caller = || append(log, workload, durability, records, &window);
@@ -204,74 +198,6 @@ fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// Appends, checks every byte once and so fills the page cache; then reads until the end.
-fn read_back(
-    log: &Log,
-    workload: &Workload,
-    records: &[Vec<u8>],
-    pace: Pace,
-    stop: &AtomicBool,
-) -> Result<Sample, Stop> {
-    log.cut()?;
-    let first = log.next_lsn();
-    for _ in 0..READ_BATCHES + BEHIND_BATCHES {
-        drop(log.append(Durability::Written, records, workload.batch_bytes())?);
-    }
-    log.settle()?;
-    let mut checked = 0;
-    for (record, expected) in kept(log, first, workload)?.zip(records.iter().cycle()) {
-        if *record?.data != expected[..] {
-            return Err(Stop::Failed(format!("{}: record {checked} is not as written", log.name)));
-        }
-        checked += 1;
-    }
-    if checked != READ_BATCHES * workload.batch {
-        return Err(Stop::Failed(format!("{}: only {checked} records came back", log.name)));
-    }
-    let window = Window::after(pace.lead_in, pace.length, stop);
-    let reader = || read(log, first, workload, &window);
-    let (counts, before, after) = watch(&window, 1, None, reader)?;
-    let records: u64 = counts.iter().sum();
-    Ok(Sample {
-        seconds: window.length().as_secs_f64(),
-        batches: records / workload.batch as u64,
-        records,
-        looked: (after.at - before.at).as_secs_f64(),
-        cpu: after.cpu.saturating_sub(before.cpu),
-        ..Sample::default()
-    })
-}
-
-/// The records that read-back reads.
-fn kept(
-    log: &Log,
-    first: Lsn,
-    workload: &Workload,
-) -> Result<impl Iterator<Item = prkdb_core::Result<Record>> + use<>, Stop> {
-    Ok(log.reader(first)?.take(READ_BATCHES * workload.batch))
-}
-
-/// Reads over and over; how many records came in the window.
-fn read(log: &Log, first: Lsn, workload: &Workload, window: &Window<'_>) -> Result<u64, Stop> {
-    let mut counted = 0;
-    loop {
-        let mut chunk = 0;
-        for record in kept(log, first, workload)? {
-            black_box(&record?.data[..]);
-            chunk += 1;
-            if chunk < READ_CHUNK {
-                continue;
-            }
-            let now = Instant::now();
-            if window.is_over(now) {
-                return Ok(counted);
-            }
-            counted += if window.contains(now) { chunk } else { 0 };
-            chunk = 0;
-        }
-    }
-}
-
 /// Runs the raw loop that belongs to a workload once.
 pub fn raw_loop(
     raw: &Raw,
@@ -298,26 +224,5 @@ pub fn raw_loop(
         groups: Some(count.writes),
         enters: count.enters,
         calls: Some(count.calls),
-    })
-}
-
-/// Copies and checksums a workload's records in memory: the yardstick of reading.
-pub fn memory(
-    workload: &Workload,
-    records: &[Vec<u8>],
-    pace: Pace,
-    stop: &AtomicBool,
-) -> Result<Sample, Stop> {
-    let window = Window::after(pace.lead_in, pace.length, stop);
-    let body = || Ok(Memory::new(records).run(records, &window));
-    let (counts, before, after) = watch(&window, 1, None, body)?;
-    let batches = counts.iter().sum();
-    Ok(Sample {
-        seconds: window.length().as_secs_f64(),
-        batches,
-        records: batches * workload.batch as u64,
-        looked: (after.at - before.at).as_secs_f64(),
-        cpu: after.cpu.saturating_sub(before.cpu),
-        ..Sample::default()
     })
 }

@@ -23,7 +23,8 @@ use crate::outcome::Stop;
 
 /// What one log may take on disk, its pool included, bytes.
 pub const MAX_BYTES: u64 = 256 << 20;
-const SEGMENT_BYTES: u64 = 24 << 20;
+/// Size of a full-grown segment, bytes.
+pub const SEGMENT_BYTES: u64 = 24 << 20;
 /// From here on the janitor cuts: no more segments than the pool takes back.
 const SOFT: u64 = 3 * SEGMENT_BYTES;
 /// From here on callers wait for it.

@@ -17,19 +17,21 @@ mod folder;
 mod html;
 mod load;
 mod log;
+mod reading;
 mod table;
 mod workload;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 
 use crate::outcome::{Stop, print, say};
 use crate::progress;
-use crate::yardstick::machine::{Machine, free_bytes};
+use crate::yardstick::cpu;
+use crate::yardstick::machine::{self, Machine, free_bytes};
 
 use contest::{Contest, RAW_BYTES};
 use figures::Series;
@@ -122,6 +124,8 @@ fn workloads() -> impl TypedValueParser<Value = &'static Workload> {
 struct Outcome {
     machine: Machine,
     method: String,
+    /// Cores that others kept busy in the rounds, where the system tells.
+    others: Option<f64>,
     board: Vec<(&'static Workload, Vec<Series>)>,
 }
 
@@ -166,11 +170,37 @@ fn bench(args: &Args, folder: &Folder, interrupt: &Interrupt) -> Result<Outcome,
     contest.calibrate(&bar)?;
     let method = contest.method_line();
     bar.suspend(|| print(&table::machine(args.json, &machine, &method)))?;
+    let before = Company::now();
     let board = contest.run(args.rounds.into(), &bar)?;
+    let others = before.cores_since(machine.cpus);
     bar.finish_and_clear();
     let board = contest.workloads.iter().copied().zip(board).collect();
     contest.logs.into_iter().try_for_each(Log::close)?;
-    Ok(Outcome { machine, method, board })
+    Ok(Outcome { machine, method, others, board })
+}
+
+/// Time that this process and all together have spent on cores.
+struct Company {
+    at: Instant,
+    own: Option<Duration>,
+    ticks: Option<(u64, u64)>,
+}
+
+impl Company {
+    fn now() -> Company {
+        let (own, ticks) = (cpu::process_time().ok(), machine::ticks());
+        Company { at: Instant::now(), own, ticks }
+    }
+
+    /// Cores that others kept busy since then.
+    fn cores_since(&self, cpus: usize) -> Option<f64> {
+        let now = Company::now();
+        let own = (now.own? - self.own?).as_secs_f64() / (now.at - self.at).as_secs_f64();
+        let ((busy, all), (busy_then, all_then)) = (now.ticks?, self.ticks?);
+        let share = figures::per(busy - busy_then, all - all_then)?;
+        let cores = share * f64::from(u32::try_from(cpus).ok()?);
+        Some((cores - own).max(0.0))
+    }
 }
 
 /// The workloads asked for, each once, in the order in which they run.

@@ -11,20 +11,33 @@ use super::figures::{Row, Series, row};
 use super::workload::Kind;
 
 /// What the figures mean; the closing lines of table and page.
-pub const NOTES: [&str; 5] = [
-    "raw: the same blocks a batch on a bare loop without a log, so many writes in flight as the log \
-     has groups: 1 where one caller waits, 8 with tickets, one for each of 8 and 64 callers (at \
-     most 32). A log beats it where several callers share a write. For unsynced batches it is \
-     unsynced too; for read-back it is a copy of the records and one CRC a batch in memory.",
-    "of raw: records a second over raw's in the same round; the median of the rounds, and the \
-     lowest and highest. Rates are medians, percentiles and counts are over all rounds.",
-    "latency runs from the append call to the answer; with tickets from the append to when the \
-     caller, who appends meanwhile, sees the answer.",
-    "calls: io_uring_enter, pread, pwrite, syncs, mmap, madvise and eventfd writes of the log's \
-     I/O layer, its own upkeep included; waking threads (futex) is not among them.",
-    "Each log is kept below 256 MiB by truncation while it is measured. All of it says something \
-     about this disk at this moment, and little about another.",
+const NOTES: [&str; 4] = [
+    "raw: the same blocks on a bare loop without a log. Writes in flight: 1 where one caller waits, \
+     8 with tickets, one for each of 8 or 64 callers (at most 32), who share writes in a log and \
+     not here. Unsynced where the log's are; for read-back it is a copy and CRC in memory.",
+    "of raw: records/s over raw's in the same round, median (lowest - highest). Rates are medians \
+     of the rounds; percentiles, counts and CPU time are over all of them.",
+    "Latency is from the append call to the answer as its caller sees it. Calls: io_uring_enter, \
+     pread, pwrite, syncs, mmap, madvise, eventfd writes, upkeep included; futex is not among them.",
+    "Each log is cut back below 256 MiB meanwhile. All this is about this disk at this moment.",
 ];
+
+/// The closing lines: what the figures mean, and who else was at work.
+pub fn notes(outcome: &Outcome) -> Vec<String> {
+    let busy = outcome.others.map(|cores| {
+        let cpus = outcome.machine.cpus;
+        let judgement = if cores > MANY * fraction(cpus) { ": run it again at rest" } else { "" };
+        format!("Other programs, or the host, kept {cores:.1} of {cpus} cores busy{judgement}.")
+    });
+    NOTES.iter().map(|note| (*note).to_string()).chain(busy).collect()
+}
+
+/// The share of all cores from which on others are worth a warning.
+const MANY: f64 = 0.25;
+
+fn fraction(cpus: usize) -> f64 {
+    u32::try_from(cpus).map_or(f64::INFINITY, f64::from)
+}
 
 /// The first line: what the figures are taken on.
 pub fn machine(as_json: bool, machine: &Machine, method: &str) -> String {
@@ -56,7 +69,7 @@ pub fn tell(as_json: bool, outcome: &Outcome) -> Result<(), Stop> {
         return Ok(());
     }
     print("")?;
-    NOTES.iter().try_for_each(|note| print(&wrapped(note)))
+    notes(outcome).iter().try_for_each(|note| print(&wrapped(note)))
 }
 
 /// The rows of each workload, raw first.
