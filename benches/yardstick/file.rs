@@ -13,10 +13,8 @@ use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use super::{Load, Method, noise};
+use super::{BLOCK, Load, Method, noise};
 
-/// The unit of sizes and addresses, bytes: what direct I/O takes on common devices.
-pub const BLOCK: usize = 4096;
 const FILL: usize = 1 << 20;
 
 /// A pre-written file; whoever made its folder removes it.

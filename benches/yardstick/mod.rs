@@ -27,7 +27,10 @@ mod ring;
 mod tests;
 mod threads;
 
-pub use file::{BLOCK, RawFile};
+pub use file::RawFile;
+
+/// The unit of sizes and addresses, bytes: what direct I/O takes on common devices.
+pub const BLOCK: usize = 4096;
 
 /// How a write is made durable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

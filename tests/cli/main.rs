@@ -12,7 +12,7 @@ mod round_trip;
 mod support;
 
 /// Says, past the test runner's capture, what is not tested here and why.
-fn skip(what: impl std::fmt::Display) {
+fn skip(what: impl std::fmt::Display, why: impl std::fmt::Display) {
     use std::io::Write;
-    writeln!(std::io::stderr().lock(), "SKIPPED {what}").unwrap();
+    writeln!(std::io::stderr().lock(), "SKIPPED {what}: {why}").unwrap();
 }
