@@ -18,6 +18,7 @@ use indicatif::ProgressBar;
 use prkdb_core::Durability;
 
 use crate::outcome::Stop;
+use crate::progress;
 use crate::yardstick::{self, Load, Means, Method, RawFile, Window};
 
 use super::figures::{self, Series};
@@ -158,7 +159,8 @@ impl Contest<'_> {
     /// Runs all rounds; a list of series for each workload, the raw one first.
     pub fn run(&self, rounds: usize, bar: &ProgressBar) -> Result<Vec<Vec<Series>>, Stop> {
         let mut board = self.board()?;
-        bar.set_length((rounds * self.workloads.len() * (1 + self.logs.len())) as u64);
+        let steps = rounds * self.workloads.len() * (1 + self.logs.len());
+        progress::over_steps(bar, steps as u64);
         for reading in [false, true] {
             for round in 0..rounds {
                 for (at, series) in board.iter_mut().enumerate() {

@@ -54,7 +54,7 @@ impl Interrupt {
     /// Ends the work if there was a signal.
     pub fn check(&self) -> Result<(), Stop> {
         if self.stop.load(Ordering::Relaxed) {
-            return Err(Stop::Failed("interrupted; nothing was measured to its end".into()));
+            return Err(Stop::Failed("interrupted before all figures were complete".into()));
         }
         Ok(())
     }

@@ -153,7 +153,11 @@ fn latencies(outcome: &Outcome, names: &[&str]) -> Drawn<String> {
         .map(|share| (nines(share), share))
         .into_iter()
         .filter(|(at, _)| *at <= most.max(1.0) + 1e-9)
-        .map(|(at, share)| (at, format!("{} %", percent(share))))
+        // The least of all is a place to start from, no percentile that anybody asks for.
+        .map(|(at, share)| match at > 0.0 {
+            true => (at, format!("{} %", percent(share))),
+            false => (at, String::new()),
+        })
         .collect();
     let end = ticks.last().map_or(1.0, |tick| tick.0);
     let lines: Vec<Line> = series.iter().map(|series| percentiles(series, end)).collect();

@@ -135,8 +135,11 @@ pub fn run(args: &Args) -> Result<ExitCode, Stop> {
     args.html.as_deref().map_or(Ok(()), html::check)?;
     let folder = Folder::below(&args.dir, &interrupt)?;
     let outcome = bench(args, &folder, &interrupt);
-    // Whatever happened; its own failure is told if nothing worse is.
     let removed = folder.remove();
+    if let (Err(_), Err(Stop::Failed(why))) = (&outcome, &removed) {
+        // The worse of two errors ends the command; this one is told before it.
+        say(format_args!("prkdb bench: {why}"));
+    }
     let outcome = outcome?;
     removed?;
     // The page first: nobody may be reading the table to its end.
@@ -153,7 +156,7 @@ fn bench(args: &Args, folder: &Folder, interrupt: &Interrupt) -> Result<Outcome,
         .map_err(|e| Stop::Failed(format!("{}: {e}", folder.path().display())))?;
     let backends = usable(args, folder.path())?;
     check_space(folder.path(), backends.len())?;
-    let bar = progress::of_steps();
+    let bar = progress::of_preparations();
     let open = |backend: &Backend| {
         let dir = folder.path().join(backend.name());
         Log::open(backend.name(), (*backend).into(), &dir)
