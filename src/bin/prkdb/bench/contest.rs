@@ -153,7 +153,7 @@ impl Contest<'_> {
                 .collect::<Vec<_>>()
                 .join("; "),
         };
-        format!("raw loop: {}, {way}, {told}", self.raw.means.name())
+        format!("{}, {way}, {told}", self.raw.means.name())
     }
 
     /// Runs all rounds; a list of series for each workload, the raw one first.

@@ -71,7 +71,7 @@ fn page(args: &Args, outcome: &Outcome) -> Drawn<String> {
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
          <title>prkdb bench</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n\
          <h1>prkdb bench</h1>\n<p class=\"machine\">{machine}</p>\n\
-         <p class=\"soft\">{method}. {date}; {rounds} interleaved rounds of {seconds} s each.</p>\n\
+         <p class=\"soft\">Raw loop: {method}. {date}; {rounds} interleaved rounds of {seconds} s each.</p>\n\
          {}\n<h2>All figures</h2>\n<div class=\"wide\">\n{table}</div>\n\
          <h2>How it was measured</h2>\n<div class=\"notes\">\n{notes}</div>\n</body>\n</html>\n",
         figures.concat()

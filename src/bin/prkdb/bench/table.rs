@@ -43,7 +43,7 @@ fn fraction(cpus: usize) -> f64 {
 /// The first line: what the figures are taken on.
 pub fn machine(as_json: bool, machine: &Machine, method: &str) -> String {
     if !as_json {
-        return format!("{}; {method}", machine.line());
+        return format!("{}; raw loop: {method}", machine.line());
     }
     json::object(&[
         ("machine", machine.line().into()),
