@@ -17,6 +17,7 @@ mod folder;
 mod html;
 mod load;
 mod log;
+mod panels;
 mod reading;
 mod table;
 mod workload;
