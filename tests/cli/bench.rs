@@ -107,7 +107,8 @@ fn the_table_has_every_backend_and_says_what_raw_is() {
     let machine = table.lines().next().unwrap();
     assert!(machine.contains("raw loop: "), "{machine}");
     assert!(table.contains("\nraw: "), "{table}");
-    assert!(table.lines().all(|line| line.len() <= 120), "{table}");
+    // The first line names what there is, however much that is.
+    assert!(table.lines().skip(1).all(|line| line.len() <= 120), "{table}");
 }
 
 #[test]
