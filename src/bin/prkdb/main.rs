@@ -1,15 +1,17 @@
-//! The command `prkdb`: write, read, check and describe a log from the shell.
+//! The command `prkdb`: write, read, check, describe and measure a log from the shell.
 //!
 //! ```text
 //! stdin --lines--> append --> log directory --> cat --records--> stdout
 //!                                 |-----------> verify --findings--> stdout
 //!                                 `-----------> stat --figures--> stdout
+//!                  bench --every backend, the raw loop--> figures --> stdout, page
 //! ```
 //!
 //! Stdout is data, stderr is talk. Exit status: 0 done, 1 damage found or the operation failed,
 //! 2 bad usage. It stands on the library's public face alone.
 
 mod append;
+mod bench;
 mod cat;
 mod feed;
 mod json;
@@ -17,6 +19,8 @@ mod outcome;
 mod progress;
 mod stat;
 mod verify;
+#[path = "../../../benches/yardstick/mod.rs"]
+mod yardstick;
 
 use std::process::ExitCode;
 
@@ -37,6 +41,7 @@ enum Command {
     Cat(cat::Args),
     Verify(verify::Args),
     Stat(stat::Args),
+    Bench(bench::Args),
 }
 
 fn main() -> ExitCode {
@@ -52,5 +57,6 @@ fn main() -> ExitCode {
         Command::Cat(args) => outcome::finish("cat", cat::run(&args)),
         Command::Verify(args) => outcome::finish("verify", verify::run(&args)),
         Command::Stat(args) => outcome::finish("stat", stat::run(&args)),
+        Command::Bench(args) => outcome::finish("bench", bench::run(&args)),
     }
 }

@@ -29,8 +29,24 @@ pub fn of_stdin() -> ProgressBar {
     }
 }
 
+/// What is being done, before it is known how many steps there will be.
+pub fn of_preparations() -> ProgressBar {
+    draw(ProgressBar::no_length(), "{spinner} {msg}")
+}
+
+/// Makes it a bar over so many steps, with what is being done.
+pub fn over_steps(bar: &ProgressBar, steps: u64) {
+    bar.set_style(style("{pos}/{len} [{bar:30}] {eta} {msg}"));
+    bar.set_length(steps);
+    bar.reset();
+}
+
 fn draw(bar: ProgressBar, template: &str) -> ProgressBar {
-    bar.set_style(ProgressStyle::with_template(template).expect("a valid template"));
+    bar.set_style(style(template));
     bar.enable_steady_tick(REDRAW);
     bar
+}
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).expect("a valid template")
 }

@@ -1,0 +1,236 @@
+//! From samples to rows: medians over rounds, ratios paired by round, percentiles over all.
+//!
+//! Invariant: a figure that has no meaning, or nothing to stand on, is none; it is never a zero or
+//! a guess.
+
+use hdrhistogram::Histogram;
+
+use crate::outcome::Stop;
+
+use super::load::Sample;
+use super::workload::Workload;
+
+/// Latencies from a nanosecond to an hour, in steps of a thousandth.
+const LONGEST_NS: u64 = 3_600_000_000_000;
+const DIGITS: u8 = 3;
+
+/// What all rounds of one contestant in one workload gave.
+#[derive(Debug)]
+pub struct Series {
+    /// Who.
+    pub backend: String,
+    /// Batches, or raw writes, that may be unanswered.
+    pub outstanding: usize,
+    samples: Vec<Sample>,
+    latencies: Histogram<u64>,
+}
+
+impl Series {
+    /// Nothing yet.
+    pub fn new(backend: &str, outstanding: usize) -> Result<Series, Stop> {
+        let latencies = Histogram::new_with_bounds(1, LONGEST_NS, DIGITS)
+            .map_err(|e| Stop::Failed(format!("latencies: {e}")))?;
+        Ok(Series { backend: backend.into(), outstanding, samples: Vec::new(), latencies })
+    }
+
+    /// Adds a round.
+    pub fn push(&mut self, mut sample: Sample) {
+        for nanos in std::mem::take(&mut sample.latencies_ns) {
+            self.latencies.saturating_record(nanos);
+        }
+        self.samples.push(sample);
+    }
+
+    fn rates(&self, count: impl Fn(&Sample) -> u64) -> Vec<Option<f64>> {
+        self.samples.iter().map(|s| Some(float(count(s)) / s.seconds)).collect()
+    }
+
+    fn groups_per_s(&self) -> Vec<Option<f64>> {
+        let rate = |s: &Sample| quotient(s.groups.map(float), Some(s.looked));
+        self.samples.iter().map(rate).collect()
+    }
+
+    /// CPU time as if it had been looked at for as long as records were counted.
+    fn cpu_ns(&self) -> f64 {
+        let in_window = |s: &Sample| s.cpu.as_secs_f64() * 1e9 * s.seconds / s.looked;
+        self.samples.iter().map(in_window).sum()
+    }
+
+    fn sum(&self, count: impl Fn(&Sample) -> Option<u64>) -> Option<f64> {
+        self.samples.iter().map(count).sum::<Option<u64>>().map(float)
+    }
+
+    /// The latency that this share of batches, 0 to 1, stayed at or below, microseconds.
+    pub fn latency_us(&self, share: f64) -> Option<f64> {
+        let nanos = self.latencies.value_at_quantile(share);
+        (!self.latencies.is_empty()).then(|| float(nanos) / 1e3)
+    }
+
+    /// How many latencies there are.
+    pub fn answers(&self) -> u64 {
+        self.latencies.len()
+    }
+}
+
+/// One measurement.
+#[derive(Clone, Debug)]
+pub struct Row {
+    /// What was measured.
+    pub workload: &'static Workload,
+    /// Who.
+    pub backend: String,
+    /// Batches that may be unanswered.
+    pub outstanding: usize,
+    /// Rounds.
+    pub rounds: usize,
+    /// Median.
+    pub records_per_s: Option<f64>,
+    /// Median.
+    pub batches_per_s: Option<f64>,
+    /// Median.
+    pub groups_per_s: Option<f64>,
+    /// Over all rounds.
+    pub p50_us: Option<f64>,
+    /// Over all rounds.
+    pub p99_us: Option<f64>,
+    /// Over all rounds.
+    pub enters_per_group: Option<f64>,
+    /// Over all rounds.
+    pub syscalls_per_group: Option<f64>,
+    /// Over all rounds.
+    pub cpu_ns_per_record: Option<f64>,
+    /// Records a second over the yardstick's: median, lowest and highest of the paired ratios.
+    pub raw_ratio: Option<Ratio>,
+}
+
+/// Paired ratios.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Ratio {
+    /// Median.
+    pub median: f64,
+    /// Lowest.
+    pub low: f64,
+    /// Highest.
+    pub high: f64,
+}
+
+/// The row of `series`, held against `raw` of the same rounds.
+pub fn row(workload: &'static Workload, series: &Series, raw: &Series) -> Row {
+    let records = series.rates(|s| s.records);
+    let per_group =
+        |count: fn(&Sample) -> Option<u64>| quotient(series.sum(count), series.sum(|s| s.groups));
+    let has_latency = workload.durability().is_some();
+    Row {
+        workload,
+        backend: series.backend.clone(),
+        outstanding: series.outstanding,
+        rounds: series.samples.len(),
+        raw_ratio: ratio(&records, &raw.rates(|s| s.records)),
+        records_per_s: median(&records),
+        batches_per_s: median(&series.rates(|s| s.batches)),
+        groups_per_s: median(&series.groups_per_s()),
+        p50_us: series.latency_us(0.5).filter(|_| has_latency),
+        p99_us: series.latency_us(0.99).filter(|_| has_latency),
+        enters_per_group: per_group(|s| s.enters),
+        syscalls_per_group: per_group(|s| s.calls),
+        cpu_ns_per_record: quotient(Some(series.cpu_ns()), series.sum(|s| Some(s.records))),
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a count of what happens in minutes is below 2^53")]
+fn float(count: u64) -> f64 {
+    count as f64
+}
+
+fn quotient(over: Option<f64>, under: Option<f64>) -> Option<f64> {
+    Some(over? / under.filter(|n| *n > 0.0)?)
+}
+
+/// `over` for each `under`; none for no `under`.
+pub fn per(over: u64, under: u64) -> Option<f64> {
+    quotient(Some(float(over)), Some(float(under)))
+}
+
+/// The middle one, or the mean of the two in the middle; none if one is missing or there are none.
+pub fn median(values: &[Option<f64>]) -> Option<f64> {
+    let mut values: Vec<f64> = values.iter().copied().collect::<Option<_>>()?;
+    values.sort_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    match values.len() % 2 {
+        1 => Some(values[middle]),
+        _ => Some(f64::midpoint(*values.get(middle.checked_sub(1)?)?, values[middle])),
+    }
+}
+
+/// The ratios of what stands at the same place.
+fn ratio(values: &[Option<f64>], raw: &[Option<f64>]) -> Option<Ratio> {
+    let ratios: Vec<_> = values.iter().zip(raw).map(|(v, r)| quotient(*v, *r)).collect();
+    let median = median(&ratios)?;
+    let known = || ratios.iter().flatten().copied();
+    Some(Ratio {
+        median,
+        low: known().fold(f64::INFINITY, f64::min),
+        high: known().fold(f64::NEG_INFINITY, f64::max),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::workload::ALL;
+    use super::*;
+
+    fn some(values: &[f64]) -> Vec<Option<f64>> {
+        values.iter().copied().map(Some).collect()
+    }
+
+    #[test]
+    fn a_median_is_the_middle_or_the_mean_of_two() {
+        assert_eq!(median(&some(&[3.0, 1.0, 2.0])), Some(2.0));
+        assert_eq!(median(&some(&[4.0, 1.0, 2.0, 3.0])), Some(2.5));
+        assert_eq!(median(&some(&[7.0])), Some(7.0));
+        assert_eq!(median(&[]), None);
+        assert_eq!(median(&[Some(1.0), None]), None);
+    }
+
+    #[test]
+    fn ratios_are_paired_by_round_before_the_median_is_taken() {
+        // The medians' own ratio would be 2 / 4; the pairs say 1, 1/4, 3/4.
+        let found = ratio(&some(&[1.0, 2.0, 3.0]), &some(&[1.0, 8.0, 4.0]));
+        assert_eq!(found, Some(Ratio { median: 0.75, low: 0.25, high: 1.0 }));
+        assert_eq!(ratio(&some(&[1.0]), &some(&[0.0])), None, "no ratio to nothing");
+    }
+
+    #[test]
+    fn a_row_is_made_of_all_rounds_and_says_none_where_there_is_nothing() {
+        let sample = |records: u64, groups| Sample {
+            seconds: 0.5,
+            looked: 0.5,
+            batches: records / 1000,
+            records,
+            latencies_ns: vec![10_000, 20_000, 30_000],
+            cpu: Duration::from_nanos(records),
+            groups,
+            ..Sample::default()
+        };
+        let (mut raw, mut log) = (Series::new("raw", 1).unwrap(), Series::new("log", 1).unwrap());
+        for records in [4000, 2000, 8000] {
+            raw.push(sample(2 * records, Some(4)));
+            log.push(Sample { enters: Some(3), ..sample(records, Some(2)) });
+        }
+        let row = row(&ALL[0], &log, &raw);
+        assert_eq!((row.rounds, row.records_per_s), (3, Some(8000.0)));
+        assert_eq!((row.batches_per_s, row.groups_per_s), (Some(8.0), Some(4.0)));
+        assert_eq!(row.raw_ratio, Some(Ratio { median: 0.5, low: 0.5, high: 0.5 }));
+        assert_eq!((row.enters_per_group, row.syscalls_per_group), (Some(1.5), None));
+        assert_eq!(row.cpu_ns_per_record, Some(1.0));
+        let p50 = row.p50_us.unwrap();
+        assert!((19.9..20.1).contains(&p50), "{p50}");
+        let reading = ALL.iter().find(|workload| workload.name == "read-back").unwrap();
+        assert_eq!(super::row(reading, &log, &raw).p50_us, None);
+        let nothing = super::row(&ALL[0], &Series::new("log", 1).unwrap(), &raw);
+        assert!(nothing.records_per_s.is_none() && nothing.p99_us.is_none());
+        assert!(nothing.raw_ratio.is_none() && nothing.cpu_ns_per_record.is_none());
+    }
+}

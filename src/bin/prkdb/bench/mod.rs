@@ -1,0 +1,242 @@
+//! `prkdb bench`: all backends side by side on this disk, the raw device loop as the yardstick.
+//!
+//! ```text
+//! folder --> raw file, a log for each backend --> calibrate, warm up --> contest: rounds
+//!                                                                           |
+//! stdout: machine line ... table | JSON     FILE: page with charts <-- figures: rows
+//! ```
+//!
+//! `workload` says what is measured, `load` runs it once, `log` keeps a log small meanwhile.
+//! Invariants: everything is written below one fresh folder, which is gone on every way out;
+//! figures come from completed rounds only.
+
+mod chart;
+mod contest;
+mod figures;
+mod folder;
+mod html;
+mod load;
+mod log;
+mod panels;
+mod reading;
+mod table;
+mod workload;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use clap::ValueEnum;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+
+use crate::outcome::{Stop, print, say};
+use crate::progress;
+use crate::yardstick::cpu;
+use crate::yardstick::machine::{self, Machine, free_bytes};
+
+use contest::{Contest, RAW_BYTES};
+use figures::Series;
+use folder::{Folder, Interrupt};
+use load::Pace;
+use log::Log;
+use workload::{ALL, Workload};
+
+/// The shortest time that a contestant runs before its window.
+const LEAD_IN: Duration = Duration::from_millis(10);
+
+/// Measure all backends side by side on this disk, with the raw device loop as the yardstick.
+///
+/// Everything is written to a temporary folder, which is removed at the end, also on an error and
+/// on Ctrl-C.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Where the temporary folder is made: the disk to measure.
+    #[arg(long, default_value = ".")]
+    dir: PathBuf,
+    /// Rounds; figures are medians over them.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
+    rounds: u16,
+    /// Seconds that each contestant is measured in each round.
+    #[arg(long, value_name = "S", default_value = "0.4", value_parser = seconds)]
+    seconds: Duration,
+    /// Measure this backend only; may be given several times.
+    #[arg(long, value_enum)]
+    backend: Vec<Backend>,
+    /// Measure this workload only; may be given several times.
+    #[arg(long, value_name = "W", value_parser = workloads())]
+    workload: Vec<&'static Workload>,
+    /// Print a JSON line for the machine, then one for each measurement.
+    #[arg(long)]
+    json: bool,
+    /// Write a page with charts too, which needs no network.
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Backend {
+    /// io_uring
+    Uring,
+    /// mapped files, synced by a few threads
+    Mmap,
+    /// positional writes on a few threads
+    Pwrite,
+    /// the runtime tokio-uring
+    #[cfg(all(feature = "tokio-uring", target_os = "linux", not(prkdb_portable)))]
+    TokioUring,
+}
+
+impl Backend {
+    fn name(self) -> &'static str {
+        match self {
+            Backend::Uring => "uring",
+            Backend::Mmap => "mmap",
+            Backend::Pwrite => "pwrite",
+            #[cfg(all(feature = "tokio-uring", target_os = "linux", not(prkdb_portable)))]
+            Backend::TokioUring => "tokio-uring",
+        }
+    }
+}
+
+impl From<Backend> for prkdb_core::Backend {
+    fn from(backend: Backend) -> prkdb_core::Backend {
+        match backend {
+            Backend::Uring => prkdb_core::Backend::Uring,
+            Backend::Mmap => prkdb_core::Backend::Mmap,
+            Backend::Pwrite => prkdb_core::Backend::Pwrite,
+            #[cfg(all(feature = "tokio-uring", target_os = "linux", not(prkdb_portable)))]
+            Backend::TokioUring => prkdb_core::Backend::TokioUring,
+        }
+    }
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse().ok().and_then(|s: f64| Duration::try_from_secs_f64(s).ok());
+    let sane = Duration::from_millis(1)..=Duration::from_secs(3600);
+    seconds.filter(|s| sane.contains(s)).ok_or("must be a number from 0.001 to 3600".into())
+}
+
+fn workloads() -> impl TypedValueParser<Value = &'static Workload> {
+    let known = |name: String| Workload::named(&name).ok_or("no such workload");
+    PossibleValuesParser::new(ALL.iter().map(|w| w.name)).try_map(known)
+}
+
+/// What was measured, and on what.
+struct Outcome {
+    machine: Machine,
+    method: String,
+    /// Cores that others kept busy in the rounds, where the system tells.
+    others: Option<f64>,
+    board: Vec<(&'static Workload, Vec<Series>)>,
+}
+
+/// Runs the bench.
+pub fn run(args: &Args) -> Result<ExitCode, Stop> {
+    let interrupt = Interrupt::watch()?;
+    args.html.as_deref().map_or(Ok(()), html::check)?;
+    let folder = Folder::below(&args.dir, &interrupt)?;
+    let outcome = bench(args, &folder, &interrupt);
+    let removed = folder.remove();
+    if let (Err(_), Err(Stop::Failed(why))) = (&outcome, &removed) {
+        // The worse of two errors ends the command; this one is told before it.
+        say(format_args!("prkdb bench: {why}"));
+    }
+    let outcome = outcome?;
+    removed?;
+    // The page first: nobody may be reading the table to its end.
+    if let Some(path) = &args.html {
+        html::write(path, args, &outcome)?;
+        say(format_args!("the page is in {}", path.display()));
+    }
+    table::tell(args.json, &outcome)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn bench(args: &Args, folder: &Folder, interrupt: &Interrupt) -> Result<Outcome, Stop> {
+    let machine = Machine::under(folder.path())
+        .map_err(|e| Stop::Failed(format!("{}: {e}", folder.path().display())))?;
+    let backends = usable(args, folder.path())?;
+    check_space(folder.path(), backends.len())?;
+    let bar = progress::of_preparations();
+    let open = |backend: &Backend| {
+        let dir = folder.path().join(backend.name());
+        Log::open(backend.name(), (*backend).into(), &dir)
+    };
+    let mut contest = Contest {
+        raw: contest::raw(folder.path())?,
+        logs: backends.iter().map(open).collect::<Result<_, _>>()?,
+        workloads: chosen(args),
+        loads: Vec::new(),
+        pace: Pace { lead_in: LEAD_IN.max(args.seconds / 10), length: args.seconds },
+        interrupt,
+    };
+    contest.warm_up(&bar)?;
+    contest.calibrate(&bar)?;
+    let method = contest.method_line();
+    bar.suspend(|| print(&table::machine(args.json, &machine, &method)))?;
+    let before = Company::now();
+    let board = contest.run(args.rounds.into(), &bar)?;
+    let others = before.cores_since(machine.cpus);
+    bar.finish_and_clear();
+    let board = contest.workloads.iter().copied().zip(board).collect();
+    contest.logs.into_iter().try_for_each(Log::close)?;
+    Ok(Outcome { machine, method, others, board })
+}
+
+/// Time that this process and all together have spent on cores.
+struct Company {
+    at: Instant,
+    own: Option<Duration>,
+    ticks: Option<(u64, u64)>,
+}
+
+impl Company {
+    fn now() -> Company {
+        let (own, ticks) = (cpu::process_time().ok(), machine::ticks());
+        Company { at: Instant::now(), own, ticks }
+    }
+
+    /// Cores that others kept busy since then.
+    fn cores_since(&self, cpus: usize) -> Option<f64> {
+        let now = Company::now();
+        let own = (now.own? - self.own?).as_secs_f64() / (now.at - self.at).as_secs_f64();
+        let ((busy, all), (busy_then, all_then)) = (now.ticks?, self.ticks?);
+        let share = figures::per(busy - busy_then, all - all_then)?;
+        let cores = share * f64::from(u32::try_from(cpus).ok()?);
+        Some((cores - own).max(0.0))
+    }
+}
+
+/// The workloads asked for, each once, in the order in which they run.
+fn chosen(args: &Args) -> Vec<&'static Workload> {
+    let wanted = |w: &&Workload| args.workload.is_empty() || args.workload.contains(w);
+    ALL.iter().filter(wanted).collect()
+}
+
+/// The backends asked for that work in `dir`; says why one is left out.
+fn usable(args: &Args, dir: &Path) -> Result<Vec<Backend>, Stop> {
+    let wanted = |b: &&Backend| args.backend.is_empty() || args.backend.contains(b);
+    let mut usable = Vec::new();
+    for backend in Backend::value_variants().iter().filter(wanted) {
+        match prkdb_core::probe(dir, (*backend).into()) {
+            Ok(_) => usable.push(*backend),
+            Err(e) => say(format_args!("{} is left out: {e}", backend.name())),
+        }
+    }
+    if usable.is_empty() {
+        return Err(Stop::Failed(format!("no backend works in {}", args.dir.display())));
+    }
+    Ok(usable)
+}
+
+fn check_space(dir: &Path, logs: usize) -> Result<(), Stop> {
+    let needed = RAW_BYTES + logs as u64 * log::MAX_BYTES;
+    let free = free_bytes(dir)
+        .map_err(|e| Stop::Failed(format!("free space of {}: {e}", dir.display())))?;
+    if free < needed {
+        let (dir, needed, free) = (dir.display(), needed >> 20, free >> 20);
+        let why = format!("{needed} MiB of free space are needed below {dir}, there are {free}");
+        return Err(Stop::Failed(why));
+    }
+    Ok(())
+}

@@ -1,0 +1,116 @@
+//! Reading records back, and its yardstick: the same records copied and checksummed in memory.
+//!
+//! ```text
+//! appended:  | read over and over, from the page cache | so much more that those are sealed |
+//! ```
+//!
+//! Invariant: before anything is measured each record was compared with what was appended.
+
+use std::hint::black_box;
+use std::sync::atomic::AtomicBool;
+use std::time::Instant;
+
+use prkdb_core::{Durability, Lsn, Record};
+
+use crate::outcome::Stop;
+use crate::yardstick::Window;
+use crate::yardstick::memory::Memory;
+
+use super::load::{Pace, Sample, watch};
+use super::log::{Log, SEGMENT_BYTES};
+use super::workload::Workload;
+
+/// So many batches are read; as many bytes as a segment may hold lie behind them.
+const READ_BATCHES: usize = 300;
+/// Records between two looks at the clock.
+const READ_CHUNK: u64 = 1000;
+
+/// Appends, checks every byte once and so fills the page cache; then reads until the end.
+pub fn run(
+    log: &Log,
+    workload: &Workload,
+    records: &[Vec<u8>],
+    pace: Pace,
+    stop: &AtomicBool,
+) -> Result<Sample, Stop> {
+    log.cut()?;
+    let first = log.next_lsn();
+    let behind = SEGMENT_BYTES.div_ceil(workload.batch_bytes() as u64);
+    for _ in 0..READ_BATCHES as u64 + behind {
+        drop(log.append(Durability::Written, records, workload.batch_bytes())?);
+    }
+    log.settle()?;
+    let mut checked = 0;
+    for (record, expected) in kept(log, first, workload)?.zip(records.iter().cycle()) {
+        if *record?.data != expected[..] {
+            return Err(Stop::Failed(format!("{}: record {checked} is not as written", log.name)));
+        }
+        checked += 1;
+    }
+    if checked != READ_BATCHES * workload.batch {
+        return Err(Stop::Failed(format!("{}: only {checked} records came back", log.name)));
+    }
+    let window = Window::after(pace.lead_in, pace.length, stop);
+    let reader = || read(log, first, workload, &window);
+    let (counts, before, after) = watch(&window, 1, None, reader)?;
+    let records: u64 = counts.iter().sum();
+    Ok(Sample {
+        seconds: window.length().as_secs_f64(),
+        batches: records / workload.batch as u64,
+        records,
+        looked: (after.at - before.at).as_secs_f64(),
+        cpu: after.cpu.saturating_sub(before.cpu),
+        ..Sample::default()
+    })
+}
+
+/// The records that read-back reads.
+fn kept(
+    log: &Log,
+    first: Lsn,
+    workload: &Workload,
+) -> Result<impl Iterator<Item = prkdb_core::Result<Record>> + use<>, Stop> {
+    Ok(log.reader(first)?.take(READ_BATCHES * workload.batch))
+}
+
+/// Reads over and over; how many records came in the window.
+fn read(log: &Log, first: Lsn, workload: &Workload, window: &Window<'_>) -> Result<u64, Stop> {
+    let mut counted = 0;
+    loop {
+        let mut chunk = 0;
+        for record in kept(log, first, workload)? {
+            black_box(&record?.data[..]);
+            chunk += 1;
+            if chunk < READ_CHUNK {
+                continue;
+            }
+            let now = Instant::now();
+            if window.is_over(now) {
+                return Ok(counted);
+            }
+            counted += if window.contains(now) { chunk } else { 0 };
+            chunk = 0;
+        }
+    }
+}
+
+/// Copies and checksums a workload's records in memory: the yardstick of reading.
+pub fn memory(
+    workload: &Workload,
+    records: &[Vec<u8>],
+    pace: Pace,
+    stop: &AtomicBool,
+) -> Result<Sample, Stop> {
+    let window = Window::after(pace.lead_in, pace.length, stop);
+    let body = || Ok(Memory::new(records).run(records, &window));
+    let (counts, before, after) = watch(&window, 1, None, body)?;
+    let batches = counts.iter().sum();
+    Ok(Sample {
+        seconds: window.length().as_secs_f64(),
+        batches,
+        records: batches * workload.batch as u64,
+        looked: (after.at - before.at).as_secs_f64(),
+        cpu: after.cpu.saturating_sub(before.cpu),
+        ..Sample::default()
+    })
+}

@@ -1,0 +1,238 @@
+//! Figures on stdout: a table for people, or a JSON object a line.
+
+use serde_json::Value;
+
+use crate::json;
+use crate::outcome::{Stop, print};
+use crate::yardstick::machine::Machine;
+
+use super::Outcome;
+use super::figures::{Row, Series, row};
+use super::workload::Kind;
+
+/// What the figures mean; the closing lines of table and page.
+const NOTES: [&str; 4] = [
+    "raw: the same blocks on a bare loop without a log. Writes in flight: 1 where one caller \
+     waits, 8 with tickets, one for each of 8 or 64 callers (at most 32), who share writes in a \
+     log and not here. Unsynced where the log's are; for read-back it is a copy and CRC in memory.",
+    "of raw: records/s over raw's in the same round, median (lowest - highest). Rates are medians \
+     of the rounds; percentiles, counts and CPU time are over all of them.",
+    "Latency is from the append call to the answer as its caller sees it. Calls: io_uring_enter, \
+     pread, pwrite, syncs, mmap, madvise, eventfd writes, upkeep included; futex is not among \
+     them.",
+    "Each log is cut back below 256 MiB meanwhile. All this is about this disk at this moment.",
+];
+
+/// The closing lines: what the figures mean, and who else was at work.
+pub fn notes(outcome: &Outcome) -> Vec<String> {
+    let busy = outcome.others.map(|cores| {
+        let cpus = outcome.machine.cpus;
+        let judgement = if cores > MANY * fraction(cpus) { ": run it again at rest" } else { "" };
+        format!("Other programs, or the host, kept {cores:.1} of {cpus} cores busy{judgement}.")
+    });
+    NOTES.iter().map(|note| (*note).to_string()).chain(busy).collect()
+}
+
+/// The share of all cores from which on others are worth a warning.
+const MANY: f64 = 0.25;
+
+fn fraction(cpus: usize) -> f64 {
+    u32::try_from(cpus).map_or(f64::INFINITY, f64::from)
+}
+
+/// The first line: what the figures are taken on.
+pub fn machine(as_json: bool, machine: &Machine, method: &str) -> String {
+    if !as_json {
+        return format!("{}; raw loop: {method}", machine.line());
+    }
+    json::object(&[
+        ("machine", machine.line().into()),
+        ("device", machine.device.clone().into()),
+        ("file_system", machine.file_system.clone().into()),
+        ("write_cache", machine.write_cache.clone().into()),
+        ("fua", machine.fua.into()),
+        ("kernel", machine.kernel.clone().into()),
+        ("cpus", machine.cpus.into()),
+        ("raw_method", method.into()),
+    ])
+}
+
+/// Prints all measurements.
+pub fn tell(as_json: bool, outcome: &Outcome) -> Result<(), Stop> {
+    for rows in rows(outcome) {
+        if as_json {
+            rows.iter().try_for_each(|row| print(&as_object(row)))?;
+        } else {
+            print(&as_table(&rows))?;
+        }
+    }
+    if as_json {
+        return Ok(());
+    }
+    print("")?;
+    notes(outcome).iter().try_for_each(|note| print(&wrapped(note)))
+}
+
+/// The rows of each workload, raw first.
+pub fn rows(outcome: &Outcome) -> Vec<Vec<Row>> {
+    let rows = |workload, series: &[Series]| match series {
+        [] => Vec::new(),
+        [raw, ..] => series.iter().map(|series| row(workload, series, raw)).collect(),
+    };
+    outcome.board.iter().map(|(workload, series)| rows(workload, series)).collect()
+}
+
+/// One measurement with the fields that are promised.
+fn as_object(row: &Row) -> String {
+    let durability = match row.workload.kind {
+        Kind::Durable => Some("sync"),
+        Kind::Unsynced => Some("written"),
+        Kind::ReadBack => None,
+    };
+    json::object(&[
+        ("backend", row.backend.as_str().into()),
+        ("workload", row.workload.name.into()),
+        ("durability", durability.into()),
+        ("record_bytes", row.workload.record_bytes.into()),
+        ("batch", row.workload.batch.into()),
+        ("callers", row.workload.callers.into()),
+        ("outstanding", row.outstanding.into()),
+        ("rounds", row.rounds.into()),
+        ("records_per_s", number(row.records_per_s, 1)),
+        ("batches_per_s", number(row.batches_per_s, 1)),
+        ("groups_per_s", number(row.groups_per_s, 1)),
+        ("p50_us", number(row.p50_us, 1)),
+        ("p99_us", number(row.p99_us, 1)),
+        ("enters_per_group", number(row.enters_per_group, 3)),
+        ("syscalls_per_group", number(row.syscalls_per_group, 3)),
+        ("cpu_ns_per_record", number(row.cpu_ns_per_record, 1)),
+        ("raw_ratio", number(row.raw_ratio.map(|r| r.median), 3)),
+        ("raw_ratio_low", number(row.raw_ratio.map(|r| r.low), 3)),
+        ("raw_ratio_high", number(row.raw_ratio.map(|r| r.high), 3)),
+    ])
+}
+
+/// A number with so many decimals, or null.
+fn number(value: Option<f64>, decimals: i32) -> Value {
+    let unit = 10f64.powi(decimals);
+    value.map(|value| (value * unit).round() / unit).into()
+}
+
+const WIDTH: usize = 100;
+
+/// Names of the columns behind the backend.
+pub const COLUMNS: [&str; 8] = [
+    "records/s",
+    "groups/s",
+    "p50 us",
+    "p99 us",
+    "enters/group",
+    "calls/group",
+    "CPU ns/record",
+    "of raw (low - high)",
+];
+const WIDTHS: [usize; 8] = [13, 10, 8, 8, 13, 12, 14, 24];
+
+/// The cells of a row, as `COLUMNS` names them.
+pub fn cells(row: &Row) -> [String; 8] {
+    let ratio = match row.raw_ratio {
+        Some(_) if row.backend == "raw" => "1.00".to_string() + &" ".repeat(14),
+        Some(r) => format!("{:.2} ({:.2} - {:.2})", r.median, r.low, r.high),
+        None => "-".into(),
+    };
+    [
+        rounded(row.records_per_s),
+        rounded(row.groups_per_s),
+        short(row.p50_us),
+        short(row.p99_us),
+        fixed(row.enters_per_group),
+        fixed(row.syscalls_per_group),
+        rounded(row.cpu_ns_per_record),
+        ratio,
+    ]
+}
+
+fn as_table(rows: &[Row]) -> String {
+    let Some(first) = rows.first() else { return String::new() };
+    let mut text = format!("\n{} ({})\n", first.workload.title, first.workload.name);
+    let mut line = |name: &str, cells: &[String]| {
+        let cells = cells.iter().zip(WIDTHS).map(|(cell, width)| format!("{cell:>width$}"));
+        text += &format!("  {name:<11}{}\n", cells.collect::<String>());
+    };
+    line("", &COLUMNS.map(String::from));
+    for row in rows {
+        line(&row.backend, &cells(row));
+    }
+    text.truncate(text.trim_end().len());
+    text
+}
+
+/// A whole number, in groups of three digits.
+fn rounded(value: Option<f64>) -> String {
+    let Some(value) = value else { return "-".into() };
+    let digits = format!("{value:.0}");
+    let mut out = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+/// About three digits.
+fn short(value: Option<f64>) -> String {
+    match value {
+        None => "-".into(),
+        Some(value) if value < 10.0 => format!("{value:.2}"),
+        Some(value) if value < 100.0 => format!("{value:.1}"),
+        some => rounded(some),
+    }
+}
+
+fn fixed(value: Option<f64>) -> String {
+    value.map_or("-".into(), |value| format!("{value:.2}"))
+}
+
+/// `text` broken into lines, those behind the first set in.
+fn wrapped(text: &str) -> String {
+    let (mut out, mut column) = (String::new(), 0);
+    for word in text.split_whitespace() {
+        if column > 0 && column + 1 + word.len() > WIDTH {
+            out += "\n  ";
+            column = 2;
+        } else if column > 0 {
+            out.push(' ');
+            column += 1;
+        }
+        out += word;
+        column += word.len();
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_read_at_a_glance() {
+        assert_eq!(rounded(Some(1_234_567.8)), "1,234,568");
+        assert_eq!(rounded(Some(999.0)), "999");
+        assert_eq!(rounded(None), "-");
+        assert_eq!(short(Some(1.234)), "1.23");
+        assert_eq!(short(Some(12.34)), "12.3");
+        assert_eq!(short(Some(1234.5)), "1,234");
+        assert_eq!(number(Some(1.2345), 2), Value::from(1.23));
+        assert_eq!(number(None, 2), Value::Null);
+    }
+
+    #[test]
+    fn notes_fit_the_page() {
+        for line in NOTES.iter().flat_map(|note| wrapped(note).lines().map(str::len).max()) {
+            assert!(line <= WIDTH, "{line}");
+        }
+        assert_eq!(wrapped("a b"), "a b");
+    }
+}
