@@ -77,7 +77,7 @@ fn measure(folder: &Path) -> Result<(), Box<dyn Error>> {
         let records = vec![vec![b'x'; bytes]; 1000];
         let mut memory = Memory::new(&records);
         let mut rates: Vec<f64> = (0..ROUNDS)
-            .map(|_| memory.run(&records, &Window::after(LEAD_IN, ROUND, &stop)))
+            .map(|_| memory.run(&[&records[..]], &Window::after(LEAD_IN, ROUND, &stop)))
             .map(|batches| per_second(batches * 1000))
             .collect();
         println!("{bytes:5} B: {}", spread(&mut rates));

@@ -51,17 +51,23 @@ pub enum Backend {
     TokioUring,
 }
 
-impl fmt::Display for Backend {
-    /// Its short name, as the command takes it: `auto`, `uring`, `mmap`, ...
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl Backend {
+    /// Its short name: `auto`, `uring`, `mmap`, `pwrite`, `tokio-uring`.
+    pub fn name(&self) -> &'static str {
+        match self {
             Backend::Auto => "auto",
             Backend::Uring => "uring",
             Backend::Mmap => "mmap",
             Backend::Pwrite => "pwrite",
             #[cfg(all(feature = "tokio-uring", target_os = "linux", not(prkdb_portable)))]
             Backend::TokioUring => "tokio-uring",
-        })
+        }
+    }
+}
+
+impl fmt::Display for Backend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
     }
 }
 

@@ -19,11 +19,13 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Instant;
 
 use clap::ValueEnum;
-use prkdb_core::{Append, Batch, Durability, Lsn, LsnRange, MAX_BATCH_RECORDS, Wal, WalConfig};
+use prkdb_core::{
+    Append, Backend, Batch, Durability, Lsn, LsnRange, MAX_BATCH_RECORDS, Wal, WalConfig,
+};
 
 use crate::feed::Feed;
 use crate::outcome::{Stop, print, say};
-use crate::{json, progress};
+use crate::{backend, json, progress};
 
 const MAX_TICKETS: usize = 4096;
 
@@ -36,7 +38,7 @@ pub struct Args {
     /// The log's directory; missing parents are made.
     dir: PathBuf,
     /// How bytes get to the disk.
-    #[arg(long, value_enum, default_value_t)]
+    #[arg(long, default_value = "auto", value_parser = backend::any())]
     backend: Backend,
     /// What a batch waits for before it is acknowledged.
     #[arg(long, value_enum, default_value_t)]
@@ -53,22 +55,6 @@ pub struct Args {
 }
 
 #[derive(Clone, Copy, Default, ValueEnum)]
-enum Backend {
-    /// io_uring where a probe shows that it works, else mapped files
-    #[default]
-    Auto,
-    /// io_uring or an error
-    Uring,
-    /// mapped files, synced by a few threads
-    Mmap,
-    /// positional writes on a few threads
-    Pwrite,
-    /// the runtime tokio-uring, for comparison
-    #[cfg(all(feature = "tokio-uring", target_os = "linux", not(prkdb_portable)))]
-    TokioUring,
-}
-
-#[derive(Clone, Copy, Default, ValueEnum)]
 enum Level {
     /// it is on stable storage: survives power loss
     #[default]
@@ -77,19 +63,6 @@ enum Level {
     Written,
     /// its place in the log is reserved: survives nothing
     Queued,
-}
-
-impl From<Backend> for prkdb_core::Backend {
-    fn from(backend: Backend) -> prkdb_core::Backend {
-        match backend {
-            Backend::Auto => prkdb_core::Backend::Auto,
-            Backend::Uring => prkdb_core::Backend::Uring,
-            Backend::Mmap => prkdb_core::Backend::Mmap,
-            Backend::Pwrite => prkdb_core::Backend::Pwrite,
-            #[cfg(all(feature = "tokio-uring", target_os = "linux", not(prkdb_portable)))]
-            Backend::TokioUring => prkdb_core::Backend::TokioUring,
-        }
-    }
 }
 
 impl From<Level> for Durability {
@@ -140,7 +113,7 @@ impl Acked {
 /// Appends stdin to the log in `args.dir`.
 pub fn run(args: &Args) -> Result<ExitCode, Stop> {
     let mut config = WalConfig::new(&args.dir);
-    config.backend = args.backend.into();
+    config.backend = args.backend;
     config.durability = args.durability.into();
     let wal = Arc::new(Wal::open(config)?);
     tell_opening(&wal);

@@ -11,6 +11,7 @@
 //! 2 bad usage. It stands on the library's public face alone.
 
 mod append;
+mod backend;
 mod bench;
 mod cat;
 mod feed;

@@ -101,7 +101,8 @@ impl Bound {
 
 impl Log {
     /// Makes a log in `dir`.
-    pub fn open(name: &'static str, backend: Backend, dir: &Path) -> Result<Log, Stop> {
+    pub fn open(backend: Backend, dir: &Path) -> Result<Log, Stop> {
+        let name = backend.name();
         let config = WalConfig { backend, segment_bytes: SEGMENT_BYTES, ..WalConfig::new(dir) };
         let wal = Arc::new(Wal::open(config.create_new())?);
         let bound = Arc::new(Bound::default());

@@ -26,13 +26,13 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use clap::ValueEnum;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
+use prkdb_core::Backend;
 
 use crate::outcome::{Stop, print, say};
-use crate::progress;
 use crate::yardstick::cpu;
 use crate::yardstick::machine::{self, Machine, free_bytes};
+use crate::{backend, progress};
 
 use contest::{Contest, RAW_BYTES};
 use figures::Series;
@@ -60,7 +60,7 @@ pub struct Args {
     #[arg(long, value_name = "S", default_value = "0.4", value_parser = seconds)]
     seconds: Duration,
     /// Measure this backend only; may be given several times.
-    #[arg(long, value_enum)]
+    #[arg(long, value_parser = backend::named())]
     backend: Vec<Backend>,
     /// Measure this workload only; may be given several times.
     #[arg(long, value_name = "W", value_parser = workloads())]
@@ -71,43 +71,6 @@ pub struct Args {
     /// Write a page with charts too, which needs no network.
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Backend {
-    /// io_uring
-    Uring,
-    /// mapped files, synced by a few threads
-    Mmap,
-    /// positional writes on a few threads
-    Pwrite,
-    /// the runtime tokio-uring
-    #[cfg(all(feature = "tokio-uring", target_os = "linux", not(prkdb_portable)))]
-    TokioUring,
-}
-
-impl Backend {
-    fn name(self) -> &'static str {
-        match self {
-            Backend::Uring => "uring",
-            Backend::Mmap => "mmap",
-            Backend::Pwrite => "pwrite",
-            #[cfg(all(feature = "tokio-uring", target_os = "linux", not(prkdb_portable)))]
-            Backend::TokioUring => "tokio-uring",
-        }
-    }
-}
-
-impl From<Backend> for prkdb_core::Backend {
-    fn from(backend: Backend) -> prkdb_core::Backend {
-        match backend {
-            Backend::Uring => prkdb_core::Backend::Uring,
-            Backend::Mmap => prkdb_core::Backend::Mmap,
-            Backend::Pwrite => prkdb_core::Backend::Pwrite,
-            #[cfg(all(feature = "tokio-uring", target_os = "linux", not(prkdb_portable)))]
-            Backend::TokioUring => prkdb_core::Backend::TokioUring,
-        }
-    }
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {
@@ -160,7 +123,7 @@ fn bench(args: &Args, folder: &Folder, interrupt: &Interrupt) -> Result<Outcome,
     let bar = progress::of_preparations();
     let open = |backend: &Backend| {
         let dir = folder.path().join(backend.name());
-        Log::open(backend.name(), (*backend).into(), &dir)
+        Log::open(*backend, &dir)
     };
     let mut contest = Contest {
         raw: contest::raw(folder.path())?,
@@ -215,11 +178,11 @@ fn chosen(args: &Args) -> Vec<&'static Workload> {
 
 /// The backends asked for that work in `dir`; says why one is left out.
 fn usable(args: &Args, dir: &Path) -> Result<Vec<Backend>, Stop> {
-    let wanted = |b: &&Backend| args.backend.is_empty() || args.backend.contains(b);
+    let wanted = |b: &Backend| args.backend.is_empty() || args.backend.contains(b);
     let mut usable = Vec::new();
-    for backend in Backend::value_variants().iter().filter(wanted) {
-        match prkdb_core::probe(dir, (*backend).into()) {
-            Ok(_) => usable.push(*backend),
+    for backend in backend::all().filter(wanted) {
+        match prkdb_core::probe(dir, backend) {
+            Ok(_) => usable.push(backend),
             Err(e) => say(format_args!("{} is left out: {e}", backend.name())),
         }
     }

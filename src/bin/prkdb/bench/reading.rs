@@ -94,15 +94,19 @@ fn read(log: &Log, first: Lsn, workload: &Workload, window: &Window<'_>) -> Resu
     }
 }
 
-/// Copies and checksums a workload's records in memory: the yardstick of reading.
+/// Copies and checksums as many records in memory: the yardstick of reading. As many, because what
+/// fits the CPU's cache is copied ten times as fast as what is read from the page cache.
 pub fn memory(
     workload: &Workload,
     records: &[Vec<u8>],
     pace: Pace,
     stop: &AtomicBool,
 ) -> Result<Sample, Stop> {
+    let bytes = records.concat().repeat(READ_BATCHES);
+    let records: Vec<&[u8]> = bytes.chunks(workload.record_bytes).collect();
+    let batches: Vec<_> = records.chunks(workload.batch).collect();
     let window = Window::after(pace.lead_in, pace.length, stop);
-    let body = || Ok(Memory::new(records).run(records, &window));
+    let body = || Ok(Memory::new(batches[0]).run(&batches, &window));
     let (counts, before, after) = watch(&window, 1, None, body)?;
     let batches = counts.iter().sum();
     Ok(Sample {
