@@ -54,9 +54,13 @@ impl Mapping {
         let size = usize::try_from(size).map_err(too_large)?;
         counter.add(Call::Map);
         let memory = MmapOptions::new().len(size).map_raw(file)?;
-        // A child has no use for it, and copying its page tables would slow the fork.
         #[cfg(all(target_os = "linux", not(prkdb_portable)))]
-        memory.advise(memmap2::Advice::DontFork)?;
+        {
+            // A child has no use for it, and copying its page tables would slow the fork.
+            memory.advise(memmap2::Advice::DontFork)?;
+            // Read ahead, pages come in folios of up to a MiB, of which one store makes all dirty.
+            memory.advise(memmap2::Advice::Random)?;
+        }
         Ok(Some(Mapping { memory, claims: Mutex::new(Vec::new()), freed: Condvar::new() }))
     }
 
