@@ -160,10 +160,10 @@ impl fmt::Display for Error {
 
 /// What helps where a limit of the process is in the way.
 fn advice(e: &io::Error) -> &'static str {
-    // ENFILE and EMFILE: these numbers on every Unix, and no kind in the standard library.
-    match (e.kind(), e.raw_os_error()) {
-        (io::ErrorKind::FileTooLarge, _) => "; raise the limit on the size of files (ulimit -f)",
-        (_, Some(23 | 24)) => "; raise the limit on open files (ulimit -n), or close some",
+    // ENFILE, EMFILE and EFBIG: these numbers on every Unix.
+    match e.raw_os_error() {
+        Some(23 | 24) => "; raise the limit on open files (ulimit -n), or close some",
+        Some(27) => "; raise the limit on the size of files (ulimit -f)",
         _ => "",
     }
 }

@@ -14,9 +14,12 @@ fn without_direct_writes_auto_takes_mmap_and_says_why() {
     let Some(ramfs) = Mount::new(&["-t", "ramfs", "ramfs"]) else { return };
     let report = prkdb_core::probe(ramfs.path(), Backend::Auto).unwrap();
     assert_eq!(report.name, "mmap");
-    if cfg!(not(prkdb_portable)) {
-        assert_eq!(report.reason, BackendReason::Filesystem);
-        assert!(report.remedy.unwrap().contains("O_DIRECT"));
+    match cfg!(prkdb_portable) {
+        true => assert_eq!(report.reason, BackendReason::Kernel),
+        false => {
+            assert_eq!(report.reason, BackendReason::Filesystem);
+            assert!(report.remedy.unwrap().contains("O_DIRECT"));
+        }
     }
     let dir = ramfs.path().join("log");
     let wal = open(&dir, Backend::Auto);

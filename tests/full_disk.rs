@@ -166,6 +166,48 @@ fn a_full_ext4_loses_nothing_and_service_goes_on_when_space_is_back() {
     });
 }
 
+/// Beside somebody who fills the disk; on such a file system each overwrite takes new blocks.
+fn a_disk_that_fills_up(dir: &Path, backend: Backend) {
+    let wal = open(&dir.join("log"), backend);
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    let failed = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut ballast = std::fs::File::create(dir.join("ballast")).unwrap();
+            let more = || !stop.load(std::sync::atomic::Ordering::Relaxed);
+            while more() && std::io::Write::write(&mut ballast, &[1; 64 << 10]).is_ok() {}
+        });
+        let first = (0..100_000).find_map(|_| {
+            let tickets: Vec<_> = (0..16).map(|_| wal.append_batch([vec![7; 8000]])).collect();
+            let mut answers = tickets.into_iter().map(|t| t.and_then(prkdb_core::Append::wait));
+            answers.find_map(Result::err)
+        });
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        first
+    });
+    let failed = failed.expect("a disk of 128 MiB has room for 12 GB");
+    assert!(failed.to_string().contains("(os error 28)"), "{failed}");
+    let promised = wal.durable_lsn().get();
+    std::fs::remove_file(dir.join("ballast")).unwrap();
+    wal.resume().unwrap();
+    assert!(wal.durable_lsn().get() >= promised);
+    fill(&wal, 1, 10, 5);
+    let read = wal.reader(wal.first_lsn()).unwrap().map(Result::unwrap).count() as u64;
+    assert!(read >= promised);
+}
+
+#[test]
+fn a_disk_that_copies_on_write_and_fills_up_is_an_error_and_no_signal() {
+    let root = tempfile::tempdir().unwrap();
+    let image = root.path().join("image");
+    let Some(btrfs) = Mount::btrfs(&image, 128 << 20) else { return };
+    for backend in [&[Backend::Auto], &*backends(btrfs.path())].concat() {
+        let dir = btrfs.path().join(backend.name());
+        std::fs::create_dir(&dir).unwrap();
+        a_disk_that_fills_up(&dir, backend);
+        std::fs::remove_dir_all(dir).unwrap();
+    }
+}
+
 #[test]
 fn a_directory_that_can_t_be_written_is_refused_and_can_be_read() {
     let root = tempfile::tempdir().unwrap();

@@ -24,7 +24,7 @@ fn acknowledged_records_survive_sigkill_on_uring() {
     let root = tempfile::tempdir().unwrap();
     match prkdb_core::probe(root.path(), Backend::Uring) {
         Ok(_) => kill_cycles(&root.path().join("log"), "uring"),
-        Err(e) => support::skip("on uring", e),
+        Err(e) => support::must_be_missing(Backend::Uring, &e),
     }
 }
 

@@ -69,7 +69,7 @@ impl Run {
     fn of(backend: Backend) -> Option<Run> {
         let root = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         if let Err(e) = prkdb_core::probe(root.path(), backend) {
-            support::skip(format_args!("on {backend:?}"), e);
+            support::must_be_missing(backend, &e);
             return None;
         }
         let trace = root.path().join("trace");

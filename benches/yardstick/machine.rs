@@ -4,10 +4,7 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-
-use nix::sys::stat::{major, minor};
 
 /// The machine as far as a figure depends on it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -33,9 +30,7 @@ impl Machine {
     /// `dir` can't be looked at.
     pub fn under(dir: &Path) -> io::Result<Machine> {
         let dir = dir.canonicalize()?;
-        let device = fs::metadata(&dir)?.dev();
-        let number = format!("{}:{}", major(device), minor(device));
-        let block = fs::canonicalize(Path::new("/sys/dev/block").join(number)).ok();
+        let block = block_device(&dir)?;
         let block = block.as_deref();
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
         Ok(Machine {
@@ -68,6 +63,24 @@ impl Machine {
         let cores = if self.cpus == 1 { "core" } else { "cores" };
         format!("{device}, {system}, {cache}{fua}, {}, {} {cores}", self.kernel, self.cpus)
     }
+}
+
+/// The folder in which Linux describes the device under `dir`.
+#[cfg(target_os = "linux")]
+fn block_device(dir: &Path) -> io::Result<Option<PathBuf>> {
+    use std::os::unix::fs::MetadataExt;
+
+    use nix::sys::stat::{major, minor};
+
+    let device = fs::metadata(dir)?.dev();
+    let number = format!("{}:{}", major(device), minor(device));
+    Ok(fs::canonicalize(Path::new("/sys/dev/block").join(number)).ok())
+}
+
+/// As above, where nobody does.
+#[cfg(not(target_os = "linux"))]
+fn block_device(dir: &Path) -> io::Result<Option<PathBuf>> {
+    fs::metadata(dir).map(|_| None)
 }
 
 /// Bytes that an ordinary user may still write below `dir`.

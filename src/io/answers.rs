@@ -86,6 +86,17 @@ impl Answers {
     }
 }
 
+/// Held by a worker: tells the queue when it unwinds.
+pub(super) struct Alarm(pub(super) Arc<Answers>);
+
+impl Drop for Alarm {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.fail();
+        }
+    }
+}
+
 impl Wake for Answers {
     fn wake(self: Arc<Self>) {
         self.wake_by_ref();
@@ -94,5 +105,22 @@ impl Wake for Answers {
     fn wake_by_ref(self: &Arc<Self>) {
         self.lock().woken = true;
         self.changed.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_worker_that_panics_ends_the_wait_with_an_error() {
+        let answers = Answers::new(1);
+        let alarm = Alarm(Arc::clone(&answers));
+        let worker = std::thread::spawn(move || {
+            let _alarm = alarm;
+            panic!("as a worker might");
+        });
+        answers.take(&mut Vec::new(), Until::Forever).unwrap_err();
+        worker.join().unwrap_err();
     }
 }

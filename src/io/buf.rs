@@ -21,7 +21,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 mod lent;
 
 #[cfg(all(feature = "tokio-uring", target_os = "linux", not(prkdb_portable)))]
-pub(super) use lent::Alone;
+pub(super) use lent::Lent;
 
 struct Memory {
     start: NonNull<u8>,

@@ -29,16 +29,16 @@ impl SystemCalls {
         self.enters + self.reads + self.writes + self.syncs + self.maps + self.wakes
     }
 
-    /// What was called since `earlier`.
+    /// What was called since `earlier`, of the same disk.
     #[must_use]
     pub fn since(&self, earlier: &SystemCalls) -> SystemCalls {
         SystemCalls {
-            enters: self.enters - earlier.enters,
-            reads: self.reads - earlier.reads,
-            writes: self.writes - earlier.writes,
-            syncs: self.syncs - earlier.syncs,
-            maps: self.maps - earlier.maps,
-            wakes: self.wakes - earlier.wakes,
+            enters: self.enters.saturating_sub(earlier.enters),
+            reads: self.reads.saturating_sub(earlier.reads),
+            writes: self.writes.saturating_sub(earlier.writes),
+            syncs: self.syncs.saturating_sub(earlier.syncs),
+            maps: self.maps.saturating_sub(earlier.maps),
+            wakes: self.wakes.saturating_sub(earlier.wakes),
         }
     }
 }
@@ -56,33 +56,43 @@ pub(super) enum Call {
     Wake,
 }
 
-/// What the queues and files of one disk count into.
+/// What the queues and files of one disk count into, by kind.
 #[derive(Debug, Default)]
-pub(super) struct Counter([AtomicU64; 6]);
+pub(super) struct Counter {
+    enters: AtomicU64,
+    reads: AtomicU64,
+    writes: AtomicU64,
+    syncs: AtomicU64,
+    maps: AtomicU64,
+    wakes: AtomicU64,
+}
 
 impl Counter {
     /// One call more. Relaxed: a count stands for nothing but itself.
     pub(super) fn add(&self, call: Call) {
-        self.0[slot(call)].fetch_add(1, Ordering::Relaxed);
+        let of = match call {
+            #[cfg(all(target_os = "linux", not(prkdb_portable)))]
+            Call::Enter => &self.enters,
+            Call::Read => &self.reads,
+            Call::Write => &self.writes,
+            Call::Sync => &self.syncs,
+            Call::Map => &self.maps,
+            #[cfg(all(target_os = "linux", not(prkdb_portable)))]
+            Call::Wake => &self.wakes,
+        };
+        of.fetch_add(1, Ordering::Relaxed);
     }
 
     /// The counts so far.
     pub(super) fn calls(&self) -> SystemCalls {
-        let [reads, writes, syncs, maps, enters, wakes] =
-            std::array::from_fn(|slot| self.0[slot].load(Ordering::Relaxed));
-        SystemCalls { enters, reads, writes, syncs, maps, wakes }
-    }
-}
-
-fn slot(call: Call) -> usize {
-    match call {
-        Call::Read => 0,
-        Call::Write => 1,
-        Call::Sync => 2,
-        Call::Map => 3,
-        #[cfg(all(target_os = "linux", not(prkdb_portable)))]
-        Call::Enter => 4,
-        #[cfg(all(target_os = "linux", not(prkdb_portable)))]
-        Call::Wake => 5,
+        let count = |of: &AtomicU64| of.load(Ordering::Relaxed);
+        SystemCalls {
+            enters: count(&self.enters),
+            reads: count(&self.reads),
+            writes: count(&self.writes),
+            syncs: count(&self.syncs),
+            maps: count(&self.maps),
+            wakes: count(&self.wakes),
+        }
     }
 }

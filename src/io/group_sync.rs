@@ -59,16 +59,41 @@ impl GroupSync {
         state.running = true;
         state.begun += 1;
         drop(state);
+        let mut turn = Turn { group: self, outcome: Err(io::Error::other("a sync panicked")) };
         let result = sync();
-        let mut state = self.lock();
+        turn.outcome = result.as_ref().copied().map_err(again);
+        result
+    }
+
+    /// The first failure, if there was one. For queues that sync by other means, one at a time.
+    #[cfg(all(target_os = "linux", not(prkdb_portable)))]
+    pub(super) fn check(&self) -> io::Result<()> {
+        self.lock().failed.as_ref().map_or(Ok(()), |first| Err(again(first)))
+    }
+
+    /// Keeps the failure of such a sync.
+    #[cfg(all(target_os = "linux", not(prkdb_portable)))]
+    pub(super) fn fail(&self, e: &io::Error) {
+        self.lock().failed.get_or_insert_with(|| again(e));
+    }
+}
+
+/// The right to sync; whatever happens, it is given back with an outcome.
+struct Turn<'a> {
+    group: &'a GroupSync,
+    outcome: io::Result<()>,
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        let mut state = self.group.lock();
         state.running = false;
-        match &result {
+        match &self.outcome {
             Ok(()) => state.done = state.begun,
             Err(e) => state.failed = Some(again(e)),
         }
         drop(state);
-        self.ended.notify_all();
-        result
+        self.group.ended.notify_all();
     }
 }
 
@@ -112,6 +137,14 @@ mod tests {
         let syncs = syncs.into_inner();
         println!("{syncs} syncs for {WRITES} writes");
         assert!(syncs <= WRITES);
+    }
+
+    #[test]
+    fn a_sync_that_panics_leaves_nobody_waiting() {
+        let group = GroupSync::default();
+        let panics = std::panic::AssertUnwindSafe(|| group.join(|| panic!("as a sync might")));
+        std::panic::catch_unwind(panics).unwrap_err();
+        group.join(|| Ok(())).unwrap_err();
     }
 
     #[test]

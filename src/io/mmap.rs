@@ -1,22 +1,25 @@
 //! The backend `mmap`: bytes are copied into a mapping of the file, then the file is synced.
 //!
 //! ```text
-//!   store(at, bytes):  claim the range -> MADV_POPULATE_WRITE -> copy          (Linux)
-//!                      claim the range -> every block is allocated -> copy     (elsewhere)
-//!                        \--- neither --> false: the caller writes it by position, which says why
+//!   store(at, bytes):  claim the range -> populate: its pages are writable -> copy
+//!                        \-- can't be --> false: the caller writes it by position
 //!   durable:           a sync of the file (`group_sync`), elsewhere than on Linux after msync
 //! ```
 //!
-//! A store into a page that the file system has no block for kills the process with SIGBUS. So
-//! pages are populated first, as the kernel would on a store, but with an error for an answer; it
-//! does not tell a full disk from a broken one, so the same bytes are then written by position.
-//! Where nothing can be populated, only files whose blocks are all allocated are stored into.
+//! A store into a page that the file system has no block for kills the process with SIGBUS. On
+//! Linux (5.14) pages are populated first, as the kernel would on a store, but with an error for an
+//! answer; it does not tell a full disk from a broken one, so the same bytes are then written by
+//! position, which does. Where nothing can be populated, only files are stored into whose every
+//! block is allocated. Writeback takes a page's right to be written away again, at any time; where
+//! an overwrite goes to a new place the next store asks for space. So a file on such a file system
+//! is never mapped (`os::OsFile`, `probe`).
 //!
 //! Invariants: a range is copied to by one thread at a time (`claim`); nobody is lent a slice of
 //! the mapping, and reads go through descriptors, which the kernel keeps coherent with it.
 //!
 //! What remains: a file system that is shut down, or a file that another process cuts short,
-//! between populating and copying, is a SIGBUS.
+//! between populating and copying, is a SIGBUS; so is, off Linux, a full disk whose snapshots share
+//! the file's blocks.
 //!
 //! Called by `os::OsFile` on the threads of `threads`. Source: madvise(2); LMDB for the order of
 //! msync and sync outside Linux.
@@ -24,11 +27,15 @@
 use std::fs;
 use std::io;
 use std::ops::Range;
+use std::os::unix::fs::MetadataExt;
 use std::sync::{Condvar, Mutex, PoisonError};
 
 use memmap2::{MmapOptions, MmapRaw};
 
 use super::calls::{Call, Counter};
+
+/// Whether pages can be made writable without a fault, as far as the system goes.
+pub(super) const POPULATES: bool = cfg!(all(target_os = "linux", not(prkdb_portable)));
 
 /// How often a store that a signal interrupted is populated again.
 #[cfg(all(target_os = "linux", not(prkdb_portable)))]
@@ -38,6 +45,8 @@ const RETRIES: u32 = 64;
 #[derive(Debug)]
 pub(super) struct Mapping {
     memory: MmapRaw,
+    /// Every byte had its block when it was mapped.
+    backed: bool,
     /// Ranges that are being copied to.
     claims: Mutex<Vec<Range<usize>>>,
     freed: Condvar,
@@ -46,22 +55,18 @@ pub(super) struct Mapping {
 impl Mapping {
     /// Maps `file`, whose size is final; none if it is empty, or where a store could not be safe.
     pub(super) fn of(file: &fs::File, counter: &Counter) -> io::Result<Option<Mapping>> {
-        let size = file.metadata()?.len();
-        if size == 0 || !stores_are_safe(file, size)? {
+        let meta = file.metadata()?;
+        let backed = meta.blocks().saturating_mul(512) >= meta.len();
+        let Ok(size) = usize::try_from(meta.len()) else { return Ok(None) };
+        if size == 0 || !(POPULATES || backed) {
             return Ok(None);
         }
-        let too_large = |_| io::Error::from(io::ErrorKind::FileTooLarge);
-        let size = usize::try_from(size).map_err(too_large)?;
         counter.add(Call::Map);
         let memory = MmapOptions::new().len(size).map_raw(file)?;
+        // Read ahead, pages come in folios of up to a MiB, of which one store makes all dirty.
         #[cfg(all(target_os = "linux", not(prkdb_portable)))]
-        {
-            // A child has no use for it, and copying its page tables would slow the fork.
-            memory.advise(memmap2::Advice::DontFork)?;
-            // Read ahead, pages come in folios of up to a MiB, of which one store makes all dirty.
-            memory.advise(memmap2::Advice::Random)?;
-        }
-        Ok(Some(Mapping { memory, claims: Mutex::new(Vec::new()), freed: Condvar::new() }))
+        memory.advise(memmap2::Advice::Random)?;
+        Ok(Some(Mapping { memory, backed, claims: Mutex::new(Vec::new()), freed: Condvar::new() }))
     }
 
     /// Copies `bytes` to `at`; false, with nothing changed, if that can't be done by a store.
@@ -109,17 +114,18 @@ impl Mapping {
             match self.memory.advise_range(advice, range.start, range.len()) {
                 Ok(()) => return true,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                // EINVAL: a kernel before 5.14. EFAULT: a store would be SIGBUS.
+                // A kernel before 5.14.
+                Err(e) if e.kind() == io::ErrorKind::InvalidInput => return self.backed,
+                // EFAULT: a store would be SIGBUS.
                 Err(_) => return false,
             }
         }
         false
     }
 
-    /// Every block is allocated, seen by `stores_are_safe`.
     #[cfg(not(all(target_os = "linux", not(prkdb_portable))))]
     fn populate(&self, _: &Range<usize>, _: &Counter) -> bool {
-        true
+        self.backed
     }
 
     /// Hands stores over to the file system, whose sync need not see them by itself. One at a time:
@@ -135,26 +141,6 @@ impl Mapping {
     #[expect(clippy::unused_self, reason = "elsewhere there is something to do")]
     pub(super) fn flush(&self, _: &Counter) -> io::Result<()> {
         Ok(())
-    }
-}
-
-/// On Linux `populate` finds out for each store.
-#[cfg(all(target_os = "linux", not(prkdb_portable)))]
-fn stores_are_safe(_: &fs::File, _: u64) -> io::Result<bool> {
-    Ok(true)
-}
-
-/// Whether every byte of the file has its block, asked for here. A compressed file has not, and a
-/// full disk gives none: such files are written by position, which fails where it must.
-#[cfg(not(all(target_os = "linux", not(prkdb_portable))))]
-fn stores_are_safe(file: &fs::File, size: u64) -> io::Result<bool> {
-    use std::os::unix::fs::MetadataExt;
-    match super::os::allocate(file, size) {
-        Err(e) if matches!(e.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
-            Ok(false)
-        }
-        Err(e) => Err(e),
-        Ok(()) => Ok(file.metadata()?.blocks().saturating_mul(512) >= size),
     }
 }
 
@@ -184,7 +170,7 @@ mod tests {
 
     fn mapped() -> (fs::File, Mapping) {
         let file = tempfile::tempfile().unwrap();
-        file.set_len(LEN as u64).unwrap();
+        file.write_all_at(&[0; LEN], 0).unwrap();
         let mapping = Mapping::of(&file, &Counter::default()).unwrap().expect("no empty file");
         (file, mapping)
     }
@@ -228,6 +214,16 @@ mod tests {
             assert!(bytes[0] > 0 && bytes.iter().all(|&b| b == bytes[0]), "two stores, mixed");
         }
         assert!(mapping.claims.lock().unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_file_with_holes_is_stored_into_only_where_pages_can_be_populated() {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(LEN as u64).unwrap();
+        let counter = Counter::default();
+        let mapping = Mapping::of(&file, &counter).unwrap();
+        let stored = mapping.is_some_and(|mapping| mapping.store(0, &[7; 100], &counter));
+        assert_eq!(stored, POPULATES);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! ```text
 //!   Auto --- takes O_DIRECT and a ring writes, syncs, reads back ------> uring, `ok`
 //!     \----- else, with the reason --- a file can be mapped -----------> mmap, that reason
-//!                                 \--- not even that ------------------> pwrite, `filesystem`
+//!                                 \--- not even that ------------------> pwrite, that reason
 //!   by name: tried in the same way; it works: `named`, else `Unsupported` with reason and remedy
 //! ```
 //!
@@ -58,7 +58,8 @@ pub enum BackendReason {
     Memlock,
     /// The kernel has no io_uring, or one that is too old.
     Kernel,
-    /// The file system takes no direct I/O, can't be mapped, or can't be written.
+    /// The file system's files take no direct I/O (or were not to), can't be mapped safely, or
+    /// can't be written.
     Filesystem,
     /// The caller asked for it by name.
     Named,
@@ -157,9 +158,12 @@ fn choose(dir: &Path, options: DiskOptions, volume: &Volume) -> Result<Choice> {
         Backend::Pwrite => return Ok((Way::Pwrite, BackendReason::Named, None)),
         Backend::Mmap => try_mapping(dir, volume)?,
         Backend::Uring => try_ring(dir, volume)?,
-        // It makes the same calls as a ring of our own.
+        // A ring of our own first: the runtime keeps to itself when its ring does not work.
         #[cfg(all(feature = "tokio-uring", target_os = "linux", not(prkdb_portable)))]
-        Backend::TokioUring => try_ring(dir, volume)?.map(|_| Way::TokioUring),
+        Backend::TokioUring => match try_ring(dir, volume)? {
+            Ok(_) => ring::attempt(Way::TokioUring, dir, volume)?,
+            refused => refused,
+        },
     };
     named.map(|way| (way, BackendReason::Named, None)).map_err(|refusal| {
         let Refusal { reason, remedy } = refusal;
@@ -170,24 +174,30 @@ fn choose(dir: &Path, options: DiskOptions, volume: &Volume) -> Result<Choice> {
 
 /// The ladder: a ring past the page cache, else a mapping, else positional writes.
 fn best(dir: &Path, options: DiskOptions, volume: &Volume) -> Result<Choice> {
-    let no_direct = volume.read_only.is_none() && !volume.takes_direct;
-    let refusal = match () {
-        () if no_direct && !options.direct => Refusal::new(
-            BackendReason::Named,
-            "let writes bypass the page cache: through it a ring is the slow case",
-        ),
-        () if no_direct && cfg!(target_os = "linux") => Refusal::new(
-            BackendReason::Filesystem,
-            "put the log on a file system that takes O_DIRECT, such as ext4 or XFS",
-        ),
-        () => match try_ring(dir, volume)? {
+    let refusal = match no_direct(options, volume) {
+        Some(remedy) => Refusal::new(BackendReason::Filesystem, remedy),
+        None => match try_ring(dir, volume)? {
             Ok(way) => return Ok((way, BackendReason::Ok, None)),
             Err(refusal) => refusal,
         },
     };
-    Ok(match try_mapping(dir, volume)? {
-        Ok(way) => (way, refusal.reason, Some(refusal.remedy)),
-        Err(worse) => (Way::Pwrite, worse.reason, Some(worse.remedy)),
+    let way = try_mapping(dir, volume)?.unwrap_or_else(|worse| {
+        tracing::debug!(remedy = worse.remedy, "files are not mapped");
+        Way::Pwrite
+    });
+    Ok((way, refusal.reason, Some(refusal.remedy)))
+}
+
+/// Why a ring would write through the page cache, where it is the slow case.
+fn no_direct(options: DiskOptions, volume: &Volume) -> Option<&'static str> {
+    let has_rings = cfg!(all(target_os = "linux", not(prkdb_portable)));
+    if volume.takes_direct || volume.read_only.is_some() || !has_rings {
+        return None;
+    }
+    Some(match (options.direct, volume.untried) {
+        (false, _) => "let writes bypass the page cache",
+        (true, true) => "free some space: what the file system can do could not be tried",
+        (true, false) => "put the log on a file system that takes O_DIRECT, such as ext4 or XFS",
     })
 }
 
@@ -198,7 +208,7 @@ type Tried = std::result::Result<Way, Refusal>;
 fn try_ring(dir: &Path, volume: &Volume) -> Result<Tried> {
     match volume.read_only {
         Some(kind) => Ok(Err(not_writable(kind))),
-        None => ring::attempt(dir, volume),
+        None => ring::attempt(Way::Uring, dir, volume),
     }
 }
 
@@ -214,7 +224,7 @@ fn try_mapping(dir: &Path, volume: &Volume) -> Result<Tried> {
     match volume.read_only {
         // The error of the first file that is opened for writing says more than a refusal.
         Some(_) => Ok(Ok(Way::Mmap)),
-        None => mapping::attempt(dir),
+        None => mapping::attempt(dir, volume),
     }
 }
 

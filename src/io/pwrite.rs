@@ -47,6 +47,12 @@ impl Descriptors {
         &self.main
     }
 
+    /// The syncs of the main descriptor.
+    #[cfg(all(target_os = "linux", not(prkdb_portable)))]
+    pub(super) fn syncs(&self) -> &GroupSync {
+        &self.syncs
+    }
+
     /// One write, durable if `dsync` and its whole length came back.
     pub(super) fn write(
         &self,

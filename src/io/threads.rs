@@ -17,7 +17,7 @@ use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-use super::answers::Answers;
+use super::answers::{Alarm, Answers};
 use super::buf::ForkGuard;
 use super::host::no_thread;
 use super::os::OsFile;
@@ -58,7 +58,7 @@ impl ThreadQueue {
         for number in 0..THREADS.min(depth) {
             let (answers, work) = (Arc::clone(&queue.answers), work.clone());
             let thread = std::thread::Builder::new().name(format!("prkdb-io-{number}"));
-            let thread = thread.spawn(move || serve(&work, &answers));
+            let thread = thread.spawn(move || serve(&work, answers));
             pool.threads.push(thread.map_err(no_thread)?);
         }
         Ok(queue)
@@ -113,23 +113,12 @@ impl Drop for ThreadQueue {
     }
 }
 
-/// Tells the queue when its thread unwinds.
-struct Alarm<'a>(&'a Answers);
-
-impl Drop for Alarm<'_> {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.0.fail();
-        }
-    }
-}
-
 /// An I/O thread: one request after the other, until the queue is dropped.
-fn serve(work: &Receiver<(OpId, Op)>, answers: &Answers) {
+fn serve(work: &Receiver<(OpId, Op)>, answers: Arc<Answers>) {
     super::signal::block_file_size_signal();
-    let _alarm = Alarm(answers);
+    let alarm = Alarm(answers);
     while let Ok((id, op)) = work.recv() {
-        answers.push(perform(id, op));
+        alarm.0.push(perform(id, op));
     }
 }
 

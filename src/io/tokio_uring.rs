@@ -27,8 +27,8 @@ use tokio::task::JoinSet;
 use tokio_uring::buf::BoundedBuf;
 use tokio_uring::fs;
 
-use super::answers::Answers;
-use super::buf::{Alone, ForkGuard};
+use super::answers::{Alarm, Answers};
+use super::buf::{ForkGuard, Lent};
 use super::host::no_thread;
 use super::os::OsFile;
 use super::threads::{own, shared_buffer};
@@ -138,6 +138,7 @@ fn run(
     made: &Sender<io::Result<()>>,
 ) {
     super::signal::block_file_size_signal();
+    let _alarm = Alarm(Arc::clone(&answers));
     let entries = u32::try_from(depth.next_power_of_two()).unwrap_or(u32::MAX);
     let runtime = tokio_uring::Runtime::new(tokio_uring::builder().entries(entries));
     let (runtime, outcome) = match runtime {
@@ -155,30 +156,19 @@ async fn serve(mut work: UnboundedReceiver<Job>, answers: Arc<Answers>) {
     let mut open: HashMap<u64, Rc<Open>> = HashMap::new();
     let mut tasks = JoinSet::new();
     while let Some(job) = work.recv().await {
-        while let Some(ended) = tasks.try_join_next() {
-            check(&answers, ended);
-        }
+        while tasks.try_join_next().is_some() {}
         match job {
             Job::Release(serial) => drop(open.remove(&serial)),
             Job::Request(id, op) => match find(&mut open, &op) {
                 Ok(open) => {
-                    let answers = Arc::clone(&answers);
-                    tasks.spawn_local(async move { answers.push(open.perform(id, op).await) });
+                    let alarm = Alarm(Arc::clone(&answers));
+                    tasks.spawn_local(async move { alarm.0.push(open.perform(id, op).await) });
                 }
                 Err(e) => answers.push(Completion { id, result: Err(e), buf: into_buf(op) }),
             },
         }
     }
-    while let Some(ended) = tasks.join_next().await {
-        check(&answers, ended);
-    }
-}
-
-fn check(answers: &Answers, ended: Result<(), tokio::task::JoinError>) {
-    if let Err(error) = ended {
-        tracing::error!(%error, "a request's task panicked");
-        answers.fail();
-    }
+    while tasks.join_next().await.is_some() {}
 }
 
 fn into_buf(op: Op) -> Option<Buf> {
@@ -238,7 +228,8 @@ impl Open {
             Some(forced) if dsync => (forced, true),
             _ => (&self.main, false),
         };
-        let (mut result, buf) = to.write_at(buf, at).submit().await;
+        let (mut result, lent) = to.write_at(Lent::to_be_read(buf), at).submit().await;
+        let buf = lent.into_buf();
         if dsync && !synced && result.as_ref().is_ok_and(|n| *n == buf.len()) {
             result = self.sync(file).await.map(|()| buf.len());
         }
@@ -247,30 +238,31 @@ impl Open {
 
     async fn read(&self, file: &FileRef, at: u64, buf: Buf) -> (io::Result<usize>, Buf) {
         let len = buf.len();
-        let mut alone = match Alone::new(buf) {
-            Ok(alone) => alone,
+        let mut lent = match Lent::to_be_written(buf) {
+            Ok(lent) => lent,
             Err(shared) => return (Err(shared_buffer()), shared),
         };
         let ends_at = |done| own(file).is_ok_and(|file: &OsFile| file.ends_at(done));
         let mut done = 0;
         while done < len && !ends_at(done) {
-            let (result, slice) = self.main.read_at(alone.slice(done..), at + done as u64).await;
-            alone = slice.into_inner();
+            let (result, slice) = self.main.read_at(lent.slice(done..), at + done as u64).await;
+            lent = slice.into_inner();
             match result {
                 Ok(0) => break,
                 Ok(n) => done += n,
-                Err(e) => return (Err(e), alone.into_buf()),
+                Err(e) => return (Err(e), lent.into_buf()),
             }
         }
-        (Ok(done), alone.into_buf())
+        (Ok(done), lent.into_buf())
     }
 
     async fn sync(&self, file: &FileRef) -> io::Result<()> {
-        let _turn = self.turn.lock().await;
+        let (_turn, file) = (self.turn.lock().await, own(file)?);
+        file.syncs().check()?;
         match self.main.sync_data().await {
             // No worker could be had: nothing was synced yet, so this is no second try.
-            Err(e) if e.raw_os_error() == Some(libc::ECANCELED) => own(file)?.sync(),
-            other => other,
+            Err(e) if e.raw_os_error() == Some(libc::ECANCELED) => file.sync(),
+            other => other.inspect_err(|e| file.syncs().fail(e)),
         }
     }
 }

@@ -16,7 +16,7 @@
 //! 3. No links: a short write breaks a link. Order comes from waiting.
 //! 4. Entries once prepared are never prepared again; what `enter` left in the ring stays there.
 //! 5. The log's lock is a registered file: it outlives every request, also of a killed process.
-//! 6. Through the page cache at most one sync per file is in flight.
+//! 6. Through the page cache at most one sync per file is in flight, and none after one failed.
 //!
 //! Source: io_uring_enter(2), io_uring_setup(2), io_uring_register(2).
 
@@ -125,6 +125,10 @@ impl UringQueue {
                     kernel.waiting.push_back(slot);
                     continue;
                 }
+                if let Err(first) = request.file().syncs().check() {
+                    self.answer(slot, Err(first));
+                    continue;
+                }
                 kernel.syncing.push(serial);
             }
             let entry = request.prepare(&kernel.buffers).user_data(slot as u64);
@@ -155,7 +159,8 @@ impl UringQueue {
     fn settle(&mut self, slot: usize, result: i32) {
         let kernel = &mut *self.kernel;
         let request = kernel.slab[slot].as_mut().expect("completions are of requests in flight");
-        if let Some(serial) = request.sync_through_cache() {
+        let syncs = request.sync_through_cache();
+        if let Some(serial) = syncs {
             kernel.syncing.retain(|&s| s != serial);
             // All of them: those of the same file find their turn taken, and wait again.
             self.ready.extend(kernel.waiting.drain(..));
@@ -164,6 +169,15 @@ impl UringQueue {
             self.ready.push_back(slot);
             return;
         };
+        if let (Some(_), Err(e)) = (syncs, &result) {
+            request.file().syncs().fail(e);
+        }
+        self.answer(slot, result);
+    }
+
+    /// Gives a request's answer, and its slot to the next one.
+    fn answer(&mut self, slot: usize, result: io::Result<usize>) {
+        let kernel = &mut *self.kernel;
         let request = kernel.slab[slot].take().expect("in use, seen above");
         kernel.files.unpin(request.place);
         kernel.free.push(slot);
@@ -181,6 +195,8 @@ impl UringQueue {
             wait = kernel.alarm.arm(&mut kernel.ring) || kernel.ring.owed() > 0;
         }
         self.fill();
+        // Filling may have answered some: a sync after one that failed.
+        wait &= self.answers.is_empty();
         if !wait && !self.kernel.ring.wants_enter() {
             return Ok(woken);
         }

@@ -25,6 +25,9 @@ use super::writer::{GROUP_BYTES, QUEUE_DEPTH, Start, Writer};
 /// Group buffers that are registered with the kernel: 4 MiB in all.
 const REGISTERED: usize = 8;
 
+/// Requests in flight of recovery, and of the maker's two flows: each waits for its own.
+const CHORES_DEPTH: usize = 2;
+
 /// What runs while the log is open.
 #[derive(Default)]
 pub(super) struct Engine {
@@ -75,7 +78,7 @@ impl Engine {
         self.maker = Some(host.start(
             "prkdb-maker",
             Box::new(move || {
-                let queue = of_maker.world.disk.queue(8, &[])?;
+                let queue = of_maker.world.disk.queue(CHORES_DEPTH, &[])?;
                 of_maker.mailbox.install(queue.waker());
                 let log_id = meta.meta().log_id;
                 let maker = Maker::new(of_maker, log_id, epoch, stock);
@@ -170,7 +173,7 @@ fn recovered(shared: &Arc<Shared>, must_be_new: bool) -> Result<Recovered> {
 
 fn recover_on_queue(shared: &Shared, must_be_new: bool) -> Result<Recovered> {
     let World { disk, host } = &shared.world;
-    let queue = disk.queue(8, &[]);
+    let queue = disk.queue(CHORES_DEPTH, &[]);
     let mut queue = queue.map_err(|e| Error::io("open", &shared.dir, None, e))?;
     let log = |flow| recover(flow, &**disk, &**host, shared, must_be_new);
     block_on(&mut *queue, log)

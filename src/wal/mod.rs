@@ -97,10 +97,12 @@ impl Wal {
             // The probe's ring worked, and by now there is no memory for another.
             Err(e)
                 if config.backend == Backend::Auto
+                    && backend.name == Backend::Uring.name()
                     && e.io_kind() == Some(std::io::ErrorKind::OutOfMemory) =>
             {
-                tracing::warn!(error = %e, "io_uring has no memory; writing with mmap");
-                let (disk, _) = open_disk(&config.log_dir, Backend::Mmap)?;
+                tracing::warn!(error = %e, "io_uring has no memory; writing without it");
+                let disk = open_disk(&config.log_dir, Backend::Mmap);
+                let (disk, _) = disk.or_else(|_| open_disk(&config.log_dir, Backend::Pwrite))?;
                 let reason = BackendReason::Memlock;
                 let remedy = Some("raise RLIMIT_MEMLOCK, or close other rings".to_string());
                 let backend = BackendReport { name: disk.name(), reason, remedy };

@@ -1,4 +1,5 @@
-//! The whole suite where io_uring is forbidden, as containers do: it passes on the fallback.
+//! The suite of a log that names no backend (`auto`) where io_uring is forbidden, as containers do:
+//! all of it passes on the fallback.
 //!
 //! ```text
 //! test --> this binary, `the_launcher_execs_under_a_filter`: applies the filter, then execs
@@ -27,8 +28,13 @@ const CALLS: &[(&str, &[i64])] = &[
     ("io_uring_register", &[libc::SYS_io_uring_register]),
     ("all", &[libc::SYS_io_uring_setup, libc::SYS_io_uring_enter, libc::SYS_io_uring_register]),
 ];
-const ERRNOS: [(&str, i32); 3] =
-    [("EPERM", libc::EPERM), ("ENOSYS", libc::ENOSYS), ("EACCES", libc::EACCES)];
+/// What a call is answered with, and what `Auto` must find then.
+const ERRNOS: [(&str, i32, &str); 4] = [
+    ("EPERM", libc::EPERM, "mmap seccomp"),
+    ("ENOSYS", libc::ENOSYS, "mmap seccomp"),
+    ("EACCES", libc::EACCES, "mmap seccomp"),
+    ("ENOMEM", libc::ENOMEM, "mmap memlock"),
+];
 
 /// Does nothing unless another test runs it as its child.
 #[test]
@@ -47,12 +53,12 @@ fn the_launcher_execs_under_a_filter() {
 }
 
 /// Runs a program under a filter that answers `calls` with `errno`.
-fn forbidden(calls: &str, errno: i32, program: &str, args: &[&str]) -> Output {
+fn forbidden(calls: &str, errno: i32, expected: &str, program: &str, args: &[&str]) -> Output {
     let job = [&[calls, &errno.to_string(), program], args].concat().join("\n");
     Command::new(std::env::current_exe().unwrap())
         .args(["--exact", LAUNCHER, "--nocapture"])
         .env(JOB, job)
-        .env(EXPECTED, "mmap seccomp")
+        .env(EXPECTED, expected)
         .output()
         .unwrap()
 }
@@ -73,8 +79,8 @@ fn the_whole_suite_passes_on_the_fallback() {
     }
     let suite = std::env::current_exe().unwrap();
     for (calls, _) in CALLS {
-        for (name, errno) in ERRNOS {
-            let run = forbidden(calls, errno, suite.to_str().unwrap(), &["auto::"]);
+        for (name, errno, expected) in ERRNOS {
+            let run = forbidden(calls, errno, expected, suite.to_str().unwrap(), &["auto::"]);
             let said = String::from_utf8_lossy(&run.stdout);
             assert!(run.status.success(), "{calls} {name}: {said}");
             let passed = said.split_once("test result: ok. ").expect("a closing line").1;
@@ -95,17 +101,18 @@ fn stat_tells_reason_and_remedy() {
     let dir = root.path().join("log");
     Wal::open(support::config(&dir, Backend::Mmap)).unwrap().close().unwrap();
     for (calls, _) in CALLS {
-        for (name, errno) in ERRNOS {
+        for (name, errno, expected) in ERRNOS {
             let args = ["stat", dir.to_str().unwrap(), "--json"];
-            let run = forbidden(calls, errno, env!("CARGO_BIN_EXE_prkdb"), &args);
+            let run = forbidden(calls, errno, expected, env!("CARGO_BIN_EXE_prkdb"), &args);
             let said = String::from_utf8_lossy(&run.stdout);
             // Behind what the test runner said before the launcher was replaced.
             let stat = &said[said.find('{').expect("an object")..];
             let stat: serde_json::Value = serde_json::from_str(stat.trim()).unwrap();
-            assert_eq!(stat["backend"], "mmap", "{calls} {name}");
-            assert_eq!(stat["backend_reason"], "seccomp", "{calls} {name}");
-            let remedy = stat["remedy"].as_str().unwrap();
-            assert!(remedy.contains("io_uring_setup") && remedy.contains("seccomp"), "{remedy}");
+            let text = |field: &str| stat[field].as_str().unwrap();
+            let found = format!("{} {}", text("backend"), text("backend_reason"));
+            assert_eq!(found, expected, "{calls} {name}");
+            let helps = if errno == libc::ENOMEM { "ulimit -l" } else { "allow io_uring_setup" };
+            assert!(text("remedy").contains(helps), "{}", text("remedy"));
         }
     }
 }
@@ -118,7 +125,7 @@ fn a_named_ring_is_refused_with_reason_and_remedy() {
     let suite = std::env::current_exe().unwrap();
     let args = ["--exact", "forbidden::child_names_the_ring", "--nocapture"];
     for (calls, _) in CALLS {
-        let run = forbidden(calls, libc::EPERM, suite.to_str().unwrap(), &args);
+        let run = forbidden(calls, libc::EPERM, "mmap seccomp", suite.to_str().unwrap(), &args);
         let said = String::from_utf8_lossy(&run.stdout);
         assert!(run.status.success(), "{calls}: {said}");
         assert!(said.contains("does not work here (seccomp): allow io_uring_setup"), "{said}");

@@ -1,6 +1,7 @@
 //! Where a case runs: a fresh directory on a real disk or a simulated one, and what it is opened
 //! with. A contestant that does not work on this machine skips, and says so.
 
+use std::fmt;
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
@@ -25,6 +26,18 @@ pub enum Contestant {
     /// The simulated disk.
     #[cfg(feature = "sim")]
     Sim,
+}
+
+impl fmt::Display for Contestant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Contestant::Auto => f.write_str("auto"),
+            Contestant::Named(backend) => write!(f, "{backend}"),
+            Contestant::Cached(backend) => write!(f, "{backend} through the page cache"),
+            #[cfg(feature = "sim")]
+            Contestant::Sim => f.write_str("sim"),
+        }
+    }
 }
 
 /// What `Auto` has to find, as `name reason`, where a caller of these tests knows it.
@@ -60,12 +73,12 @@ impl Simulated for prkdb_core::io::sim::Sim {
 pub fn run(contestant: Contestant, case: fn(&Place)) {
     match Place::new(contestant) {
         Ok(place) => case(&place),
-        Err(why) => support::skip(format_args!("on {contestant:?}"), why),
+        Err(e) => support::must_be_missing(contestant, &e),
     }
 }
 
 impl Place {
-    fn new(contestant: Contestant) -> std::result::Result<Place, String> {
+    fn new(contestant: Contestant) -> Result<Place> {
         let root = tempfile::tempdir().unwrap();
         let dir = root.path().join("place");
         let options = match contestant {
@@ -75,7 +88,7 @@ impl Place {
             Contestant::Named(backend) => backend.into(),
             Contestant::Cached(backend) => DiskOptions { backend, direct: false },
         };
-        let (disk, report) = prkdb_core::io::open_disk(&dir, options).map_err(|e| e.to_string())?;
+        let (disk, report) = prkdb_core::io::open_disk(&dir, options)?;
         if contestant == Contestant::Auto
             && let Ok(expected) = std::env::var(EXPECTED)
         {

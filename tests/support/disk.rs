@@ -30,6 +30,13 @@ impl Mount {
         Mount::new(&["-t", "ext4", "-o", "loop", image.to_str().unwrap()])
     }
 
+    /// A btrfs file system of this size in a file.
+    pub fn btrfs(image: &Path, bytes: u64) -> Option<Mount> {
+        std::fs::File::create(image).unwrap().set_len(bytes).unwrap();
+        run(Command::new("mkfs.btrfs").args(["-q", "-M"]).arg(image))?;
+        Mount::new(&["-t", "btrfs", "-o", "loop", image.to_str().unwrap()])
+    }
+
     /// What is in `dir`, to be read only.
     pub fn read_only(dir: &Path) -> Option<Mount> {
         let mount = Mount::new(&["--bind", dir.to_str().unwrap()])?;

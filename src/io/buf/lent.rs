@@ -1,33 +1,23 @@
-//! Buffers lent to the runtime tokio-uring, which asks for these traits of memory it refers to.
+//! A buffer lent to the runtime tokio-uring, which asks for these traits of memory it refers to.
+//!
+//! A type of its own, so that the runtime is no part of the crate's public face.
 
 use tokio_uring::buf::{IoBuf, IoBufMut};
 
 use super::Buf;
 
-// SAFETY: `stable_ptr` gives `len` initialised bytes in an allocation that neither moving the
-// handle nor other handles change: `bytes_mut` needs the only one, and that is the request's.
-#[expect(unsafe_code, reason = "the runtime's trait for memory it may refer to")]
-unsafe impl IoBuf for Buf {
-    fn stable_ptr(&self) -> *const u8 {
-        self.bytes().as_ptr()
+/// A buffer in a request; whoever is to write to it has the only handle.
+pub(in crate::io) struct Lent(Buf);
+
+impl Lent {
+    /// For a request that reads from it.
+    pub(in crate::io) fn to_be_read(buf: Buf) -> Lent {
+        Lent(buf)
     }
 
-    fn bytes_init(&self) -> usize {
-        self.len
-    }
-
-    fn bytes_total(&self) -> usize {
-        self.len
-    }
-}
-
-/// A buffer of which there is no other handle: memory that a runtime may write to.
-pub(in crate::io) struct Alone(Buf);
-
-impl Alone {
-    /// Gives the buffer back if somebody else has a handle to its memory.
-    pub(in crate::io) fn new(mut buf: Buf) -> Result<Alone, Buf> {
-        if buf.bytes_mut().is_some() { Ok(Alone(buf)) } else { Err(buf) }
+    /// For a request that writes to it; gives it back if somebody else has a handle to its memory.
+    pub(in crate::io) fn to_be_written(mut buf: Buf) -> Result<Lent, Buf> {
+        if buf.bytes_mut().is_some() { Ok(Lent(buf)) } else { Err(buf) }
     }
 
     pub(in crate::io) fn into_buf(self) -> Buf {
@@ -35,9 +25,10 @@ impl Alone {
     }
 }
 
-// SAFETY: as for `Buf`, whose handle it holds.
+// SAFETY: `stable_ptr` gives `len` initialised bytes in an allocation that neither moving this
+// handle nor other handles change: changing takes the only one.
 #[expect(unsafe_code, reason = "the runtime's trait for memory it may refer to")]
-unsafe impl IoBuf for Alone {
+unsafe impl IoBuf for Lent {
     fn stable_ptr(&self) -> *const u8 {
         self.0.bytes().as_ptr()
     }
@@ -51,10 +42,10 @@ unsafe impl IoBuf for Alone {
     }
 }
 
-// SAFETY: there is no other handle, seen by `new`, and nobody can make one while this one is in a
-// request; all of the memory is initialised.
+// SAFETY: the pointer is given only while there is no other handle, and nobody can make one while
+// this one is in a request; all of the memory is initialised.
 #[expect(unsafe_code, reason = "the runtime's trait for memory it may refer to")]
-unsafe impl IoBufMut for Alone {
+unsafe impl IoBufMut for Lent {
     fn stable_mut_ptr(&mut self) -> *mut u8 {
         self.0.bytes_mut().expect("there is no other handle").as_mut_ptr()
     }

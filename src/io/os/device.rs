@@ -6,7 +6,9 @@
 //! | Apple | `fcntl(F_FULLFSYNC)` | `fcntl(F_PREALLOCATE)` |
 //! | other Unix | `fdatasync` | `posix_fallocate` where it is known, else writing zeros |
 //!
-//! On Apple systems `fsync` alone leaves the bytes in the drive's cache.
+//! On Apple systems `fsync` alone leaves the bytes in the drive's cache; the standard library's
+//! `sync_data` is the same `fcntl` there today, and does not promise it. Allocating is for a full
+//! disk to be met early, by who makes a file; what makes a store safe is that the file was written.
 //! Sources: fsync(2) and fcntl(2) of macOS; posix_fallocate(3).
 
 use std::fs;
@@ -33,8 +35,8 @@ pub(in crate::io) fn sync_to_device(file: &fs::File) -> io::Result<()> {
     }
 }
 
-/// Asks for blocks for the first `size` bytes of `file`, keeping what it holds. `Ok` where the file
-/// system can't: whoever needs to know looks at the file.
+/// Asks for blocks for `size` bytes of `file`, which was made just now. `Ok` where the file system
+/// can't: whoever needs to know looks at the file.
 #[cfg(all(
     not(all(target_os = "linux", not(prkdb_portable))),
     any(target_os = "linux", target_os = "android", target_os = "freebsd")
@@ -53,25 +55,19 @@ pub(in crate::io) fn allocate(file: &fs::File, size: u64) -> io::Result<()> {
     }
 }
 
-/// As above: what is missing is asked for behind what the file has.
+/// As above: all of it, or none.
 #[cfg(target_vendor = "apple")]
 pub(in crate::io) fn allocate(file: &fs::File, size: u64) -> io::Result<()> {
-    use std::os::unix::fs::MetadataExt;
-
     use nix::errno::Errno;
     use nix::fcntl::{FcntlArg, fcntl};
     use nix::libc;
 
-    let missing = size.saturating_sub(file.metadata()?.blocks().saturating_mul(512));
-    if missing == 0 {
-        return Ok(());
-    }
     let too_large = |_| io::Error::from(io::ErrorKind::FileTooLarge);
     let mut store = libc::fstore_t {
         fst_flags: libc::F_ALLOCATEALL,
         fst_posmode: libc::F_PEOFPOSMODE,
         fst_offset: 0,
-        fst_length: i64::try_from(missing).map_err(too_large)?,
+        fst_length: i64::try_from(size).map_err(too_large)?,
         fst_bytesalloc: 0,
     };
     match fcntl(file, FcntlArg::F_PREALLOCATE(&mut store)) {

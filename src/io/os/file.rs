@@ -23,7 +23,8 @@ use nix::libc;
 
 use super::{Volume, Way};
 use crate::io::calls::{Call, Counter};
-use crate::io::mmap::Mapping;
+use crate::io::group_sync::GroupSync;
+use crate::io::mmap::{Mapping, POPULATES};
 use crate::io::pwrite::Descriptors;
 use crate::io::{Access, File};
 
@@ -61,7 +62,7 @@ impl OsFile {
         };
         let main = open_regular(path, &mut options, direct_flag(direct))?;
         let file = OsFile::around(path, main, direct.then_some(volume.block), counter);
-        if access == Access::Write { file.equipped(way) } else { Ok(file) }
+        if access == Access::Write { file.equipped(way, volume, true) } else { Ok(file) }
     }
 
     pub(super) fn create(
@@ -75,8 +76,12 @@ impl OsFile {
         options.read(true).write(true).create_new(true).mode(0o600);
         let direct = volume.takes_direct && way.writes_direct();
         let main = open_regular(path, &mut options, direct_flag(direct))?;
+        let direct = direct.then_some(volume.block);
         let made = main.set_len(size).and_then(|()| {
-            OsFile::around(path, main, direct.then_some(volume.block), counter).equipped(way)
+            // Elsewhere than on Linux this is where a full disk is met.
+            #[cfg(not(all(target_os = "linux", not(prkdb_portable))))]
+            super::allocate(&main, size)?;
+            OsFile::around(path, main, direct, counter).equipped(way, volume, POPULATES)
         });
         if made.is_err() {
             // The name is ours, made a moment ago; the first error is the one worth telling.
@@ -106,8 +111,9 @@ impl OsFile {
         }
     }
 
-    /// Adds what `way` writes through. At once, because later the file may have another name.
-    fn equipped(mut self, way: Way) -> io::Result<OsFile> {
+    /// Adds what `way` writes through, a mapping if it `may_map`. At once, because later the file
+    /// may have another name.
+    fn equipped(mut self, way: Way, volume: &Volume, may_map: bool) -> io::Result<OsFile> {
         let by_threads = matches!(way, Way::Pwrite | Way::Mmap);
         #[cfg(all(feature = "tokio-uring", target_os = "linux", not(prkdb_portable)))]
         let by_threads = by_threads || way == Way::TokioUring;
@@ -115,8 +121,12 @@ impl OsFile {
             let forced = self.again(direct_flag(true) | libc::O_DSYNC)?;
             self.descriptors.set_forced(forced);
         }
-        if way == Way::Mmap {
-            self.mapping = Mapping::of(self.main(), &self.counter)?;
+        if way == Way::Mmap && may_map && !volume.copies_on_write {
+            self.mapping = Mapping::of(self.main(), &self.counter).unwrap_or_else(|error| {
+                // No address space, as a rule.
+                tracing::debug!(%error, path = %self.path.display(), "written by position");
+                None
+            });
         }
         Ok(self)
     }
@@ -141,6 +151,12 @@ impl OsFile {
     #[cfg(all(feature = "tokio-uring", target_os = "linux", not(prkdb_portable)))]
     pub(in crate::io) fn forced(&self) -> Option<&fs::File> {
         self.descriptors.forced()
+    }
+
+    /// What came of syncs so far: the first failure is final.
+    #[cfg(all(target_os = "linux", not(prkdb_portable)))]
+    pub(in crate::io) fn syncs(&self) -> &GroupSync {
+        self.descriptors.syncs()
     }
 
     /// Distinct for each open file of this process, for good.

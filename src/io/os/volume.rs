@@ -9,6 +9,10 @@ use std::path::{Path, PathBuf};
 
 use crate::io::buf::page_size;
 
+/// The coarsest alignment that is tried, bytes.
+#[cfg(all(target_os = "linux", not(prkdb_portable)))]
+const COARSEST: u64 = 64 << 10;
+
 /// Properties of the file system.
 #[derive(Clone, Debug)]
 pub(in crate::io) struct Volume {
@@ -18,6 +22,8 @@ pub(in crate::io) struct Volume {
     pub(in crate::io) takes_direct: bool,
     /// Whether an overwrite goes to a new place; then a direct read proves nothing about the old.
     pub(in crate::io) copies_on_write: bool,
+    /// No scratch file could be made for want of space: the rest is not known.
+    pub(in crate::io) untried: bool,
     /// Why no scratch file could be written, if that is so: a read-only or foreign directory.
     pub(in crate::io) read_only: Option<ErrorKind>,
 }
@@ -30,6 +36,7 @@ impl Volume {
             block: page_size().max(4096),
             takes_direct: false,
             copies_on_write: copies_on_write(&dir)?,
+            untried: false,
             read_only: None,
         };
         match scratch(&dir) {
@@ -38,8 +45,10 @@ impl Volume {
                 ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
                     volume.read_only = Some(e.kind());
                 }
-                // Not even an inode is left. Nothing can be tried; nothing can be written either.
-                ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {}
+                // Not even an inode is left.
+                ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
+                    volume.untried = !volume.try_direct_reading(&dir)?;
+                }
                 _ => return Err(e),
             },
         }
@@ -49,16 +58,41 @@ impl Volume {
     #[cfg(all(target_os = "linux", not(prkdb_portable)))]
     fn try_direct(&mut self, file: &fs::File) -> io::Result<()> {
         use std::os::unix::fs::FileExt;
-        const COARSEST: usize = 64 << 10;
+        self.find_unit(file, |buf, at| file.write_at(buf, at))
+    }
 
+    /// Tries a file that is there, without changing it; false if there is none to try.
+    #[cfg(all(target_os = "linux", not(prkdb_portable)))]
+    fn try_direct_reading(&mut self, dir: &Path) -> io::Result<bool> {
+        use std::os::unix::fs::FileExt;
+        let large = |path: &PathBuf| {
+            fs::symlink_metadata(path).is_ok_and(|meta| meta.is_file() && meta.len() > COARSEST)
+        };
+        let paths = fs::read_dir(dir)?.filter_map(|entry| entry.ok().map(|entry| entry.path()));
+        let mut files = paths.filter(large).filter_map(|path| {
+            super::open_regular(&path, fs::OpenOptions::new().read(true), 0).ok()
+        });
+        let Some(file) = files.next() else { return Ok(false) };
+        self.find_unit(&file, |buf, at| file.read_at(buf, at))?;
+        Ok(true)
+    }
+
+    /// Turns O_DIRECT on and calls with growing alignment until it is taken.
+    #[cfg(all(target_os = "linux", not(prkdb_portable)))]
+    fn find_unit(
+        &mut self,
+        file: &fs::File,
+        call: impl Fn(&mut [u8], u64) -> io::Result<usize>,
+    ) -> io::Result<()> {
         if !set_direct(file)? {
             return Ok(());
         }
         let mut unit = self.block;
-        while unit <= COARSEST {
+        while unit as u64 <= COARSEST {
             // One unit further than the start, at an address that is no multiple of more.
-            let buf = crate::io::Buf::zeroed(unit * 3, unit * 2).slice(unit, unit);
-            match file.write_at(buf.bytes(), unit as u64).map_err(|e| (e.kind(), e)) {
+            let mut buf = crate::io::Buf::zeroed(unit * 3, unit * 2);
+            let bytes = &mut buf.bytes_mut().expect("just allocated")[unit..2 * unit];
+            match call(bytes, unit as u64).map_err(|e| (e.kind(), e)) {
                 Ok(_) => {}
                 // Alignment is checked before space is sought.
                 Err((
@@ -81,6 +115,12 @@ impl Volume {
     #[cfg(not(all(target_os = "linux", not(prkdb_portable))))]
     fn try_direct(&mut self, _: &fs::File) -> io::Result<()> {
         Ok(())
+    }
+
+    /// There is nothing to find out.
+    #[cfg(not(all(target_os = "linux", not(prkdb_portable))))]
+    fn try_direct_reading(&mut self, _: &Path) -> io::Result<bool> {
+        Ok(true)
     }
 }
 
@@ -173,7 +213,13 @@ fn magic(kind: impl TryInto<i64>) -> Option<i64> {
     kind.try_into().ok()
 }
 
-#[cfg(not(target_os = "linux"))]
+/// APFS overwrites in place unless a snapshot or a clone shares the blocks, which is not seen here.
+#[cfg(any(target_vendor = "apple", target_os = "freebsd"))]
+fn copies_on_write(dir: &Path) -> io::Result<bool> {
+    Ok(nix::sys::statfs::statfs(dir)?.filesystem_type_name() == "zfs")
+}
+
+#[cfg(not(any(target_os = "linux", target_vendor = "apple", target_os = "freebsd")))]
 fn copies_on_write(_: &Path) -> io::Result<bool> {
     Ok(false)
 }

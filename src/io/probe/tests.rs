@@ -36,6 +36,9 @@ fn through_the_page_cache_a_ring_is_taken_by_name_only() {
     let options = DiskOptions { direct: false, ..DiskOptions::default() };
     let (disk, report) = open_disk(dir.path(), options).unwrap();
     assert_eq!((disk.name(), disk.direct()), ("mmap", false));
+    if cfg!(all(target_os = "linux", not(prkdb_portable))) {
+        assert_eq!(report.reason, BackendReason::Filesystem);
+    }
     assert!(report.remedy.is_some());
 }
 

@@ -60,7 +60,7 @@ macro_rules! entry {
 }
 
 impl Request {
-    fn file(&self) -> &OsFile {
+    pub(super) fn file(&self) -> &OsFile {
         own(&self.file).expect("seen by submit")
     }
 

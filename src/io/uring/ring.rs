@@ -38,26 +38,52 @@ pub(super) struct Ring {
     counter: Arc<Counter>,
 }
 
+/// One try to make a ring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Attempt {
+    /// How new a set-up is asked for: 6.1 defers its work to our own calls, 6.0 knows of one
+    /// thread, 5.18 goes on after a bad entry, 5.10 can be restricted.
+    level: u32,
+    entries: u32,
+    rounds: u32,
+}
+
+impl Attempt {
+    /// What to try after this errno; none if nothing helps. A kernel says EINVAL to what it does
+    /// not know, ENOMEM where memory may not be locked.
+    fn after(self, errno: Option<i32>, first: Attempt) -> Option<Attempt> {
+        match errno {
+            Some(libc::EINVAL) if self.level > 0 => Some(Attempt { level: self.level - 1, ..self }),
+            Some(libc::ENOMEM) if self.entries > SMALLEST => {
+                Some(Attempt { entries: self.entries / 2, ..self })
+            }
+            Some(libc::ENOMEM) if self.rounds < ROUNDS => {
+                Some(Attempt { entries: first.entries, rounds: self.rounds + 1, ..self })
+            }
+            _ => None,
+        }
+    }
+}
+
 impl Ring {
     /// A ring of `entries`, or half of that and so on where memory may not be locked. It takes
     /// files and buffers, and requests after `start`.
     pub(super) fn new(entries: usize, counter: Arc<Counter>) -> io::Result<Ring> {
         let too_many = |_| io::Error::from_raw_os_error(libc::EINVAL);
         let wanted = u32::try_from(entries).map_err(too_many)?.next_power_of_two();
-        // 6.1 defers its work to our own calls, 6.0 knows of one thread, 5.18 goes on after a bad
-        // entry, 5.10 can be restricted; a kernel says EINVAL to what it does not know.
-        let (mut level, mut entries, mut rounds) = (NEWEST, wanted, 0);
+        let first = Attempt { level: NEWEST, entries: wanted, rounds: 0 };
+        let mut attempt = first;
         let ring = loop {
-            match Ring::builder(level).build(entries) {
+            match Ring::builder(attempt.level).build(attempt.entries) {
                 Ok(ring) => break ring,
-                Err(e) => match e.raw_os_error() {
-                    Some(libc::EINVAL) if level > 0 => level -= 1,
-                    Some(libc::ENOMEM) if entries > SMALLEST => entries /= 2,
-                    Some(libc::ENOMEM) if rounds < ROUNDS => {
-                        std::thread::sleep(PAUSE);
-                        (entries, rounds) = (wanted, rounds + 1);
+                Err(e) => match attempt.after(e.raw_os_error(), first) {
+                    Some(next) => {
+                        if next.rounds > attempt.rounds {
+                            std::thread::sleep(PAUSE);
+                        }
+                        attempt = next;
                     }
-                    _ => return Err(e),
+                    None => return Err(e),
                 },
             }
         };
@@ -65,14 +91,14 @@ impl Ring {
         if !(params.is_feature_nodrop() && params.is_feature_ext_arg()) {
             return Err(io::Error::from_raw_os_error(libc::EINVAL));
         }
-        Ok(Ring { ring, owed: 0, disabled: level >= 1, counter })
+        Ok(Ring { ring, owed: 0, disabled: attempt.level >= 1, counter })
     }
 
     /// Lets requests in, those of the log only where the kernel can restrict a ring: code that got
-    /// hold of its descriptor could do no more with it than write and read.
-    pub(super) fn start(&mut self) -> io::Result<()> {
+    /// hold of its descriptor could do no more with it than write and read. Tells whether it is so.
+    pub(super) fn start(&mut self) -> io::Result<bool> {
         if !self.disabled {
-            return Ok(());
+            return Ok(false);
         }
         let mut allowed = [
             Restriction::sqe_op(opcode::Write::CODE),
@@ -84,12 +110,13 @@ impl Ring {
             Restriction::register_op(UNREGISTER_FILES),
             Restriction::register_op(UNREGISTER_BUFFERS),
         ];
-        if let Err(error) = self.ring.submitter().register_restrictions(&mut allowed) {
+        let restricted = self.ring.submitter().register_restrictions(&mut allowed);
+        if let Err(error) = &restricted {
             tracing::debug!(%error, "a ring is not restricted");
         }
         self.ring.submitter().register_enable_rings()?;
         self.disabled = false;
-        Ok(())
+        Ok(restricted.is_ok())
     }
 
     fn builder(level: u32) -> io_uring::Builder {
@@ -233,7 +260,10 @@ mod tests {
                 return writeln!(io::stderr(), "SKIPPED, no io_uring here: {e}").expect("stderr");
             }
         };
-        ring.start().expect("a ring that was made");
+        if !ring.start().expect("a ring that was made") {
+            return writeln!(io::stderr(), "SKIPPED, this kernel can't restrict a ring")
+                .expect("stderr");
+        }
         let entry = opcode::Nop::new().build();
         // SAFETY: it names neither memory nor descriptor.
         #[expect(unsafe_code, reason = "the kernel is handed an entry")]
@@ -242,5 +272,29 @@ mod tests {
         }
         ring.enter(true, None).expect("an entry that is refused is answered");
         assert_eq!(ring.next(), Some((0, -libc::EACCES)));
+    }
+
+    #[test]
+    fn a_ring_is_asked_for_again_smaller_simpler_and_later() {
+        let first = Attempt { level: 1, entries: 8, rounds: 0 };
+        let (invalid, memory) = (Some(libc::EINVAL), Some(libc::ENOMEM));
+        let steps = [
+            (memory, Some((1, 4, 0))),
+            (invalid, Some((0, 4, 0))),
+            (memory, Some((0, SMALLEST, 0))),
+            (memory, Some((0, 8, 1))),
+            (invalid, None),
+        ];
+        let mut attempt = first;
+        for (errno, expected) in steps {
+            let next = attempt.after(errno, first);
+            assert_eq!(next.map(|a| (a.level, a.entries, a.rounds)), expected, "{attempt:?}");
+            attempt = next.unwrap_or(attempt);
+        }
+        let last = Attempt { entries: SMALLEST, rounds: ROUNDS, ..first };
+        assert_eq!(last.after(memory, first), None);
+        for errno in [Some(libc::EPERM), Some(libc::ENOSYS), None] {
+            assert_eq!(first.after(errno, first), None, "{errno:?}");
+        }
     }
 }
