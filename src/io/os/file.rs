@@ -23,7 +23,6 @@ use nix::libc;
 
 use super::{Volume, Way};
 use crate::io::calls::{Call, Counter};
-use crate::io::group_sync::GroupSync;
 use crate::io::mmap::{Mapping, POPULATES};
 use crate::io::pwrite::Descriptors;
 use crate::io::{Access, File};
@@ -155,7 +154,7 @@ impl OsFile {
 
     /// What came of syncs so far: the first failure is final.
     #[cfg(all(target_os = "linux", not(prkdb_portable)))]
-    pub(in crate::io) fn syncs(&self) -> &GroupSync {
+    pub(in crate::io) fn syncs(&self) -> &crate::io::group_sync::GroupSync {
         self.descriptors.syncs()
     }
 
