@@ -20,6 +20,12 @@
 //!
 //! Whoever may write the log's files is trusted: checksums find damage, not forgery.
 //!
+//! # Backends
+//! [`Backend::Auto`] writes through an io_uring ring where a trial in the log's directory shows
+//! that one works, else into mapped files, else by position; [`Wal::backend`] tells which, why, and
+//! what would help. The same records make the same bytes on each, and each continues the others'
+//! logs. [`io`] holds the traits behind them: a storage of one's own can be plugged in.
+//!
 //! # Layers
 //! Imports point down only; a test holds the table.
 //!

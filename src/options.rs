@@ -41,7 +41,9 @@ pub enum Backend {
     Auto,
     /// io_uring, or `Unsupported`.
     Uring,
-    /// Copies into mapped files, synced by a few threads, or `Unsupported`. Makes no io_uring call.
+    /// Copies into mapped files, synced by a few threads. `Unsupported` where files can't be
+    /// mapped, or not safely: on a file system that copies on write a full disk would be a signal.
+    /// Makes no io_uring call.
     Mmap,
     /// Positional writes on a few threads. Makes no io_uring call.
     Pwrite,

@@ -17,9 +17,9 @@
 //! Invariants: a range is copied to by one thread at a time (`claim`); nobody is lent a slice of
 //! the mapping, and reads go through descriptors, which the kernel keeps coherent with it.
 //!
-//! What remains: a file system that is shut down, or a file that another process cuts short,
-//! between populating and copying, is a SIGBUS; so is, off Linux, a full disk whose snapshots share
-//! the file's blocks.
+//! What remains is a SIGBUS: a file system that is shut down, or a file that another process cuts
+//! short, between populating and copying; a full disk where the file's blocks are shared with a
+//! snapshot or a clone, or lie below an overlay that copies on write, which can't be seen.
 //!
 //! Called by `os::OsFile` on the threads of `threads`. Source: madvise(2); LMDB for the order of
 //! msync and sync outside Linux.
