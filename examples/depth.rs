@@ -1,4 +1,4 @@
-//! Durable commits a second by groups in flight, both backends, on the disk under DIR.
+//! Durable commits a second by groups in flight, by backend, on the disk under DIR.
 //!
 //! Run with `cargo run --release --example depth [DIR]`. Rounds are interleaved; each figure is
 //! the median of five, with the lowest and highest beside it. It says what depth buys *here*; a
@@ -27,11 +27,12 @@ fn main() -> Result<()> {
 }
 
 fn measure(root: &Path) -> Result<()> {
-    let backends = [(Backend::Uring, "uring"), (Backend::Pwrite, "pwrite")];
+    let backends = [Backend::Uring, Backend::Mmap, Backend::Pwrite];
     let mut rates = vec![Vec::new(); backends.len() * DEPTHS.len()];
     for round in 0..ROUNDS {
         for (slot, rates) in rates.iter_mut().enumerate() {
-            let (backend, name) = backends[slot / DEPTHS.len()];
+            let backend = backends[slot / DEPTHS.len()];
+            let name = backend.name();
             let depth = DEPTHS[slot % DEPTHS.len()];
             eprint!("\rround {} of {ROUNDS}: {name}, depth {depth}   ", round + 1);
             match commits(&root.join(format!("{name}-{depth}")), backend, depth) {
@@ -46,7 +47,7 @@ fn measure(root: &Path) -> Result<()> {
     for (slot, rates) in rates.iter_mut().enumerate().filter(|(_, rates)| !rates.is_empty()) {
         rates.sort_by(f64::total_cmp);
         let (low, high) = (rates[0], rates[rates.len() - 1]);
-        let (name, depth) = (backends[slot / DEPTHS.len()].1, DEPTHS[slot % DEPTHS.len()]);
+        let (name, depth) = (backends[slot / DEPTHS.len()].name(), DEPTHS[slot % DEPTHS.len()]);
         println!("{name:6} depth {depth:2}: {:8.0} ({low:.0} - {high:.0})", rates[rates.len() / 2]);
     }
     Ok(())

@@ -1,7 +1,7 @@
 //! What this machine does without a log: durable writes by size, method and number in flight, and
 //! records copied and checksummed in memory.
 //!
-//! Run with `cargo run --release --example yardstick [DIR]`; about a minute, 128 MiB of disk,
+//! Run with `cargo run --release --example yardstick [DIR]`; about a minute, 192 MiB of disk,
 //! removed at the end. Rounds are interleaved, each second one backwards; figures are medians with
 //! the lowest and highest beside them. `prkdb bench` holds the log against the same loops.
 

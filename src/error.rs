@@ -41,7 +41,8 @@ pub enum ErrorKind {
 /// An error: kind, operation, place, cause.
 ///
 /// - Shape: [`kind`](Error::kind) for programs, the message for people, `source()` the OS error.
-#[derive(Clone, Debug)]
+///   `Debug` is the message too: it is what `main` prints of an error that it returns.
+#[derive(Clone)]
 pub struct Error(Arc<Inner>);
 
 #[derive(Clone, Debug)]
@@ -133,6 +134,12 @@ impl Error {
     /// The operating system's error number, if it gave one.
     pub fn raw_os_error(&self) -> Option<i32> {
         self.0.source.as_ref().and_then(|e| e.raw_os_error())
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 

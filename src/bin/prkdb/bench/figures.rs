@@ -162,9 +162,11 @@ pub fn median(values: &[Option<f64>]) -> Option<f64> {
     }
 }
 
-/// The ratios of what stands at the same place.
+/// The ratios of what stands at the same place; a round in which the machine let raw do nothing has
+/// none, and takes none from the others.
 fn ratio(values: &[Option<f64>], raw: &[Option<f64>]) -> Option<Ratio> {
-    let ratios: Vec<_> = values.iter().zip(raw).map(|(v, r)| quotient(*v, *r)).collect();
+    let ratios = values.iter().zip(raw).map(|(v, r)| quotient(*v, *r));
+    let ratios: Vec<_> = ratios.filter(Option::is_some).collect();
     let median = median(&ratios)?;
     let known = || ratios.iter().flatten().copied();
     Some(Ratio {
@@ -200,6 +202,8 @@ mod tests {
         let found = ratio(&some(&[1.0, 2.0, 3.0]), &some(&[1.0, 8.0, 4.0]));
         assert_eq!(found, Some(Ratio { median: 0.75, low: 0.25, high: 1.0 }));
         assert_eq!(ratio(&some(&[1.0]), &some(&[0.0])), None, "no ratio to nothing");
+        let found = ratio(&some(&[1.0, 2.0, 3.0]), &some(&[2.0, 0.0, 3.0]));
+        assert_eq!(found, Some(Ratio { median: 0.75, low: 0.5, high: 1.0 }), "a stalled round");
     }
 
     #[test]

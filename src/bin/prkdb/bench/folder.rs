@@ -54,7 +54,9 @@ impl Interrupt {
     /// Ends the work if there was a signal.
     pub fn check(&self) -> Result<(), Stop> {
         if self.stop.load(Ordering::Relaxed) {
-            return Err(Stop::Failed("interrupted before all figures were complete".into()));
+            return Err(Stop::Failed(
+                "interrupted before all figures were complete; nothing stays on disk".into(),
+            ));
         }
         Ok(())
     }

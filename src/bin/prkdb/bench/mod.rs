@@ -119,7 +119,7 @@ fn bench(args: &Args, folder: &Folder, interrupt: &Interrupt) -> Result<Outcome,
     let machine = Machine::under(folder.path())
         .map_err(|e| Stop::Failed(format!("{}: {e}", folder.path().display())))?;
     let backends = usable(args, folder.path())?;
-    check_space(folder.path(), backends.len())?;
+    check_space(&args.dir, backends.len())?;
     let bar = progress::of_preparations();
     let open = |backend: &Backend| {
         let dir = folder.path().join(backend.name());
@@ -198,7 +198,10 @@ fn check_space(dir: &Path, logs: usize) -> Result<(), Stop> {
         .map_err(|e| Stop::Failed(format!("free space of {}: {e}", dir.display())))?;
     if free < needed {
         let (dir, needed, free) = (dir.display(), needed >> 20, free >> 20);
-        let why = format!("{needed} MiB of free space are needed below {dir}, there are {free}");
+        let why = format!(
+            "{needed} MiB of free space are needed below {dir}, there are {free} MiB; name another \
+             disk with --dir, or fewer backends with --backend"
+        );
         return Err(Stop::Failed(why));
     }
     Ok(())

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::json;
-use crate::outcome::{Stop, print};
+use crate::outcome::{Stop, print, say};
 use crate::yardstick::machine::Machine;
 
 use super::Outcome;
@@ -25,12 +25,19 @@ const NOTES: [&str; 4] = [
 
 /// The closing lines: what the figures mean, and who else was at work.
 pub fn notes(outcome: &Outcome) -> Vec<String> {
-    let busy = outcome.others.map(|cores| {
-        let cpus = outcome.machine.cpus;
-        let judgement = if cores > MANY * fraction(cpus) { ": run it again at rest" } else { "" };
-        format!("Other programs, or the host, kept {cores:.1} of {cpus} cores busy{judgement}.")
-    });
-    NOTES.iter().map(|note| (*note).to_string()).chain(busy).collect()
+    NOTES.iter().map(|note| (*note).to_string()).chain(company(outcome)).collect()
+}
+
+/// Who else was at work, where the system tells.
+fn company(outcome: &Outcome) -> Option<String> {
+    let (cores, cpus) = (outcome.others?, outcome.machine.cpus);
+    let judgement = if is_busy(outcome) { ": run it again at rest" } else { "" };
+    Some(format!("Other programs, or the host, kept {cores:.1} of {cpus} cores busy{judgement}."))
+}
+
+/// Whether others were so busy that the figures say little.
+pub fn is_busy(outcome: &Outcome) -> bool {
+    outcome.others.is_some_and(|cores| cores > MANY * fraction(outcome.machine.cpus))
 }
 
 /// The share of all cores from which on others are worth a warning.
@@ -67,6 +74,10 @@ pub fn tell(as_json: bool, outcome: &Outcome) -> Result<(), Stop> {
         }
     }
     if as_json {
+        // Not among the promised fields; a figure that says little must not stand unmarked.
+        if is_busy(outcome) {
+            company(outcome).iter().for_each(|note| say(format_args!("{note}")));
+        }
         return Ok(());
     }
     print("")?;
@@ -137,6 +148,7 @@ const WIDTHS: [usize; 8] = [13, 10, 8, 8, 13, 12, 14, 24];
 pub fn cells(row: &Row) -> [String; 8] {
     let ratio = match row.raw_ratio {
         Some(_) if row.backend == "raw" => "1.00".to_string() + &" ".repeat(14),
+        Some(r) if row.rounds == 1 => format!("{:.2} (one round)", r.median),
         Some(r) => format!("{:.2} ({:.2} - {:.2})", r.median, r.low, r.high),
         None => "-".into(),
     };
