@@ -31,7 +31,10 @@ fn acknowledged_records_survive_sigkill_on_uring() {
 #[test]
 fn acknowledged_records_survive_sigkill_on_mmap() {
     let root = tempfile::tempdir().unwrap();
-    kill_cycles(&root.path().join("log"), "mmap");
+    match prkdb_core::probe(root.path(), Backend::Mmap) {
+        Ok(_) => kill_cycles(&root.path().join("log"), "mmap"),
+        Err(e) => support::must_be_missing(Backend::Mmap, &e),
+    }
 }
 
 #[test]

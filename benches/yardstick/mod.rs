@@ -110,9 +110,9 @@ impl Window<'_> {
 /// What a raw loop did in its window.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Count {
-    /// Writes that came back.
+    /// Writes that came back in it.
     pub writes: u64,
-    /// From submission to answer, nanoseconds, one a write.
+    /// From submission to answer, nanoseconds, of those that were submitted in it.
     pub latencies_ns: Vec<u64>,
     /// `io_uring_enter` calls; none where there is no ring.
     pub enters: Option<u64>,

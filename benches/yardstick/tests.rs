@@ -38,7 +38,13 @@ fn what_was_counted_is_in_the_file(means: Means, direct: bool, load: Load) {
         assert_eq!(writes_found(&path, load.write_bytes), 0);
         let window = Window::after(Duration::ZERO, Duration::from_millis(30), &stop);
         let count = raw(means, &file, load, &window).unwrap();
-        assert_eq!(count.writes, count.latencies_ns.len() as u64);
+        // Those under way at either end are counted by one of the two only.
+        let told = count.latencies_ns.len() as u64;
+        assert!(
+            count.writes.abs_diff(told) <= load.depth as u64,
+            "{} writes, {told} latencies",
+            count.writes
+        );
         assert_eq!(count.enters.is_some(), means == Means::Ring);
         let found = writes_found(&path, load.write_bytes);
         // Those that came back after the window are in the file and don't count.

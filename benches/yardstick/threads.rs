@@ -55,6 +55,8 @@ fn write(file: &RawFile, load: Load, window: &Window<'_>, thread: u64) -> io::Re
         if window.contains(now) {
             count.writes += 1;
             count.calls += 1 + u64::from(syncs);
+        }
+        if window.contains(start) {
             count.latencies_ns.push(u64::try_from((now - start).as_nanos()).unwrap_or(u64::MAX));
         }
     }

@@ -108,7 +108,7 @@ impl From<Backend> for DiskOptions {
 ///
 /// # Errors
 /// `Unsupported`: a backend was asked for by name and does not work; the message has reason and
-/// remedy. `Io`: the directory or its disk fails.
+/// remedy. `Invalid`: a file is where a directory should be. `Io`: the directory or its disk fails.
 pub fn probe(dir: &Path, backend: Backend) -> Result<BackendReport> {
     examine(dir, backend.into()).map(|(_, _, report)| report)
 }

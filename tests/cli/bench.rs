@@ -81,7 +81,7 @@ fn check_values(value: &Value) {
     for field in ["durability", "groups_per_s", "p50_us", "p99_us", "syscalls_per_group"] {
         // Nothing may have been answered in a window as short as this, and what the runtime
         // tokio-uring calls nobody counts.
-        let nothing = value["records_per_s"] == 0.0;
+        let nothing = value["records_per_s"] == 0.0 || value["groups_per_s"] == 0.0;
         let uncounted = field == "syscalls_per_group" && value["backend"] == "tokio-uring";
         assert!(value[field].is_null() == (reading || uncounted) || nothing, "{field} of {value}");
     }
@@ -152,6 +152,16 @@ fn a_page_that_can_not_be_written_is_told_before_anything_is_measured() {
     assert!(output.stdout.is_empty());
     assert!(String::from_utf8_lossy(&output.stderr).contains("page.html can't be written"));
     assert!(is_empty(root.path()));
+    // A device or a link is not replaced by a page.
+    let folder = tempfile::tempdir().unwrap();
+    let link = folder.path().join("link");
+    std::os::unix::fs::symlink("elsewhere", &link).unwrap();
+    for path in [link.to_str().unwrap(), "/dev/null"] {
+        let output = bench(root.path(), &[&FAST[..], &["--html", path]].concat());
+        assert_eq!(output.status.code(), Some(1));
+        assert!(String::from_utf8_lossy(&output.stderr).contains("no regular file"));
+        assert!(!fs::symlink_metadata(path).unwrap().is_file());
+    }
 }
 
 #[test]

@@ -65,6 +65,8 @@ pub fn backends(dir: &Path) -> Vec<&'static str> {
     let works = |(backend, name): (Backend, &'static str)| match prkdb_core::probe(dir, backend) {
         Ok(_) => Some(name),
         Err(e) => {
+            let missing = name == "uring" || e.to_string().contains("copies on write");
+            assert!(missing, "the fallback is refused: {e}");
             writeln!(std::io::stderr().lock(), "SKIPPED on {name}: {e}").unwrap();
             None
         }

@@ -5,7 +5,10 @@ use prkdb_core::Backend;
 
 /// Every backend of this build and what it is, the first choice first.
 const ALL: &[(Backend, &str)] = &[
-    (Backend::Auto, "io_uring where a probe shows that it works, else mapped files"),
+    (
+        Backend::Auto,
+        "io_uring where a probe shows that it works, else mapped files, else positional writes",
+    ),
     (Backend::Uring, "io_uring or an error"),
     (Backend::Mmap, "mapped files, synced by a few threads"),
     (Backend::Pwrite, "positional writes on a few threads"),

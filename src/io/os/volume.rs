@@ -203,8 +203,9 @@ fn copies_on_write(dir: &Path) -> io::Result<bool> {
     const BTRFS: i64 = 0x9123_683e;
     const BCACHEFS: i64 = 0xca45_1a4e;
     const ZFS: i64 = 0x2fc1_2fc1;
+    const NILFS: i64 = 0x3434;
     let kind = nix::sys::statfs::statfs(dir)?.filesystem_type().0;
-    Ok([BTRFS, BCACHEFS, ZFS].map(Some).contains(&magic(kind)))
+    Ok([BTRFS, BCACHEFS, ZFS, NILFS].map(Some).contains(&magic(kind)))
 }
 
 /// The type of a file system's magic number differs between C libraries.

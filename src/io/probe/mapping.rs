@@ -31,6 +31,8 @@ pub(super) fn attempt(dir: &Path, volume: &Volume) -> Result<Tried> {
         Ok(true) => Ok(Ok(Way::Mmap)),
         Ok(false) => refuse("a store could not be made safe, or was not read back"),
         Err(e) if is_full(&e) => Ok(Ok(Way::Mmap)),
+        // No address space for this one: such files are written by position.
+        Err(e) if e.raw_os_error() == Some(libc::ENOMEM) => Ok(Ok(Way::Mmap)),
         Err(e) => match e.raw_os_error() {
             Some(libc::EIO | libc::EMFILE | libc::ENFILE) => Err(Error::io("probe", dir, None, e)),
             _ => refuse(&e.to_string()),

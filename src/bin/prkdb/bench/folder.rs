@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Invariant: the folder is fresh, so that nothing in it is anybody else's; it is removed on every
-//! way out but a SIGKILL.
+//! way out but a signal that ends the process at once (SIGKILL, SIGQUIT).
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -40,6 +40,7 @@ impl Interrupt {
         }
         if let Some(folder) = self.folder.get()
             && let Err(e) = std::fs::remove_dir_all(folder)
+            && e.kind() != std::io::ErrorKind::NotFound
         {
             say(format_args!("prkdb bench: {} stays: {e}", folder.display()));
         }
@@ -54,9 +55,7 @@ impl Interrupt {
     /// Ends the work if there was a signal.
     pub fn check(&self) -> Result<(), Stop> {
         if self.stop.load(Ordering::Relaxed) {
-            return Err(Stop::Failed(
-                "interrupted before all figures were complete; nothing stays on disk".into(),
-            ));
+            return Err(Stop::Failed("interrupted before all figures were complete".into()));
         }
         Ok(())
     }

@@ -21,10 +21,15 @@ use super::workload::Workload;
 use super::{Args, Outcome};
 
 const STYLE: &str = include_str!("page.css");
-/// Finds out whether `path` can be written before minutes are spent on what goes into it.
+
+/// Finds out whether `path` can be written before minutes are spent on what goes into it. It is
+/// replaced by a rename, so only a regular file may be there: no device, no link.
 pub fn check(path: &Path) -> Result<(), Stop> {
-    if path.is_dir() {
-        return Err(Stop::Failed(format!("{} is a directory", path.display())));
+    match std::fs::symlink_metadata(path) {
+        Ok(found) if !found.is_file() => {
+            return Err(Stop::Failed(format!("{} is no regular file", path.display())));
+        }
+        _ => {}
     }
     temporary(path).map(drop)
 }

@@ -2,7 +2,8 @@
 //! ends.
 //!
 //! ```text
-//! callers  ---append--wait---append--wait---append--wait---> answers in the window count
+//! callers  ---append--wait---append--wait---append--wait---> answers in the window count;
+//!                                                   latency is of all that began in it
 //! look at CPU time, groups, system calls   |<--- window --->|
 //! ```
 //!
@@ -136,10 +137,10 @@ pub fn on_log(
     };
     let window = Window::after(pace.lead_in, pace.length, stop);
     let caller = || append(log, workload, durability, records, &window);
-    let (latencies, before, after) = watch(&window, workload.callers, Some(log), caller)?;
+    let (counts, before, after) = watch(&window, workload.callers, Some(log), caller)?;
     log.settle()?;
-    let latencies_ns = latencies.concat();
-    let batches = latencies_ns.len() as u64;
+    let (answered, latencies): (Vec<u64>, Vec<Vec<u64>>) = counts.into_iter().unzip();
+    let (batches, latencies_ns) = (answered.iter().sum(), latencies.concat());
     Ok(Sample {
         seconds: window.length().as_secs_f64(),
         batches,
@@ -153,19 +154,22 @@ pub fn on_log(
     })
 }
 
-/// One caller: appends, looks at the oldest ticket when enough are out; gives its latencies.
+/// One caller: appends, looks at the oldest ticket when enough are out; gives how many batches were
+/// answered in the window, and the latencies of those that began in it, also if their answer came
+/// after its end: the slow ones must not be the ones that are left out.
 fn append(
     log: &Log,
     workload: &Workload,
     durability: Durability,
     records: &[Vec<u8>],
     window: &Window<'_>,
-) -> Result<Vec<u64>, Stop> {
+) -> Result<(u64, Vec<u64>), Stop> {
     let cost = workload.batch_bytes();
-    let (mut tickets, mut latencies) = (VecDeque::new(), Vec::new());
+    let (mut tickets, mut latencies, mut batches) = (VecDeque::new(), Vec::new(), 0);
     let mut answered = |since: Instant| {
         let now = Instant::now();
-        if window.contains(now) {
+        batches += u64::from(window.contains(now));
+        if window.contains(since) {
             latencies.push(nanos(now - since));
         }
     };
@@ -188,10 +192,11 @@ fn append(
             answered(since);
         }
     }
-    for (_, ticket) in tickets {
+    for (since, ticket) in tickets {
         ticket.wait()?;
+        answered(since);
     }
-    Ok(latencies)
+    Ok((batches, latencies))
 }
 
 fn nanos(time: Duration) -> u64 {

@@ -200,13 +200,17 @@ fn keep_small(wal: &Wal, bound: &Bound) {
 
 /// Cuts what is durable; whether something was.
 fn cut(wal: &Wal, bound: &Bound) -> prkdb_core::Result<bool> {
-    let seen = bound.kept.load(Ordering::Relaxed);
     let durable = wal.durable_lsn();
     if durable == Lsn::NONE {
         return Ok(false);
     }
-    wal.truncate_before(durable)?;
-    bound.kept.fetch_sub(seen, Ordering::Relaxed);
+    // Taken by this cut alone: another may run at the same time.
+    let seen = bound.kept.swap(0, Ordering::Relaxed);
+    let cut = wal.truncate_before(durable);
+    if cut.is_err() {
+        bound.kept.fetch_add(seen, Ordering::Relaxed);
+    }
+    cut?;
     bound.lock().cuts += 1;
     Ok(true)
 }

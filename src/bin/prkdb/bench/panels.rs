@@ -151,8 +151,9 @@ fn calls(rows: &[Vec<Row>], names: &[&str]) -> Drawn<String> {
     let svg = chart::bars(&groups, "system calls per group")?;
     let caption = "Calls of the I/O layer for each group of batches, a group being what is written \
                    and made durable as one; for raw, for each write. A ring can hand over and take \
-                   back several groups in one call; threads need a call or two for each. What the \
-                   log does to make and retire its files is counted in.";
+                   back several groups in one call; threads need a call or two for each. Writes \
+                   and syncs that make and retire its files are counted in; opening, renaming and \
+                   removing them is not.";
     Ok(figure(TITLE, Some(&svg), names, caption))
 }
 

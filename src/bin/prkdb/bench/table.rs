@@ -18,8 +18,8 @@ const NOTES: [&str; 4] = [
     "of raw: records/s over raw's in the same round, median (lowest - highest). Rates are medians \
      of the rounds; percentiles, counts and CPU time are over all of them.",
     "Latency is from the append call to the answer as its caller sees it. Calls: io_uring_enter, \
-     pread, pwrite, syncs, mmap, madvise, eventfd writes, upkeep included; futex is not among \
-     them.",
+     pread, pwrite, syncs, mmap, madvise, eventfd writes, those of upkeep too; futex and what \
+     opens, renames and removes files is not among them. CPU time is of the whole process.",
     "Each log is cut back below 256 MiB meanwhile. All this is about this disk at this moment.",
 ];
 
@@ -32,7 +32,8 @@ pub fn notes(outcome: &Outcome) -> Vec<String> {
 fn company(outcome: &Outcome) -> Option<String> {
     let (cores, cpus) = (outcome.others?, outcome.machine.cpus);
     let judgement = if is_busy(outcome) { ": run it again at rest" } else { "" };
-    Some(format!("Other programs, or the host, kept {cores:.1} of {cpus} cores busy{judgement}."))
+    let who = "Other programs, the kernel's own threads, or the host";
+    Some(format!("{who} kept {cores:.1} of {cpus} cores busy{judgement}."))
 }
 
 /// Whether others were so busy that the figures say little.
