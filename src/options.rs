@@ -11,6 +11,8 @@ pub const MAX_RECORD_BYTES: usize = 16 << 20;
 pub const MAX_BATCH_BYTES: usize = 32 << 20;
 /// The most records in one batch.
 pub const MAX_BATCH_RECORDS: usize = 1 << 20;
+/// The longest content of the user slot, bytes.
+pub const MAX_USER_STATE_BYTES: usize = 4096;
 /// The smallest segment, bytes.
 pub const MIN_SEGMENT_BYTES: u64 = 1 << 20;
 /// The largest segment, bytes.

@@ -10,7 +10,7 @@
 use crate::cast::{len, round_up};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::frame::{FRAME_HEADER_LEN, body_len, encode_body};
-use crate::lsn::LsnRange;
+use crate::lsn::{Lsn, LsnRange};
 use crate::options::Durability;
 use crate::segment::Geometry;
 
@@ -27,11 +27,20 @@ pub type Append = Ticket<LsnRange>;
 pub struct Appender<'a> {
     shared: &'a Shared,
     durability: Durability,
+    expected: Option<Lsn>,
 }
 
 impl<'a> Appender<'a> {
     pub(crate) fn new(shared: &'a Shared, durability: Durability) -> Appender<'a> {
-        Appender { shared, durability }
+        Appender { shared, durability, expected: None }
+    }
+
+    /// The same, for a batch that belongs at `expected` or nowhere: its ticket is `Invalid`, and
+    /// the log as if it had never been asked, if another record was placed there before.
+    #[must_use]
+    pub fn at(mut self, expected: Lsn) -> Appender<'a> {
+        self.expected = Some(expected);
+        self
     }
 
     /// As [`Wal::append_batch`](super::Wal::append_batch), with this durability.
@@ -111,6 +120,7 @@ impl<'a> Appender<'a> {
             count: u32::try_from(count).expect("a batch is bounded"),
             payload_crc,
             durability: self.durability,
+            expected: self.expected,
             answer,
             grant,
         });

@@ -55,6 +55,7 @@ impl Engine {
     fn start(&mut self, shared: &Arc<Shared>, must_be_new: bool) -> Result<()> {
         let recovered = recovered(shared, must_be_new)?;
         shared.report(recovered.report.clone());
+        shared.set_user_state(recovered.meta.meta().user_state.clone());
         // Before the threads run: a writer that finds the latch set poisons itself, and when one
         // fails at once nobody may undo that.
         shared.set_gone(false);

@@ -22,6 +22,8 @@ use super::ticket::Answer;
 pub(crate) enum Job {
     /// Cut all records below this LSN.
     TruncateBefore(Lsn, Answer<()>),
+    /// Replace what the caller keeps in META.
+    SetUserState(Vec<u8>, Answer<()>),
     /// Record that the log was closed whole.
     MarkClean(Answer<()>),
 }

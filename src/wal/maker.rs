@@ -214,6 +214,9 @@ impl Maker {
                 Job::TruncateBefore(lsn, answer) => {
                     (self.truncate_before(flow, &mut meta, lsn).await, answer)
                 }
+                Job::SetUserState(state, answer) => {
+                    (self.set_user_state(flow, &mut meta, state).await, answer)
+                }
                 Job::MarkClean(answer) => (self.mark_clean(flow, &mut meta).await, answer),
             };
             match outcome {
@@ -241,6 +244,12 @@ impl Maker {
             m.growth_bytes = growth_bytes;
         };
         meta.update(flow, disk, change).await
+    }
+
+    async fn set_user_state(&self, flow: &Flow, meta: &mut MetaFile, state: Vec<u8>) -> Result<()> {
+        meta.update(flow, &*self.shared.world.disk, |m| m.user_state = state).await?;
+        self.shared.set_user_state(meta.meta().user_state.clone());
+        Ok(())
     }
 
     fn sizes(&self) -> (u64, u64) {

@@ -14,7 +14,7 @@ use crate::cast;
 use crate::error::{Error, Result};
 use crate::io::{BackendReason, BackendReport, Host, SystemCalls, ThreadHost, World, open_disk};
 use crate::lsn::Lsn;
-use crate::options::{Backend, Durability, WalConfig};
+use crate::options::{Backend, Durability, MAX_USER_STATE_BYTES, WalConfig};
 
 mod append;
 mod catalog;
@@ -176,6 +176,18 @@ impl Wal {
         self.with(self.shared.config.durability).append_batch_async(records).await
     }
 
+    /// Appends records as one batch if the first of them becomes record `expected`; blocks only
+    /// while the queue is full. For whoever numbers records himself, as a replicated log does.
+    ///
+    /// - Durability: as [`Wal::append_batch`].
+    ///
+    /// # Errors
+    /// As [`Wal::append_batch`]. The ticket: `Invalid` if the log's next record was another one
+    /// when the batch's turn came; then nothing was appended.
+    pub fn append_at(&self, expected: Lsn, records: impl Records) -> Result<Append> {
+        self.with(self.shared.config.durability).at(expected).append_batch(records)
+    }
+
     /// Appends with another durability than the configured one.
     pub fn with(&self, durability: Durability) -> Appender<'_> {
         Appender::new(&self.shared, durability)
@@ -261,6 +273,37 @@ impl Wal {
         let (answer, ticket) = ticket::pair(&self.shared.world.host, "truncate_before");
         self.shared.mailbox.job(Job::TruncateBefore(lsn, answer));
         ticket.wait()
+    }
+
+    /// Replaces the log's user slot: a few bytes that a caller keeps beside the records, such as
+    /// the term and vote of a consensus system.
+    ///
+    /// - Shape: at most [`MAX_USER_STATE_BYTES`] bytes; an empty slice clears it.
+    /// - Durability: `Ok` survives power loss; after a crash in between, the old bytes or the new
+    ///   ones are there, whole. It is not ordered with appends that are still in flight: wait for
+    ///   those it speaks of. Works on a full disk. Costs two forced writes of 64 KiB.
+    ///
+    /// # Errors
+    /// `Invalid`: too long. `Poisoned`, `Closed`.
+    pub fn set_user_state(&self, state: impl AsRef<[u8]>) -> Result<()> {
+        self.shared.check_writable("set_user_state")?;
+        let state = state.as_ref();
+        if state.len() > MAX_USER_STATE_BYTES {
+            let why = format!(
+                "it has {} bytes, at most {MAX_USER_STATE_BYTES} are possible; keep the rest in \
+                 records",
+                state.len()
+            );
+            return Err(Error::invalid("set_user_state", why));
+        }
+        let (answer, ticket) = ticket::pair(&self.shared.world.host, "set_user_state");
+        self.shared.mailbox.job(Job::SetUserState(state.to_vec(), answer));
+        ticket.wait()
+    }
+
+    /// The user slot as it is durable; empty if it was never set.
+    pub fn user_state(&self) -> Vec<u8> {
+        self.shared.user_state()
     }
 
     /// Recovers a poisoned log in the process: reads the tail back from the device, cuts what was

@@ -32,6 +32,7 @@ pub struct ReadOnlyWal {
     catalog: Arc<Catalog>,
     report: RecoveryReport,
     stat: LogStat,
+    user_state: Vec<u8>,
 }
 
 /// Facts about a log on disk.
@@ -114,7 +115,7 @@ impl ReadOnlyWal {
         let catalog = Arc::new(Catalog::default());
         let stat = stat_of(&*disk, &dir, &plan)?;
         let report = plan.report.clone();
-        let mut log = ReadOnlyWal { dir, disk, catalog, report, stat };
+        let mut log = ReadOnlyWal { dir, disk, catalog, report, stat, user_state: Vec::new() };
         log.serve(plan, live)?;
         Ok(log)
     }
@@ -128,6 +129,7 @@ impl ReadOnlyWal {
         self.stat.first_lsn = (!empty).then_some(first);
         self.stat.next_lsn = (!empty).then_some(next);
         self.stat.durable_lsn = (!empty).then_some(next.prev());
+        self.user_state = plan.meta.meta.user_state;
         self.report = plan.report;
         self.report.kept_through = next.prev();
         if live {
@@ -180,6 +182,11 @@ impl ReadOnlyWal {
     /// `Invalid`: it is not served. `Truncated`. `Corrupt` with file and offset. `Io`.
     pub fn read(&self, lsn: Lsn) -> Result<Record> {
         Reader::one(Arc::clone(&self.catalog), Arc::clone(&self.disk), lsn)
+    }
+
+    /// The user slot, as of the last look; empty if it was never set.
+    pub fn user_state(&self) -> Vec<u8> {
+        self.user_state.clone()
     }
 
     /// What recovery would find and give up.

@@ -36,6 +36,8 @@ pub(crate) struct Pending {
     pub(crate) count: u32,
     pub(crate) payload_crc: u32,
     pub(crate) durability: Durability,
+    /// It is wanted at this LSN or not at all.
+    pub(crate) expected: Option<Lsn>,
     pub(crate) answer: Answer<LsnRange>,
     pub(crate) grant: Grant,
 }
@@ -154,6 +156,8 @@ pub(crate) struct Shared {
     pub(crate) fork: ForkGuard,
     /// What the last recovery found; read without waiting for one that runs.
     report: Mutex<Option<RecoveryReport>>,
+    /// The caller's bytes in META, as they are durable.
+    user_state: Mutex<Vec<u8>>,
     /// The writer has left; whoever queues something after this empties the queue himself.
     gone: AtomicBool,
     batches: (Sender<Pending>, Receiver<Pending>),
@@ -176,6 +180,7 @@ impl Shared {
             counters: Counters::default(),
             fork: ForkGuard::new(),
             report: Mutex::default(),
+            user_state: Mutex::default(),
             gone: AtomicBool::new(false),
             batches: crossbeam_channel::bounded(MAX_QUEUED_BATCHES),
             controls: crossbeam_channel::unbounded(),
@@ -191,6 +196,14 @@ impl Shared {
     pub(crate) fn last_report(&self) -> RecoveryReport {
         let report = self.report.lock().unwrap_or_else(PoisonError::into_inner);
         report.clone().expect("set when the log was opened")
+    }
+
+    pub(crate) fn set_user_state(&self, state: Vec<u8>) {
+        *self.user_state.lock().unwrap_or_else(PoisonError::into_inner) = state;
+    }
+
+    pub(crate) fn user_state(&self) -> Vec<u8> {
+        self.user_state.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Refuses a call in a forked child, and one that changes a poisoned log.

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use prkdb_core::{
-    Batch, BatchConfig, Durability, ErrorKind, Lsn, MAX_BATCH_BYTES, MAX_RECORD_BYTES, ReadLevel,
-    Verdict, Wal, WalConfig,
+    Batch, BatchConfig, Durability, ErrorKind, Lsn, MAX_BATCH_BYTES, MAX_RECORD_BYTES,
+    MAX_USER_STATE_BYTES, ReadLevel, Verdict, Wal, WalConfig,
 };
 
 use crate::place::Place;
@@ -187,4 +187,32 @@ pub fn cut_segments_are_used_again_and_hold_only_what_is_new(place: &Place) {
     fill(&wal, 1, 20, 5);
     wal.close().unwrap();
     assert_eq!(place.contents().len(), 20);
+}
+
+pub fn a_batch_is_appended_where_it_was_wanted_or_not_at_all(place: &Place) {
+    let wal = place.open();
+    fill(&wal, 1, 3, 3);
+    assert_eq!(kind(wal.append_at(Lsn::new(3), ["late"]).unwrap().wait()), ErrorKind::Invalid);
+    assert_eq!(kind(wal.append_at(Lsn::new(5), ["early"]).unwrap().wait()), ErrorKind::Invalid);
+    let at = wal.append_at(wal.next_lsn(), ["right"]).unwrap().wait().unwrap();
+    assert_eq!((at.first().get(), wal.next_lsn().get()), (4, 5));
+    wal.close().unwrap();
+    assert_eq!(place.contents().last().unwrap(), b"right");
+}
+
+pub fn the_user_slot_is_kept_with_the_log(place: &Place) {
+    let wal = place.open();
+    assert!(wal.user_state().is_empty());
+    wal.set_user_state("term 7, voted for 3").unwrap();
+    let longest = vec![9; MAX_USER_STATE_BYTES];
+    wal.set_user_state(&longest).unwrap();
+    assert_eq!(kind(wal.set_user_state([&longest[..], &[1]].concat())), ErrorKind::Invalid);
+    fill(&wal, 1, 3, 3);
+    drop(wal);
+    assert!(place.read_only().user_state() == longest);
+    let wal = place.open();
+    assert!(wal.user_state() == longest);
+    wal.set_user_state([]).unwrap();
+    wal.close().unwrap();
+    assert!(place.open().user_state().is_empty());
 }

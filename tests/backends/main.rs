@@ -95,6 +95,8 @@ macro_rules! one_world {
                 queued_records_are_durable_after_close_and_after_drop,
                 a_reader_beside_the_writer_sees_promised_records_and_soon_all_of_them,
                 cut_segments_are_used_again_and_hold_only_what_is_new,
+                a_batch_is_appended_where_it_was_wanted_or_not_at_all,
+                the_user_slot_is_kept_with_the_log,
             }
             bytes {
                 the_same_records_make_the_same_segments,

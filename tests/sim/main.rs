@@ -23,6 +23,7 @@ mod damage;
 mod life;
 mod model;
 mod rot;
+mod script;
 mod work;
 
 /// Seeds of a run that was not told how many.

@@ -78,6 +78,12 @@ impl Writer {
     /// Places the first batch of the backlog, if there is a place for it.
     fn fit_head(&mut self) -> Fit {
         let Some(head) = self.backlog.front() else { return Fit::Placed };
+        if let Some(expected) = head.expected
+            && expected != self.next_lsn
+        {
+            self.refuse_head(expected);
+            return Fit::Placed;
+        }
         let frame_len = head.frame_len;
         let whole = round_up(frame_len as u64, self.shared.block);
         let Some(lane) = &self.lane else { return Fit::NextSegment };
@@ -111,6 +117,14 @@ impl Writer {
         }
         self.place_small(pos);
         Fit::Placed
+    }
+
+    /// Answers a batch that was wanted elsewhere than where the log is by now.
+    fn refuse_head(&mut self, expected: Lsn) {
+        let batch = self.backlog.pop_front().expect("the caller looked at it");
+        let next = self.next_lsn;
+        let why = format!("it was to be record {expected}, the next record is {next}");
+        batch.answer.fail(Error::invalid("append_at", why));
     }
 
     fn start_gather(&mut self) {
