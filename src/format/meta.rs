@@ -9,7 +9,7 @@
 //! Bytes: FORMAT.md, "META slot".
 
 use crate::lsn::Lsn;
-use crate::options::{MAX_SEGMENT_BYTES, MIN_SEGMENT_BYTES};
+use crate::options::{MAX_SEGMENT_BYTES, MAX_USER_STATE_BYTES, MIN_SEGMENT_BYTES};
 
 use super::{Bad, FORMAT_VERSION, LogId, block, le};
 
@@ -34,10 +34,19 @@ const USER_LEN: usize = 96;
 const RANGES: usize = 100;
 const REMOVED: usize = 104;
 const RANGE_LEN: usize = 16;
-const USER_STATE: usize = META_SLOT_BYTES - MAX_USER_STATE;
+const CUT_LSN: usize = USER_STATE - 16;
+const CUT_EPOCH: usize = USER_STATE - 8;
+const USER_STATE: usize = META_SLOT_BYTES - MAX_USER_STATE_BYTES;
 
-const MAX_USER_STATE: usize = 4096;
-const MAX_RANGES: usize = (USER_STATE - REMOVED) / RANGE_LEN;
+const MAX_RANGES: usize = (CUT_LSN - REMOVED) / RANGE_LEN;
+
+/// What was taken out from the end: from `lsn` on, all that segments of an epoch below `epoch`
+/// hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Cut {
+    pub(crate) lsn: Lsn,
+    pub(crate) epoch: u64,
+}
 
 /// The state of a log.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,6 +72,7 @@ pub(crate) struct Meta {
     pub(crate) highest_number: u64,
     /// LSNs that were cut out: half-open, sorted, none touching the next.
     pub(crate) removed: Vec<(Lsn, Lsn)>,
+    pub(crate) cut: Option<Cut>,
     /// The caller's, up to 4096 bytes.
     pub(crate) user_state: Vec<u8>,
 }
@@ -91,6 +101,10 @@ impl Meta {
             le::put_u64(to, 0, range.0.get());
             le::put_u64(to, 8, range.1.get());
         }
+        if let Some(cut) = self.cut {
+            le::put_u64(&mut out, CUT_LSN, cut.lsn.get());
+            le::put_u64(&mut out, CUT_EPOCH, cut.epoch);
+        }
         le::put(&mut out, USER_STATE, &self.user_state);
         block::seal(&mut out, MAGIC, &[]);
         Ok(out)
@@ -104,10 +118,10 @@ impl Meta {
         }
         let user = le::u32_at(slot, USER_LEN) as usize;
         let ranges = le::u32_at(slot, RANGES) as usize;
-        if user > MAX_USER_STATE || ranges > MAX_RANGES {
+        if user > MAX_USER_STATE_BYTES || ranges > MAX_RANGES {
             return Err(Bad::Lengths);
         }
-        let (removed, rest) = slot[REMOVED..USER_STATE].split_at(ranges * RANGE_LEN);
+        let (removed, rest) = slot[REMOVED..CUT_LSN].split_at(ranges * RANGE_LEN);
         let (user_state, after) = slot[USER_STATE..].split_at(user);
         for reserved in [&slot[CLEAN + 1..USER_LEN], rest, after] {
             block::check_zero(reserved)?;
@@ -126,6 +140,7 @@ impl Meta {
             first_lsn: Lsn::new(le::u64_at(slot, FIRST_LSN)),
             highest_number: le::u64_at(slot, HIGHEST_NUMBER),
             removed: removed.chunks_exact(RANGE_LEN).map(range).collect(),
+            cut: cut(le::u64_at(slot, CUT_LSN), le::u64_at(slot, CUT_EPOCH))?,
             user_state: user_state.to_vec(),
         };
         meta.check()?;
@@ -143,9 +158,13 @@ impl Meta {
         let sizes = block::is_block_size(block)
             && segment(self.segment_bytes)
             && segment(self.growth_bytes);
-        let held = self.removed.len() <= MAX_RANGES && self.user_state.len() <= MAX_USER_STATE;
+        let held =
+            self.removed.len() <= MAX_RANGES && self.user_state.len() <= MAX_USER_STATE_BYTES;
         let lsns = self.first_lsn >= Lsn::FIRST && self.removed_is_merged();
-        if sizes && held && lsns { Ok(()) } else { Err(Bad::Lengths) }
+        let cut = self
+            .cut
+            .is_none_or(|cut| cut.lsn >= Lsn::FIRST && (1..self.next_epoch).contains(&cut.epoch));
+        if sizes && held && lsns && cut { Ok(()) } else { Err(Bad::Lengths) }
     }
 
     fn removed_is_merged(&self) -> bool {
@@ -166,6 +185,14 @@ pub(crate) fn choose(a: &[u8], b: &[u8]) -> Result<(Meta, Option<usize>), Bad> {
         (Ok(a), Err(_)) => Ok((a, Some(1))),
         (Err(_), Ok(b)) => Ok((b, Some(0))),
         (Err(Bad::Nothing), Err(why)) | (Err(why), Err(_)) => Err(why),
+    }
+}
+
+fn cut(lsn: u64, epoch: u64) -> Result<Option<Cut>, Bad> {
+    match (lsn, epoch) {
+        (0, 0) => Ok(None),
+        (0, _) | (_, 0) => Err(Bad::Lengths),
+        _ => Ok(Some(Cut { lsn: Lsn::new(lsn), epoch })),
     }
 }
 

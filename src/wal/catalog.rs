@@ -10,7 +10,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use crate::cast::round_up;
@@ -67,6 +67,12 @@ impl Segment {
         self.lock().tail = None;
     }
 
+    /// Records beyond `last` are no more part of the log.
+    fn cut(&self, last: Lsn) {
+        let mut state = self.lock();
+        state.last = state.last.min(last);
+    }
+
     pub(crate) fn is_sealed(&self) -> bool {
         self.lock().tail.is_none()
     }
@@ -99,8 +105,11 @@ impl Segment {
 #[derive(Debug, Default)]
 pub(crate) struct Catalog {
     segments: RwLock<BTreeMap<Lsn, Arc<Segment>>>,
-    /// Where each recovery cut the log: what a reader got from there on may be no more.
+    /// Where each recovery or truncation cut the log: what a reader got from there on may be no
+    /// more.
     cuts: Mutex<Vec<Lsn>>,
+    /// How many those are, for readers to see without the lock that there is none they don't know.
+    cut_count: AtomicUsize,
     /// Published by the maker to readers: records below are cut.
     first: AtomicU64,
     /// Published by the writer to everybody: the LSN the next record gets.
@@ -116,7 +125,7 @@ impl Catalog {
     pub(crate) fn restart(&self, segments: Vec<Arc<Segment>>, first: Lsn, next: Lsn) {
         let mut map = self.segments.write().unwrap_or_else(PoisonError::into_inner);
         *map = segments.into_iter().map(|s| (s.first, s)).collect();
-        self.cuts.lock().unwrap_or_else(PoisonError::into_inner).push(next);
+        self.note_cut(next);
         drop(map);
         self.first.store(first.get(), Ordering::Release);
         self.next.store(next.get(), Ordering::Release);
@@ -124,8 +133,44 @@ impl Catalog {
         self.durable.store(next.prev().get(), Ordering::Release);
     }
 
+    /// Takes out all records from `cut` on; gives the segments that hold nothing else.
+    pub(crate) fn cut_from(&self, cut: Lsn) -> Vec<Arc<Segment>> {
+        // First nobody goes there any more, then whoever was there hears it, then it is gone.
+        let last = cut.prev().get();
+        self.durable.fetch_min(last, Ordering::AcqRel);
+        self.written.fetch_min(last, Ordering::AcqRel);
+        self.next.fetch_min(cut.get(), Ordering::AcqRel);
+        self.note_cut(cut);
+        let mut map = self.segments.write().unwrap_or_else(PoisonError::into_inner);
+        let gone = map.split_off(&cut);
+        for segment in map.values().filter(|segment| segment.last() >= cut) {
+            segment.cut(cut.prev());
+        }
+        gone.into_values().collect()
+    }
+
+    /// Empties the log: its next record is `next`. Gives all its segments.
+    pub(crate) fn reset(&self, next: Lsn) -> Vec<Arc<Segment>> {
+        let gone = self.cut_from(Lsn::FIRST);
+        self.first.store(next.get(), Ordering::Release);
+        self.next.store(next.get(), Ordering::Release);
+        self.written.store(next.prev().get(), Ordering::Release);
+        self.durable.store(next.prev().get(), Ordering::Release);
+        gone
+    }
+
+    /// What readers got from `cut` on is no more.
+    pub(crate) fn note_cut(&self, cut: Lsn) {
+        let mut cuts = self.cuts.lock().unwrap_or_else(PoisonError::into_inner);
+        cuts.push(cut);
+        self.cut_count.store(cuts.len(), Ordering::Release);
+    }
+
     /// How many recoveries there were, and the lowest cut of those after the first `known`.
     pub(crate) fn cuts_after(&self, known: usize) -> (usize, Option<Lsn>) {
+        if self.cut_count.load(Ordering::Acquire) == known {
+            return (known, None);
+        }
         let cuts = self.cuts.lock().unwrap_or_else(PoisonError::into_inner);
         (cuts.len(), cuts.get(known..).and_then(|new| new.iter().copied().min()))
     }

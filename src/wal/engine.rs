@@ -73,7 +73,7 @@ impl Engine {
     }
 
     fn start_threads(&mut self, shared: &Arc<Shared>, recovered: Recovered) -> io::Result<()> {
-        let Recovered { meta, stock, next_lsn, time_us, epoch, tail, .. } = recovered;
+        let Recovered { meta, stock, next_lsn, time_us, tail, .. } = recovered;
         let host = &shared.world.host;
         let of_maker = Arc::clone(shared);
         self.maker = Some(host.start(
@@ -82,7 +82,7 @@ impl Engine {
                 let queue = of_maker.world.disk.queue(CHORES_DEPTH, &[])?;
                 of_maker.mailbox.install(queue.waker());
                 let log_id = meta.meta().log_id;
-                let maker = Maker::new(of_maker, log_id, epoch, stock);
+                let maker = Maker::new(of_maker, log_id, stock);
                 let machine = FlowMachine::new(|flow| maker.run(flow, meta));
                 Ok((Box::new(machine), queue))
             }),

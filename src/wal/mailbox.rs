@@ -22,10 +22,21 @@ use super::ticket::Answer;
 pub(crate) enum Job {
     /// Cut all records below this LSN.
     TruncateBefore(Lsn, Answer<()>),
+    /// Take records out from the end, now that nothing is in flight.
+    Cut(Cut, Answer<Lsn>),
     /// Replace what the caller keeps in META.
     SetUserState(Vec<u8>, Answer<()>),
     /// Record that the log was closed whole.
     MarkClean(Answer<()>),
+}
+
+/// Where a log is cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cut {
+    /// Behind this record, which is kept.
+    After(Lsn),
+    /// Everything goes, and the next record has this LSN.
+    Reset(Lsn),
 }
 
 /// What the maker and the writer leave for each other.
@@ -139,6 +150,11 @@ impl Mailbox {
             }
         };
         (wait, unused)
+    }
+
+    /// Takes back a segment that was made and not taken yet.
+    pub(super) fn take_back(&self) -> Option<Made> {
+        self.lock().ready.take()
     }
 
     /// The next job; none at the end.

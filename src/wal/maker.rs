@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::format::meta::{self, Meta};
 use crate::format::{LogId, SegmentId};
 use crate::io::{Access, Flow};
 use crate::lsn::Lsn;
@@ -26,9 +27,10 @@ use crate::segment::{
 };
 
 use super::catalog::Segment;
-use super::mailbox::Job;
+use super::mailbox::{Cut, Job};
 use super::meta::MetaFile;
 use super::shared::Shared;
+use super::ticket::Answer;
 
 /// Retired segments that are kept for use again.
 pub(crate) const POOL_SEGMENTS: usize = 4;
@@ -37,13 +39,14 @@ pub(crate) const POOL_SEGMENTS: usize = 4;
 pub(crate) struct Maker {
     shared: Arc<Shared>,
     log_id: LogId,
-    epoch: u64,
     stock: Mutex<Stock>,
 }
 
 /// Numbers, sizes and files to come.
 #[derive(Debug)]
 pub(crate) struct Stock {
+    /// Of the segments that are made from now on.
+    pub(crate) epoch: u64,
     pub(crate) highest_number: u64,
     pub(crate) growth_bytes: u64,
     /// Retired segments of full size, in the pool.
@@ -62,8 +65,8 @@ impl Drop for Maker {
 }
 
 impl Maker {
-    pub(crate) fn new(shared: Arc<Shared>, log_id: LogId, epoch: u64, stock: Stock) -> Maker {
-        Maker { shared, log_id, epoch, stock: Mutex::new(stock) }
+    pub(crate) fn new(shared: Arc<Shared>, log_id: LogId, stock: Stock) -> Maker {
+        Maker { shared, log_id, stock: Mutex::new(stock) }
     }
 
     fn stock(&self) -> MutexGuard<'_, Stock> {
@@ -87,6 +90,13 @@ impl Maker {
         let mailbox = &self.shared.mailbox;
         while let Some(need) = flow.until(|| mailbox.wanted()).await {
             let outcome = self.make(flow, need).await;
+            if let Ok(made) = &outcome
+                && made.segment.id.epoch < self.stock().epoch
+            {
+                // The log was cut meanwhile: what this one would hold, the cut would take.
+                self.discard(&made.segment.path);
+                continue;
+            }
             let (wait, unused) = mailbox.put(outcome, need);
             if wait {
                 self.shared.bell.ring();
@@ -192,7 +202,7 @@ impl Maker {
             disk: &*shared.world.disk,
             dir: &shared.dir,
             log_id: self.log_id,
-            id: SegmentId { number: stock.highest_number, epoch: self.epoch, nonce },
+            id: SegmentId { number: stock.highest_number, epoch: stock.epoch, nonce },
             geometry: Geometry { size, block: shared.block },
         })
     }
@@ -210,25 +220,35 @@ impl Maker {
         loop {
             let job = flow.until(|| self.shared.mailbox.next_job());
             let Some(job) = job.await else { return };
-            let (outcome, answer) = match job {
+            match job {
                 Job::TruncateBefore(lsn, answer) => {
-                    (self.truncate_before(flow, &mut meta, lsn).await, answer)
+                    self.answer(answer, self.truncate_before(flow, &mut meta, lsn).await);
+                }
+                Job::Cut(cut, answer) => {
+                    self.answer(answer, self.cut(flow, &mut meta, cut).await);
+                    // The writer waits for it.
+                    self.shared.bell.ring();
                 }
                 Job::SetUserState(state, answer) => {
-                    (self.set_user_state(flow, &mut meta, state).await, answer)
+                    self.answer(answer, self.set_user_state(flow, &mut meta, state).await);
                 }
-                Job::MarkClean(answer) => (self.mark_clean(flow, &mut meta).await, answer),
-            };
-            match outcome {
-                Ok(()) => answer.ok(()),
-                Err(error) => {
-                    if error.kind() != ErrorKind::Invalid {
-                        // A write or sync of META failed: what it holds now is not known.
-                        self.shared.latch.set(error.clone());
-                        self.shared.bell.ring();
-                    }
-                    answer.fail(error);
+                Job::MarkClean(answer) => {
+                    self.answer(answer, self.mark_clean(flow, &mut meta).await);
                 }
+            }
+        }
+    }
+
+    fn answer<T>(&self, answer: Answer<T>, outcome: Result<T>) {
+        match outcome {
+            Ok(value) => answer.ok(value),
+            Err(error) => {
+                if error.kind() != ErrorKind::Invalid {
+                    // A write or sync of META failed: what it holds now is not known.
+                    self.shared.latch.set(error.clone());
+                    self.shared.bell.ring();
+                }
+                answer.fail(error);
             }
         }
     }
@@ -237,7 +257,7 @@ impl Maker {
         let durable_upto = self.shared.catalog.durable();
         let (highest_number, growth_bytes) = self.sizes();
         let disk = &*self.shared.world.disk;
-        let change = |m: &mut crate::format::meta::Meta| {
+        let change = |m: &mut Meta| {
             m.clean = true;
             m.durable_upto = durable_upto;
             m.highest_number = highest_number;
@@ -261,9 +281,12 @@ impl Maker {
         let shared = &self.shared;
         let first = lsn.max(meta.meta().first_lsn);
         let durable_upto = shared.catalog.durable();
-        debug_assert!(first.prev() <= durable_upto);
+        if first.prev() > durable_upto {
+            let why = format!("{first} is beyond the end: the log was cut there meanwhile");
+            return Err(Error::invalid("truncate_before", why));
+        }
         let (highest_number, growth_bytes) = self.sizes();
-        let change = |m: &mut crate::format::meta::Meta| {
+        let change = |m: &mut Meta| {
             m.first_lsn = first;
             m.durable_upto = durable_upto;
             m.highest_number = highest_number;
@@ -274,6 +297,48 @@ impl Maker {
         self.retire_all(shared.catalog.remove_before(first))?;
         shared.mailbox.space_came_back();
         Ok(())
+    }
+
+    /// Takes records out from the end; gives the LSN the log goes on with. The writer waits:
+    /// nothing is in flight, and every segment has its footer.
+    async fn cut(&self, flow: &Flow, meta: &mut MetaFile, cut: Cut) -> Result<Lsn> {
+        let shared = &self.shared;
+        let (next, from) = match cut {
+            Cut::After(keep) => (keep.next(), keep.next()),
+            Cut::Reset(next) => (next, Lsn::FIRST),
+        };
+        let epoch = meta.meta().next_epoch;
+        // From here on segments are made for the time after the cut.
+        let (highest_number, growth_bytes) = {
+            let mut stock = self.stock();
+            stock.epoch = epoch;
+            (stock.highest_number, stock.growth_bytes)
+        };
+        let change = |m: &mut Meta| {
+            m.cut = Some(meta::Cut { lsn: from, epoch });
+            m.next_epoch = epoch + 1;
+            m.durable_upto = next.prev();
+            m.highest_number = highest_number;
+            m.growth_bytes = growth_bytes;
+            m.removed.retain_mut(|(start, end)| {
+                *end = (*end).min(from);
+                *start < *end
+            });
+            if let Cut::Reset(next) = cut {
+                m.first_lsn = next;
+            }
+        };
+        meta.update(flow, &*shared.world.disk, change).await?;
+        let gone = match cut {
+            Cut::After(_) => shared.catalog.cut_from(next),
+            Cut::Reset(next) => shared.catalog.reset(next),
+        };
+        if let Some(made) = shared.mailbox.take_back() {
+            self.discard(&made.segment.path);
+        }
+        self.retire_all(gone)?;
+        shared.mailbox.space_came_back();
+        Ok(next)
     }
 
     /// Takes the names of segments away. An error means that a directory could not be synced: then

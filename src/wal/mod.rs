@@ -41,7 +41,7 @@ pub use ticket::Ticket;
 pub use verify::{Finding, FindingKind, VerifySummary};
 
 use engine::Engine;
-use mailbox::Job;
+use mailbox::{Cut, Job};
 use recovery::{Contents, classify};
 use shared::{Control, Shared};
 
@@ -273,6 +273,41 @@ impl Wal {
         let (answer, ticket) = ticket::pair(&self.shared.world.host, "truncate_before");
         self.shared.mailbox.job(Job::TruncateBefore(lsn, answer));
         ticket.wait()
+    }
+
+    /// Cuts all records above `lsn`, which is kept; the next record gets the LSN after it. What was
+    /// queued before the call is made durable first, then cut. `lsn` may be the one before the
+    /// first: then the log is empty.
+    ///
+    /// - Durability: when it returns `Ok` the cut survives power loss, and no later crash brings
+    ///   the records back. A crash before leaves all of them or none. Works on a full disk.
+    /// - Readers that are beyond get `Truncated`.
+    ///
+    /// # Errors
+    /// `Invalid`: `lsn` is not in the log. `Poisoned`, `Closed`.
+    pub fn truncate_after(&self, lsn: Lsn) -> Result<()> {
+        self.cut("truncate_after", Cut::After(lsn))
+    }
+
+    /// Empties the log; its next record gets the LSN `next`, lower or higher than before. For
+    /// whoever installs a snapshot that replaces the records.
+    ///
+    /// - Durability: as [`Wal::truncate_after`].
+    ///
+    /// # Errors
+    /// `Invalid`: `next` is `Lsn::NONE`. `Poisoned`, `Closed`.
+    pub fn reset_to(&self, next: Lsn) -> Result<()> {
+        if next == Lsn::NONE {
+            return Err(Error::invalid("reset_to", "LSNs start at 1; reset to Lsn::FIRST"));
+        }
+        self.cut("reset_to", Cut::Reset(next))
+    }
+
+    fn cut(&self, op: &'static str, cut: Cut) -> Result<()> {
+        self.shared.check_writable(op)?;
+        let (answer, ticket) = ticket::pair(&self.shared.world.host, op);
+        self.shared.control(Control::Cut(cut, answer));
+        ticket.wait().map(drop)
     }
 
     /// Replaces the log's user slot: a few bytes that a caller keeps beside the records, such as

@@ -112,6 +112,8 @@ struct At {
 #[derive(Debug)]
 struct Hand {
     header: FrameHeader,
+    /// The last of its records that is part of the log: a batch can be cut in the middle.
+    last: Lsn,
     stored: Arc<[u8]>,
     segment: Arc<Segment>,
     offset: u64,
@@ -179,22 +181,22 @@ impl Reader {
         Ok(())
     }
 
-    /// After a `resume` the log may go on differently from where recovery cut it.
+    /// After a `resume` or a truncation the log may go on differently from where it was cut.
     fn notice_recovery(&mut self) -> Result<()> {
         let (recoveries, cut) = self.catalog.cuts_after(self.recoveries);
         let Some(cut) = cut else { return Ok(()) };
         self.recoveries = recoveries;
         (self.hand, self.at) = (None, None);
         if self.next > cut {
-            let why = format!("records from {cut} on were given up after this reader gave them");
+            let why =
+                format!("records from {cut} on were cut or given up after this reader came by");
             return Err(Error::new(ErrorKind::Truncated, "read", why));
         }
         Ok(())
     }
 
     fn record(&mut self) -> Result<Record> {
-        let held =
-            |hand: &Hand| hand.header.first_lsn <= self.next && self.next <= hand.header.last_lsn();
+        let held = |hand: &Hand| hand.header.first_lsn <= self.next && self.next <= hand.last;
         if !self.hand.as_ref().is_some_and(held) {
             self.hand = Some(self.fetch()?);
         }
@@ -253,8 +255,9 @@ impl Reader {
                     let stored = stored.map_err(|e| self.io_error(&at, e))?;
                     let segment = Arc::clone(&at.segment);
                     let (header, offset) = (frame.header, frame.offset);
+                    let last = header.last_lsn().min(segment.last());
                     self.at = Some(at);
-                    return Ok(Hand { header, stored, segment, offset });
+                    return Ok(Hand { header, last, stored, segment, offset });
                 }
                 // The end of this segment, or a frame further on: the catalog knows better.
                 Step::End | Step::Frame(_) if !sought => {}
@@ -332,7 +335,8 @@ impl Iterator for Reader {
         if self.next > self.limit() {
             return None;
         }
-        let outcome = self.record();
+        // And after: a cut meanwhile may have let it read on in another history.
+        let outcome = self.record().and_then(|record| self.notice_recovery().map(|()| record));
         if let Err(error) = &outcome
             && error.kind() != ErrorKind::Io
         {

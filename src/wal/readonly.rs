@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::FORMAT_VERSION;
+use crate::format::meta::Cut;
 use crate::io::{Disk, open_disk};
 use crate::lsn::Lsn;
 use crate::options::{Backend, RecoveryPolicy};
@@ -33,6 +34,8 @@ pub struct ReadOnlyWal {
     report: RecoveryReport,
     stat: LogStat,
     user_state: Vec<u8>,
+    /// The last cut that a look at META saw.
+    cut: Option<Cut>,
 }
 
 /// Facts about a log on disk.
@@ -115,7 +118,8 @@ impl ReadOnlyWal {
         let catalog = Arc::new(Catalog::default());
         let stat = stat_of(&*disk, &dir, &plan)?;
         let report = plan.report.clone();
-        let mut log = ReadOnlyWal { dir, disk, catalog, report, stat, user_state: Vec::new() };
+        let (user_state, cut) = (Vec::new(), plan.meta.meta.cut);
+        let mut log = ReadOnlyWal { dir, disk, catalog, report, stat, user_state, cut };
         log.serve(plan, live)?;
         Ok(log)
     }
@@ -129,6 +133,14 @@ impl ReadOnlyWal {
         self.stat.first_lsn = (!empty).then_some(first);
         self.stat.next_lsn = (!empty).then_some(next);
         self.stat.durable_lsn = (!empty).then_some(next.prev());
+        let cut = plan.meta.meta.cut;
+        if self.cut != cut
+            && let Some(cut) = cut
+        {
+            // The records from there on may be others than a reader of ours was given.
+            self.catalog.note_cut(cut.lsn);
+        }
+        self.cut = cut;
         self.user_state = plan.meta.meta.user_state;
         self.report = plan.report;
         self.report.kept_through = next.prev();

@@ -22,7 +22,7 @@ use crate::lsn::{Lsn, LsnRange};
 use crate::options::{Durability, WalConfig};
 
 use super::catalog::Catalog;
-use super::mailbox::Mailbox;
+use super::mailbox::{Cut, Mailbox};
 use super::recovery::RecoveryReport;
 use super::room::{Grant, MAX_QUEUED_BATCHES, Room};
 use super::ticket::Answer;
@@ -49,6 +49,8 @@ pub(crate) const LARGE: usize = 64 << 10;
 pub(crate) enum Control {
     /// Answer when everything up to this LSN is durable.
     WaitDurable(Lsn, Answer<Lsn>),
+    /// Make all that was queued durable, then take records out from the end.
+    Cut(Cut, Answer<Lsn>),
     /// Make all that was queued durable, answer, end.
     Close(Answer<()>),
     /// End as soon as nothing is in flight: the log is poisoned and will be recovered.

@@ -236,6 +236,7 @@ fn notes(plan: &Plan, tally: &mut Tally<'_>) {
 /// Where the frames of a segment end: those of the log, or all that are there.
 fn end_of(f: &Found, beyond: bool) -> u64 {
     match &f.state {
+        _ if f.cut_at.is_some() && f.runs.is_empty() => f.file.geometry.frames_start(),
         State::Sealed(footer) => footer.end,
         State::Open(scan) if beyond => scan.summary.end().max(scan.evidence.frames_end),
         State::Open(scan) => scan.summary.end(),
@@ -260,7 +261,10 @@ fn read_segment(
         let (offset, lsn, detail) = match cursor.step().map_err(|e| failed(Some(cursor.at()), e))? {
             Step::Frame(frame) => {
                 progress(frame.end());
-                let fault = count(&mut tally.summary, &frame, &mut next, lost);
+                if f.cut_at.is_some_and(|cut| frame.header.first_lsn >= cut) {
+                    break;
+                }
+                let fault = count(&mut tally.summary, &frame, f.cut_at, &mut next, lost);
                 lost = false;
                 let Some(detail) = fault else { continue };
                 (frame.offset, Some(frame.header.first_lsn), detail)
@@ -305,6 +309,7 @@ fn read_segment(
 fn count(
     summary: &mut VerifySummary,
     frame: &Frame,
+    cut_at: Option<Lsn>,
     next: &mut Option<Lsn>,
     lost: bool,
 ) -> Option<String> {
@@ -313,9 +318,12 @@ fn count(
     if frame.header.tag == Tag::Mark {
         return None;
     }
-    summary.records += u64::from(frame.header.count);
     let first = frame.header.first_lsn;
-    let expected = next.replace(frame.header.last_lsn().next());
+    let after = frame.header.last_lsn().next();
+    // Of a batch that was cut in the middle the rest counts no more.
+    let after = cut_at.map_or(after, |cut| after.min(cut));
+    summary.records += after.get() - first.get();
+    let expected = next.replace(after);
     match expected {
         Some(expected) if first < expected => Some("its LSN was used before".into()),
         // What lies between was told already.

@@ -216,3 +216,47 @@ pub fn the_user_slot_is_kept_with_the_log(place: &Place) {
     wal.close().unwrap();
     assert!(place.open().user_state().is_empty());
 }
+
+pub fn what_was_cut_from_the_end_is_gone_and_its_lsns_are_given_again(place: &Place) {
+    let wal = place.open();
+    fill(&wal, 1, 2000, 10);
+    let mut reader = wal.reader(Lsn::new(1995)).unwrap();
+    assert!(reader.next().unwrap().is_ok());
+    assert_eq!(kind(wal.truncate_after(Lsn::new(2001))), ErrorKind::Invalid);
+    wal.truncate_after(Lsn::new(2000)).unwrap();
+    // In the middle of a batch, some segments before the end.
+    wal.truncate_after(Lsn::new(705)).unwrap();
+    assert_eq!((wal.durable_lsn().get(), wal.next_lsn().get()), (705, 706));
+    assert_eq!(kind(reader.next().unwrap()), ErrorKind::Truncated);
+    assert_eq!(kind(wal.read(Lsn::new(706))), ErrorKind::Invalid);
+    let expected = || (1..=705).map(|lsn| record(1, lsn)).collect::<Vec<_>>();
+    assert!(read_all(wal.reader(Lsn::FIRST).unwrap(), 1) == expected());
+    assert_eq!(place.read_only().durable_lsn(), Lsn::new(705));
+    assert_eq!(wal.append_batch(["new"]).unwrap().wait().unwrap().first(), Lsn::new(706));
+    drop(wal);
+    assert!(place.contents() == [expected(), vec![b"new".to_vec()]].concat());
+    let wal = place.open();
+    wal.truncate_before(Lsn::new(300)).unwrap();
+    assert_eq!(kind(wal.truncate_after(Lsn::new(298))), ErrorKind::Invalid);
+    wal.truncate_after(Lsn::new(299)).unwrap();
+    assert_eq!((wal.first_lsn().get(), wal.next_lsn().get()), (300, 300));
+    wal.append_batch(["last"]).unwrap().wait().unwrap();
+    wal.close().unwrap();
+    assert_eq!(place.contents(), [b"last"]);
+}
+
+pub fn a_reset_log_starts_where_it_was_told(place: &Place) {
+    let wal = place.open();
+    fill(&wal, 1, 1000, 10);
+    assert_eq!(kind(wal.reset_to(Lsn::NONE)), ErrorKind::Invalid);
+    for next in [5000, 7] {
+        wal.reset_to(Lsn::new(next)).unwrap();
+        assert_eq!((wal.first_lsn().get(), wal.next_lsn().get()), (next, next));
+        assert_eq!(wal.append_batch(["a", "b"]).unwrap().wait().unwrap().first().get(), next);
+    }
+    wal.close().unwrap();
+    let wal = place.open();
+    assert_eq!((wal.first_lsn().get(), wal.next_lsn().get()), (7, 9));
+    drop(wal);
+    assert_eq!(place.contents(), [b"a", b"b"]);
+}

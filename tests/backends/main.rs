@@ -97,6 +97,8 @@ macro_rules! one_world {
                 cut_segments_are_used_again_and_hold_only_what_is_new,
                 a_batch_is_appended_where_it_was_wanted_or_not_at_all,
                 the_user_slot_is_kept_with_the_log,
+                what_was_cut_from_the_end_is_gone_and_its_lsns_are_given_again,
+                a_reset_log_starts_where_it_was_told,
             }
             bytes {
                 the_same_records_make_the_same_segments,

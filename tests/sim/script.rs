@@ -39,11 +39,22 @@ fn at_every_operation<N: Default>(
         if let Ok(wal) = Wal::open_in(sim.world(), config())
             && !sim.crashed()
         {
+            sim.set_faults(Faults::default());
             check(&wal, &noted, n);
         }
         sim.crash(CrashKind::Power);
         sim.set_faults(Faults::default());
         let wal = Wal::open_in(sim.world(), config()).expect("a healthy world opens");
+        check(&wal, &noted, n);
+        // What was cut must not come back behind what is written now.
+        let (next, after) = (wal.next_lsn(), format!("after {n}"));
+        wal.append_batch([&after]).expect("room").wait().expect("a healthy world writes");
+        sim.crash(CrashKind::Power);
+        drop(wal);
+        let wal = Wal::open_in(sim.world(), config()).expect("a healthy world opens");
+        assert_eq!(wal.durable_lsn(), next, "operation {n}: more or less than was appended");
+        assert_eq!(*wal.read(next).expect("it is there").data, *after.as_bytes());
+        wal.truncate_after(next.prev()).expect("a healthy world truncates");
         check(&wal, &noted, n);
         wal.close().expect("a healthy world closes");
         if !crashed {
@@ -99,4 +110,160 @@ fn append_at_places_a_batch_where_it_was_wanted_or_not_at_all() {
     let all: Vec<_> = wal.reader(Lsn::FIRST).unwrap().map(|r| r.unwrap().data).collect();
     assert_eq!(all.iter().map(|data| &**data).collect::<Vec<_>>(), [b"a", b"c"]);
     wal.close().unwrap();
+}
+
+/// What a script knows of the log: its content when the last call was confirmed, and the content
+/// it has if the call under way is done.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Content {
+    first: u64,
+    records: Vec<String>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    confirmed: Content,
+    asked: Content,
+}
+
+impl Content {
+    fn of(wal: &Wal) -> Content {
+        let first = wal.first_lsn();
+        let texts = wal.reader(first).expect("the log starts there").map(|record| {
+            let record = record.expect("a healthy world reads");
+            let len = record.data.iter().position(|b| *b == 0).unwrap_or(record.data.len());
+            String::from_utf8_lossy(&record.data[..len]).into_owned()
+        });
+        let content = Content { first: first.get(), records: texts.collect() };
+        assert_eq!(wal.next_lsn().get(), content.first + content.records.len() as u64);
+        content
+    }
+}
+
+impl Known {
+    /// Says what the log holds once `call` is done, calls, and notes that it is.
+    fn call(
+        &mut self,
+        change: impl FnOnce(&mut Content),
+        call: impl FnOnce() -> Result<()>,
+    ) -> Result<()> {
+        if self.confirmed.first == 0 {
+            self.confirmed = prepared();
+        }
+        self.asked = self.confirmed.clone();
+        change(&mut self.asked);
+        call()?;
+        self.confirmed = self.asked.clone();
+        Ok(())
+    }
+
+    /// Appends a batch of three records, which fill a segment in six batches or so.
+    fn append(&mut self, wal: &Wal, text: &str) -> Result<()> {
+        let batch: Vec<String> = (0..3).map(|i| format!("{text} {i}")).collect();
+        let padded: Vec<_> = batch.iter().map(|text| padded(text)).collect();
+        self.call(|log| log.records.extend(batch), || wal.append_batch(padded)?.wait().map(drop))
+    }
+
+    fn truncate_after(&mut self, wal: &Wal, keep: u64) -> Result<()> {
+        let keeps = |log: &mut Content| {
+            log.records.truncate(usize::try_from(keep + 1 - log.first).expect("a small log"));
+        };
+        self.call(keeps, || wal.truncate_after(Lsn::new(keep)))
+    }
+
+    fn truncate_before(&mut self, wal: &Wal, first: u64) -> Result<()> {
+        let drops = |log: &mut Content| {
+            log.records.drain(..usize::try_from(first - log.first).expect("a small log"));
+            log.first = first;
+        };
+        self.call(drops, || wal.truncate_before(Lsn::new(first)))
+    }
+
+    fn reset_to(&mut self, wal: &Wal, next: u64) -> Result<()> {
+        let empties = |log: &mut Content| *log = Content { first: next, records: Vec::new() };
+        self.call(empties, || wal.reset_to(Lsn::new(next)))
+    }
+
+    /// What was confirmed is there, or what was asked for, and it stays when the log goes on.
+    fn check(&self, wal: &Wal, n: u64) {
+        let found = Content::of(wal);
+        let confirmed = if self.confirmed.first == 0 { prepared() } else { self.confirmed.clone() };
+        let known = found == confirmed || found == self.asked;
+        assert!(
+            known,
+            "operation {n}: found {found:?}\nconfirmed {confirmed:?}\nasked {:?}",
+            self.asked
+        );
+    }
+}
+
+fn padded(text: &str) -> Vec<u8> {
+    let mut record = text.as_bytes().to_vec();
+    record.resize(60_000, 0);
+    record
+}
+
+fn prepare(wal: &Wal) {
+    for batch in 0..10 {
+        let batch: Vec<_> = (0..3).map(|i| padded(&format!("old {batch} {i}"))).collect();
+        wal.append_batch(batch).expect("room").wait().expect("a healthy world writes");
+    }
+}
+
+fn prepared() -> Content {
+    let all = (0..10).flat_map(|batch| (0..3).map(move |i| format!("old {batch} {i}")));
+    Content { first: 1, records: all.collect() }
+}
+
+#[test]
+fn what_truncate_after_cut_never_comes_back() {
+    let points = at_every_operation::<Known>(
+        prepare,
+        |wal, log| {
+            // In the middle of a batch, in a sealed segment; then in what came after it.
+            log.truncate_after(wal, 14)?;
+            log.append(wal, "new")?;
+            log.append(wal, "more")?;
+            log.truncate_after(wal, 16)?;
+            log.append(wal, "third")
+        },
+        |wal, log, n| log.check(wal, n),
+    );
+    assert!(points > 20, "{points} crash points");
+}
+
+#[test]
+fn cuts_from_both_ends_leave_what_is_between() {
+    at_every_operation::<Known>(
+        prepare,
+        |wal, log| {
+            log.truncate_before(wal, 8)?;
+            log.truncate_after(wal, 20)?;
+            log.append(wal, "new")?;
+            log.truncate_after(wal, 11)?;
+            log.truncate_after(wal, 11)?;
+            log.append(wal, "more")?;
+            log.truncate_before(wal, 12)?;
+            log.truncate_after(wal, 11)?;
+            log.append(wal, "last")
+        },
+        |wal, log, n| log.check(wal, n),
+    );
+}
+
+#[test]
+fn a_log_that_was_reset_starts_where_it_was_told() {
+    at_every_operation::<Known>(
+        prepare,
+        |wal, log| {
+            log.reset_to(wal, 1000)?;
+            log.append(wal, "snapshot")?;
+            log.reset_to(wal, 5)?;
+            log.append(wal, "back")?;
+            log.truncate_after(wal, 6)?;
+            log.reset_to(wal, 7)?;
+            log.append(wal, "again")
+        },
+        |wal, log, n| log.check(wal, n),
+    );
 }

@@ -3,7 +3,7 @@
 use super::super::body::check_body;
 use super::super::footer::{Footer, MAX_INDEX_ENTRIES};
 use super::super::frame::{check_records, record};
-use super::super::meta::{META_SLOT_BYTES, Meta, choose};
+use super::super::meta::{Cut, META_SLOT_BYTES, Meta, choose};
 use super::super::segment::SegmentHeader;
 use super::*;
 use crate::options::{MAX_BATCH_BYTES, MAX_BATCH_RECORDS, MAX_RECORD_BYTES};
@@ -178,7 +178,7 @@ fn a_footer_may_be_empty_or_full() {
 #[test]
 fn meta_that_does_not_fit_is_refused_before_it_is_written() {
     let ranges = |n: u64| (0..n).map(|i| (Lsn::new(2 * i + 1), Lsn::new(2 * i + 2))).collect();
-    let full = Meta { removed: ranges(3833), user_state: vec![7; 4096], ..meta() };
+    let full = Meta { removed: ranges(3832), user_state: vec![7; 4096], ..meta() };
     let slot = full.encode().unwrap();
     assert_eq!(slot.len(), META_SLOT_BYTES);
     assert_eq!(Meta::decode(&slot), Ok(full));
@@ -188,7 +188,10 @@ fn meta_that_does_not_fit_is_refused_before_it_is_written() {
         Meta { removed: pairs.collect(), ..meta() }
     };
     for bad in [
-        Meta { removed: ranges(3834), ..meta() },
+        Meta { removed: ranges(3833), ..meta() },
+        Meta { cut: Some(Cut { lsn: Lsn::NONE, epoch: 2 }), ..meta() },
+        Meta { cut: Some(Cut { lsn: Lsn::FIRST, epoch: 0 }), ..meta() },
+        Meta { cut: Some(Cut { lsn: Lsn::FIRST, epoch: 3 }), ..meta() },
         Meta { user_state: vec![7; 4097], ..meta() },
         Meta { block_size: 0, ..meta() },
         Meta { block_size: 12_288, ..meta() },

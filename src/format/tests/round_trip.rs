@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use super::super::body::check_body;
 use super::super::footer::Footer;
 use super::super::frame::{check_records, record};
-use super::super::meta::{META_SLOT_BYTES, Meta, choose};
+use super::super::meta::{Cut, META_SLOT_BYTES, Meta, choose};
 use super::super::segment::SegmentHeader;
 use super::*;
 
@@ -70,6 +70,8 @@ prop_compose! {
             growth_bytes: sizes.1 << 20,
             sync_method: methods.0,
             last_backend: methods.1,
+            // Below the next epoch, as each cut is.
+            cut: (numbers.1 > 1).then(|| Cut { lsn: Lsn::new(first_lsn), epoch: numbers.1 - 1 }),
             next_epoch: numbers.1,
             clean,
             durable_upto: Lsn::new(numbers.2),

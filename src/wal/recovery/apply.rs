@@ -38,8 +38,6 @@ pub(crate) struct Recovered {
     pub(crate) stock: Stock,
     pub(crate) next_lsn: Lsn,
     pub(crate) time_us: u64,
-    /// The epoch of the segments made from now on.
-    pub(crate) epoch: u64,
     /// The segment to go on in: only after a clean close.
     pub(crate) tail: Option<(SegmentFile, FileRef, Summary, Option<Arc<Segment>>)>,
 }
@@ -123,10 +121,9 @@ async fn reopen(site: Site<'_>, shared: &Shared) -> Result<Recovered> {
     Ok(Recovered {
         report: plan.report,
         meta,
-        stock: Stock { highest_number: plan.highest_number, growth_bytes, free },
+        stock: Stock { epoch: plan.epoch, highest_number: plan.highest_number, growth_bytes, free },
         next_lsn: plan.next,
         time_us: plan.time_us,
-        epoch: plan.epoch,
         tail,
     })
 }
@@ -177,6 +174,7 @@ async fn create(site: Site<'_>, config: &WalConfig, catalog: &Catalog) -> Result
         first_lsn: Lsn::FIRST,
         highest_number: 0,
         removed: Vec::new(),
+        cut: None,
         user_state: Vec::new(),
     };
     let meta = MetaFile::create(site.flow, site.disk, site.dir, meta).await?;
@@ -188,10 +186,9 @@ async fn create(site: Site<'_>, config: &WalConfig, catalog: &Catalog) -> Result
     Ok(Recovered {
         report: RecoveryReport { verdict, kept_through: Lsn::NONE, given_up },
         meta,
-        stock: Stock { highest_number: 0, growth_bytes, free: Vec::new() },
+        stock: Stock { epoch: 1, highest_number: 0, growth_bytes, free: Vec::new() },
         next_lsn: Lsn::FIRST,
         time_us: 0,
-        epoch: 1,
         tail: None,
     })
 }
@@ -228,10 +225,13 @@ fn sync_dirs(site: Site<'_>) -> Result<()> {
 }
 
 /// After a clean close: the segment with the last record goes on in place, if it has no footer and
-/// nothing but zeros follow: behind rotten padding no frame would be found again.
+/// nothing but zeros follow: behind rotten padding no frame would be found again. One that was cut
+/// takes no more frames: they would be cut too.
 fn take_tail(plan: &mut Plan) -> Option<Found> {
     let last = plan.found.iter().filter(|f| !f.kept.is_empty()).max_by_key(|f| f.kept_last());
-    let goes_on = |f: &&Found| matches!(&f.state, State::Open(scan) if scan.stop.is_none());
+    let goes_on = |f: &&Found| {
+        f.cut_at.is_none() && matches!(&f.state, State::Open(scan) if scan.stop.is_none())
+    };
     let tail = last.filter(goes_on)?;
     let number = tail.file.id.number;
     let at = plan.found.iter().position(|f| f.file.id.number == number)?;
@@ -314,7 +314,8 @@ fn summary_upto(f: &Found, file: &FileRef, upto: Lsn) -> Result<Summary> {
     loop {
         let step = cursor.step();
         match step.map_err(|e| Error::io("recover", &f.file.path, Some(cursor.at()), e))? {
-            Step::Frame(frame) if frame.header.last_lsn() <= last => {
+            // The last may be one that was cut in the middle.
+            Step::Frame(frame) if frame.header.first_lsn <= last => {
                 summary.add(frame.offset, &frame.header);
             }
             _ => return Ok(summary),

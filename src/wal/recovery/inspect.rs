@@ -89,7 +89,10 @@ pub(crate) fn survey(disk: &dyn Disk, dir: &Path) -> Result<Survey> {
     let (mut found, mut unusable) = (Vec::new(), Vec::new());
     for entry in entries.iter().filter(|entry| parse_name(&entry.name).is_some()) {
         match look_at(disk, dir, entry, &meta) {
-            Ok(segment) => found.push(segment),
+            Ok(mut segment) => {
+                segment.cut(meta.meta.cut);
+                found.push(segment);
+            }
             Err(error) if error.kind() == ErrorKind::Corrupt => unusable.push(error),
             Err(error) => return Err(error),
         }
@@ -124,7 +127,14 @@ fn look_at(disk: &dyn Disk, dir: &Path, entry: &Entry, meta: &meta::Loaded) -> R
             let run = Run { first: footer.first_lsn, last: footer.last_lsn };
             let runs = if run.first == Lsn::NONE { Vec::new() } else { vec![run] };
             let (zeroed, state) = (header.zeroed, State::Sealed(footer));
-            return Ok(Found { file: segment, zeroed, state, runs, kept: Vec::new() });
+            return Ok(Found {
+                file: segment,
+                zeroed,
+                state,
+                runs,
+                kept: Vec::new(),
+                cut_at: None,
+            });
         }
         Err(Bad::Nothing) => None,
         Err(why @ Bad::Version(_)) => return Err(unsupported(&path, at, &why)),
@@ -136,7 +146,7 @@ fn look_at(disk: &dyn Disk, dir: &Path, entry: &Entry, meta: &meta::Loaded) -> R
     let closed_at = meta.meta.clean.then_some(meta.meta.durable_upto);
     let (scan, runs) = walk(cursor, &segment, bad_footer, closed_at)?;
     let state = State::Open(scan);
-    Ok(Found { file: segment, zeroed: header.zeroed, state, runs, kept: Vec::new() })
+    Ok(Found { file: segment, zeroed: header.zeroed, state, runs, kept: Vec::new(), cut_at: None })
 }
 
 /// Valid, and beyond what this build knows: not damage, and nothing to cut.

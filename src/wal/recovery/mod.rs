@@ -14,6 +14,7 @@
 use std::path::PathBuf;
 
 use crate::format::footer::Footer;
+use crate::format::meta::Cut;
 use crate::lsn::Lsn;
 use crate::segment::{Evidence, Run, SegmentFile, Summary};
 
@@ -86,6 +87,8 @@ pub(crate) struct Found {
     pub(crate) runs: Vec<Run>,
     /// Those of them that are part of the log.
     pub(crate) kept: Vec<Run>,
+    /// Records from here on were taken out of the log; `runs` and watermarks know it already.
+    pub(crate) cut_at: Option<Lsn>,
 }
 
 #[derive(Debug)]
@@ -106,6 +109,25 @@ pub(crate) struct Scan {
 }
 
 impl Found {
+    /// Takes out what META says was cut.
+    fn cut(&mut self, cut: Option<Cut>) {
+        let Some(cut) = cut.filter(|cut| self.file.id.epoch < cut.epoch) else { return };
+        let last = cut.lsn.prev();
+        for run in &mut self.runs {
+            run.last = run.last.min(last);
+        }
+        self.runs.retain(|run| run.first <= run.last);
+        match &mut self.state {
+            State::Sealed(footer) => footer.durable_upto = footer.durable_upto.min(last),
+            State::Open(scan) => {
+                let seen = &mut scan.evidence;
+                seen.durable_upto = seen.durable_upto.min(last);
+                seen.last_lsn = seen.last_lsn.min(last);
+            }
+        }
+        self.cut_at = Some(cut.lsn);
+    }
+
     /// The last LSN of it that is part of the log.
     pub(crate) fn kept_last(&self) -> Lsn {
         self.kept.last().map_or(Lsn::NONE, |run| run.last)
@@ -126,9 +148,13 @@ impl Found {
         }
     }
 
-    /// Whether all of it lies below the start of the log: truncated before the crash.
+    /// Whether all of it lies below the start of the log or was cut from its end: truncated before
+    /// the crash.
     fn is_cut(&self, first: Lsn) -> bool {
-        self.runs.last().is_some_and(|run| run.last < first)
+        match self.runs.last() {
+            Some(run) => run.last < first,
+            None => self.cut_at.is_some(),
+        }
     }
 }
 

@@ -14,7 +14,8 @@
 //! (4) each batch is answered exactly once, also when this thread panics: an answer that is
 //! dropped answers; (5) after the first failed write or sync nothing is written.
 //!
-//! `place` gives LSNs and fills groups, `requests` talks to the queue, `flight` keeps the order.
+//! `place` gives LSNs and fills groups, `requests` talks to the queue, `flight` keeps the order,
+//! `cut` takes records back.
 
 use std::collections::VecDeque;
 use std::io;
@@ -29,11 +30,13 @@ use crate::options::{Durability, SyncMethod};
 
 use super::shared::{Control, Pending, Shared, poisoned};
 use super::ticket::Answer;
+use cut::Cutting;
 use flight::Flight;
 use gather::Gather;
 use lane::Lane;
 use requests::Request;
 
+mod cut;
 mod flight;
 mod gather;
 mod lane;
@@ -82,6 +85,8 @@ pub(crate) struct Writer {
     /// Somebody waits until this is durable.
     want: Lsn,
     waits: Vec<(Lsn, Answer<Lsn>)>,
+    /// Cuts that were asked for; the first is under way.
+    cuts: VecDeque<Cutting>,
     ending: Ending,
     /// What `close` has to report: batches that were queued and could not be written.
     lost: Option<Error>,
@@ -105,6 +110,7 @@ impl Writer {
                         self.waits.push((lsn, answer));
                     }
                 }
+                Control::Cut(cut, answer) => self.cuts.push_back(Cutting::new(cut, answer)),
                 Control::Close(answer) => match &mut self.ending {
                     Ending::Close(answers) => answers.push(answer),
                     _ => self.ending = Ending::Close(vec![answer]),
@@ -112,9 +118,13 @@ impl Writer {
                 Control::Stop => self.ending = Ending::Stop,
             }
         }
-        while let Some(batch) = self.shared.next_batch() {
+        // While the log is cut new batches wait: they come after the cut.
+        while !self.is_cutting()
+            && let Some(batch) = self.shared.next_batch()
+        {
             self.backlog.push_back(batch);
         }
+        self.begin_cut();
         // Only records that exist can be wanted: one far ahead must not turn all into syncs.
         let last = self.next_lsn.prev();
         let waited = self.waits.iter().map(|(lsn, _)| *lsn).max().unwrap_or(Lsn::NONE);
@@ -159,6 +169,12 @@ impl Writer {
         for (_, answer) in self.waits.drain(..) {
             answer.fail(why.clone());
         }
+        for cutting in self.cuts.drain(..) {
+            cutting.answer.fail(why.clone());
+        }
+        while let Some(batch) = self.shared.next_batch() {
+            batch.answer.fail(why.clone());
+        }
     }
 
     fn refusal(&self, op: &'static str) -> Error {
@@ -197,7 +213,7 @@ impl Writer {
             return false;
         }
         let idle = self.backlog.is_empty() && self.gather.is_none() && self.flight.is_empty();
-        let finished = self.poisoned || (idle && self.old.is_empty());
+        let finished = self.poisoned || (idle && self.old.is_empty() && self.cuts.is_empty());
         match &mut self.ending {
             Ending::No => false,
             Ending::Stop => true,
@@ -276,6 +292,9 @@ impl Machine for Writer {
             self.start_syncs();
             self.seal(queue);
             self.pump(queue);
+            if self.cut_done() {
+                return Next::Now;
+            }
         }
         self.next()
     }

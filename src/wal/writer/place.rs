@@ -204,9 +204,14 @@ impl Writer {
         let waited = gather.level > Durability::Queued || self.want >= gather.first;
         let full = gather.records >= config.max_batch_size
             || gather.used >= config.max_buffer_bytes.min(GROUP_BYTES);
-        let ending = !matches!(self.ending, Ending::No);
-        let ripe = waited || full || ending || self.linger_due().is_some_and(|t| t <= self.now);
+        let ripe =
+            waited || full || self.must_flush() || self.linger_due().is_some_and(|t| t <= self.now);
         ripe && self.may_submit(gather.used >= WORTH_BYTES)
+    }
+
+    /// Whether everything has to become durable, waited for or not.
+    pub(super) fn must_flush(&self) -> bool {
+        !matches!(self.ending, Ending::No) || self.is_cutting()
     }
 
     /// Whether the pipeline takes one more group, of a size that is worth one or not.

@@ -24,7 +24,7 @@ use super::super::catalog::{Catalog, Segment};
 use super::flight::{Counts, Group};
 use super::lane::Lane;
 use super::place::GROUP_BYTES;
-use super::{Ending, Writer, lane_of};
+use super::{Writer, lane_of};
 
 /// How often an interrupted write is submitted again before it counts as failed.
 const RETRIES: u32 = 64;
@@ -210,7 +210,7 @@ impl Writer {
 
     /// Syncs each open segment that has plain groups somebody waits for, or too many of them.
     pub(super) fn start_syncs(&mut self) {
-        let ending = !matches!(self.ending, Ending::No);
+        let flush = self.must_flush();
         let current = self.lane.as_ref().map(Lane::number);
         for lane in self.old.iter_mut().chain(&mut self.lane) {
             if lane.sync_in_flight {
@@ -218,7 +218,7 @@ impl Writer {
             }
             let number = lane.number();
             let Some(group) = self.flight.first_unsynced(number) else { continue };
-            let wanted = group.needs_durable || group.first <= self.want || ending;
+            let wanted = group.needs_durable || group.first <= self.want || flush;
             let rolled = Some(number) != current;
             if wanted || rolled || lane.sync_due().is_some_and(|due| due <= self.now) {
                 lane.sync_started();

@@ -56,6 +56,7 @@ impl Writer {
             marked: start.marked,
             want: Lsn::NONE,
             waits: Vec::new(),
+            cuts: Default::default(),
             ending: Ending::No,
             lost: None,
             idle_since: now,

@@ -1,0 +1,115 @@
+//! Taking records back from the end: `truncate_after` and `reset_to`.
+//!
+//! ```text
+//! caller        writer                                         maker
+//! cut ------->  all that was queued becomes durable
+//!               every segment gets its footer
+//!               job ----------------------------------------->  META: cut, next epoch
+//!                                                               catalog, then files go
+//!               next LSN goes back  <-------------------------  answer
+//! answer <----  batches that came meanwhile are placed
+//! ```
+//!
+//! Invariants: nothing is in flight while META changes; no frame is written into a segment of an
+//! epoch before the cut afterwards; until META holds the cut the log is as it was.
+
+use crate::error::Error;
+use crate::lsn::Lsn;
+
+use super::super::mailbox::{Cut, Job};
+use super::super::ticket::{Answer, Ticket, pair};
+use super::Writer;
+
+/// A cut on its way.
+pub(super) struct Cutting {
+    cut: Cut,
+    pub(super) answer: Answer<Lsn>,
+    stage: Stage,
+}
+
+enum Stage {
+    /// Another one is before it.
+    Waiting,
+    /// What was queued before it is on its way to the disk, then footers are.
+    Draining,
+    /// The maker changes META.
+    Asked(Ticket<Lsn>),
+}
+
+impl Cutting {
+    pub(super) fn new(cut: Cut, answer: Answer<Lsn>) -> Cutting {
+        Cutting { cut, answer, stage: Stage::Waiting }
+    }
+}
+
+impl Writer {
+    /// Whether new batches have to wait.
+    pub(super) fn is_cutting(&self) -> bool {
+        self.cuts.front().is_some_and(|cutting| !matches!(cutting.stage, Stage::Waiting))
+    }
+
+    /// Starts the first cut that waits, now that all batches before it were taken in.
+    pub(super) fn begin_cut(&mut self) {
+        if let Some(Cutting { stage: stage @ Stage::Waiting, .. }) = self.cuts.front_mut() {
+            *stage = Stage::Draining;
+        }
+    }
+
+    /// Carries the cut on; true if one ended and new batches may wait in the queue.
+    pub(super) fn cut_done(&mut self) -> bool {
+        let idle = self.backlog.is_empty() && self.gather.is_none() && self.flight.is_empty();
+        match self.cuts.front_mut() {
+            Some(Cutting { stage: Stage::Asked(ticket), .. }) => {
+                let Some(outcome) = ticket.poll_now() else { return false };
+                let cutting = self.cuts.pop_front().expect("looked at above");
+                match outcome {
+                    Ok(next) => {
+                        self.next_lsn = next;
+                        // Nothing beyond is promised, written down or waited for any more.
+                        self.marked = self.marked.min(next.prev());
+                        self.want = self.want.min(next.prev());
+                        cutting.answer.ok(next);
+                    }
+                    Err(error) => cutting.answer.fail(error),
+                }
+                true
+            }
+            Some(Cutting { stage: Stage::Draining, .. }) if idle => {
+                if let Err(error) = self.check_cut() {
+                    let cutting = self.cuts.pop_front().expect("looked at above");
+                    cutting.answer.fail(error);
+                    return true;
+                }
+                let sealed = self.lane.is_none() && self.old.is_empty();
+                // Sealed in the next steps; the one after the last footer comes here again.
+                self.old.extend(self.lane.take());
+                if sealed {
+                    self.ask_for_cut();
+                }
+                !sealed && self.todo.is_empty() && self.requests.is_empty()
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether the log, as it is now that it is drained, can be cut there.
+    fn check_cut(&self) -> Result<(), Error> {
+        let Some(Cutting { cut: Cut::After(keep), .. }) = self.cuts.front() else { return Ok(()) };
+        let (first, next) = (self.shared.catalog.first(), self.next_lsn);
+        let refuse = |why| Err(Error::invalid("truncate_after", why));
+        if *keep >= next {
+            return refuse(format!("{keep} is not in the log, the next record is {next}"));
+        }
+        if keep.next() < first {
+            return refuse(format!("{keep} is not in the log any more, it starts at {first}"));
+        }
+        Ok(())
+    }
+
+    fn ask_for_cut(&mut self) {
+        let Some(cutting) = self.cuts.front_mut() else { return };
+        let (answer, ticket) = pair(&self.shared.world.host, "truncate");
+        cutting.stage = Stage::Asked(ticket);
+        self.shared.mailbox.job(Job::Cut(cutting.cut, answer));
+    }
+}
