@@ -9,6 +9,8 @@
 //! Invariants checked here: I1 promised batches are there byte for byte; I2 no gap; I3 a batch is
 //! whole or absent; I4 nothing else, nowhere else, never twice; I5 what was served stays.
 
+use std::collections::BTreeSet;
+
 use prkdb_core::{ErrorKind, Lsn, LsnRange, Result};
 
 /// Bytes that say which batch a record starts.
@@ -51,6 +53,10 @@ pub struct Promises {
     /// Where the log may start: the last truncation that was confirmed, the furthest tried.
     pub first_least: u64,
     pub first_most: u64,
+    /// A truncation from the end that was not confirmed: the last record it keeps.
+    pub cut: Option<u64>,
+    /// Where batches were cut in the middle: what stands there is the start of another.
+    seams: BTreeSet<u64>,
 }
 
 impl Promises {
@@ -118,6 +124,21 @@ impl Promises {
         }
     }
 
+    /// All beyond `keep` was cut: it must not come back.
+    pub fn cut_after(&mut self, keep: u64) {
+        self.cut = None;
+        (self.promised, self.written) = (keep, keep);
+        self.known.truncate(place(keep + 1));
+        for batch in &mut self.batches {
+            if batch.range.is_some_and(|range| range.first().get() > keep) {
+                batch.fate = Fate::Absent;
+                batch.range = None;
+            }
+        }
+        self.seams.retain(|seam| *seam <= keep);
+        self.seams.insert(keep + 1);
+    }
+
     /// The last LSN of which the content is known.
     pub fn known_last(&self) -> u64 {
         self.known.len() as u64
@@ -155,6 +176,7 @@ impl Promises {
     fn next(&self, last: Option<(usize, usize)>, lsn: u64, data: &[u8]) -> (usize, usize) {
         if let Some((batch, i)) = last
             && i + 1 < self.batches[batch].records.len()
+            && !self.seams.contains(&lsn)
         {
             return (batch, i + 1);
         }
@@ -179,7 +201,8 @@ impl Promises {
         assert_eq!(self.known_last() + 1, next, "I2: what was served was not all read");
         if let Some((batch, i)) = self.known.last() {
             let count = self.batches[*batch].records.len();
-            assert_eq!(i + 1, count, "I3: batch {batch} is there in part");
+            let whole = i + 1 == count || self.seams.contains(&next);
+            assert!(whole, "I3: batch {batch} is there in part");
         }
         for (number, batch) in self.batches.iter().enumerate().skip(self.settled) {
             let owed = batch.fate == Fate::Durable || (killed && batch.fate == Fate::Written);

@@ -30,7 +30,8 @@ impl Life {
                 80..86 => self.wait(wal),
                 86..89 => self.wait_durable(wal),
                 89..94 => self.read_some(wal),
-                94..97 => self.truncate(wal),
+                94..96 => self.truncate(wal),
+                96 => self.truncate_after(wal),
                 97 if self.forger => self.forge(wal),
                 98 => self.fill_disk(wal),
                 _ => false,
@@ -127,6 +128,34 @@ impl Life {
         match outcome {
             Ok(()) => {
                 self.promises.first_least = self.promises.first_least.max(to);
+                false
+            }
+            Err(e) if e.kind() == ErrorKind::Poisoned => true,
+            Err(e) => {
+                self.expect_io(&e);
+                !self.sim.crashed()
+            }
+        }
+    }
+
+    /// Cuts the log at any record that is there.
+    fn truncate_after(&mut self, wal: &Wal) -> bool {
+        let failed = self.clients.wait_all(&mut self.promises);
+        if matches!(failed, Some(ErrorKind::Poisoned | ErrorKind::NotConfirmed)) {
+            return true;
+        }
+        let first = wal.first_lsn().get();
+        let keep = first - 1 + self.rng.below(wal.next_lsn().get() + 1 - first);
+        if !self.read(wal, Lsn::new(first), u64::MAX) {
+            return false;
+        }
+        self.promises.cut = Some(keep);
+        let outcome = wal.truncate_after(Lsn::new(keep));
+        say!(self, "truncate after {keep}: {outcome:?}");
+        match outcome {
+            Ok(()) => {
+                self.promises.cut_after(keep);
+                assert_eq!(wal.next_lsn().get(), keep + 1, "it goes on elsewhere");
                 false
             }
             Err(e) if e.kind() == ErrorKind::Poisoned => true,
