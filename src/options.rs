@@ -17,6 +17,8 @@ pub const MAX_USER_STATE_BYTES: usize = 4096;
 pub const MIN_SEGMENT_BYTES: u64 = 1 << 20;
 /// The largest segment, bytes.
 pub const MAX_SEGMENT_BYTES: u64 = 4 << 30;
+/// The least cap on the size on disk, bytes.
+pub const MIN_DISK_BYTES: u64 = 4 << 20;
 /// The most groups in flight.
 pub const MAX_DEPTH: usize = 32;
 
@@ -99,6 +101,20 @@ pub enum RecoveryPolicy {
     Strict,
 }
 
+/// What is cut from the start of a log by itself, in whole segments, as it grows and ages.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CompactionPolicy {
+    /// Nothing: records stay until `truncate_before`.
+    #[default]
+    None,
+    /// Records that are older than so many milliseconds.
+    TimeWindow(u64),
+    /// The oldest records, so that the log takes at most so many bytes on disk and one segment,
+    /// pool included. At least two segments and 2 MiB.
+    SizeWindow(u64),
+}
+
 /// When a group of batches is closed and written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BatchConfig {
@@ -141,6 +157,15 @@ pub struct WalConfig {
     pub batch_config: BatchConfig,
     /// What to do about a torn tail. Default: cut and report it.
     pub recovery: RecoveryPolicy,
+    /// Cut records older than so many milliseconds, in whole segments: a segment goes when its
+    /// newest record is that old. Default `None`: they stay. Less: less disk, shorter history.
+    pub retention_ms: Option<u64>,
+    /// What else is cut by itself. Default `None`. Where both apply the one that cuts more counts.
+    pub compaction: CompactionPolicy,
+    /// The most bytes the log may take on disk, pool included; 4 MiB at least. Default `None`: what
+    /// the disk has. Beyond it appends are answered `StorageFull` until `truncate_before` or
+    /// `truncate_after` made room.
+    pub max_disk_bytes: Option<u64>,
 }
 
 impl Default for WalConfig {
@@ -155,6 +180,9 @@ impl Default for WalConfig {
             depth: 8,
             batch_config: BatchConfig::default(),
             recovery: RecoveryPolicy::TornTail,
+            retention_ms: None,
+            compaction: CompactionPolicy::None,
+            max_disk_bytes: None,
         }
     }
 }
@@ -194,6 +222,23 @@ impl WalConfig {
         }
         if self.batch_config.max_buffer_bytes == 0 {
             return refuse("batch_config.max_buffer_bytes is 0; it must be at least 1".into());
+        }
+        if self.retention_ms == Some(0) || self.compaction == CompactionPolicy::TimeWindow(0) {
+            return refuse("a retention of 0 ms keeps nothing; it must be at least 1".into());
+        }
+        if let CompactionPolicy::SizeWindow(window) = self.compaction
+            && window < 2 * bytes + (2 << 20)
+        {
+            return refuse(format!(
+                "SizeWindow is {window}; it must be at least two segments and 2 MiB, {}; or lower \
+                 segment_bytes",
+                2 * bytes + (2 << 20)
+            ));
+        }
+        if let Some(cap) = self.max_disk_bytes.filter(|cap| *cap < MIN_DISK_BYTES) {
+            return refuse(format!(
+                "max_disk_bytes is {cap}; it must be at least {MIN_DISK_BYTES}"
+            ));
         }
         if self.log_dir.as_os_str().is_empty() {
             return refuse("log_dir is empty; name a directory".into());

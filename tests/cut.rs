@@ -97,7 +97,8 @@ fn records_in(wal: &Wal) -> usize {
     usize::try_from(wal.next_lsn().get() - 1).unwrap()
 }
 
-/// Lets a child work in `life` for a while after `least` operations; how many were done for certain.
+/// Lets a child work in `life` for a while after `least` operations; how many were done for
+/// certain.
 fn work_and_kill(dir: &Path, life: u64, least: usize, pause: Duration) -> usize {
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "child_cuts_until_it_is_killed", "--nocapture"])

@@ -12,6 +12,7 @@ use std::io;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use super::{Buf, Completion, FileRef, Machine, Next, Op, OpId, Queue, Until};
 
@@ -33,6 +34,8 @@ struct State {
     next_token: u64,
     /// Files nothing of the flow uses any more.
     released: Vec<FileRef>,
+    /// When it wants to be polled though nothing happened.
+    wake_at: Option<Duration>,
     broken: bool,
 }
 
@@ -117,6 +120,11 @@ impl Flow {
         std::future::poll_fn(move |_| check().map_or(Poll::Pending, Poll::Ready))
     }
 
+    /// At this time of the host's clock whatever `until` checks is asked again; none: never.
+    pub(crate) fn wake_at(&self, time: Option<Duration>) {
+        self.lock().wake_at = time;
+    }
+
     /// Takes in completions, polls once, submits what that asked for.
     fn turn<T>(
         &self,
@@ -172,8 +180,14 @@ impl Machine for FlowMachine {
     fn step(&mut self, queue: &mut dyn Queue, events: &mut Vec<Completion>) -> Next {
         match self.flow.turn(self.body.as_mut(), queue, events) {
             Poll::Ready(()) => Next::Done,
-            Poll::Pending if self.flow.lock().broken => Next::Done,
-            Poll::Pending => Next::Idle,
+            Poll::Pending => {
+                let state = self.flow.lock();
+                match state.wake_at {
+                    _ if state.broken => Next::Done,
+                    Some(time) => Next::At(time),
+                    None => Next::Idle,
+                }
+            }
         }
     }
 

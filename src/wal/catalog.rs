@@ -30,6 +30,8 @@ pub(crate) struct Segment {
 #[derive(Debug)]
 struct State {
     last: Lsn,
+    /// When the last batch was given its place, microseconds since 1970.
+    last_time_us: u64,
     end: u64,
     index: SparseIndex,
     /// The writer's file while the segment is open: reads go past the page cache through it.
@@ -39,7 +41,8 @@ struct State {
 impl Segment {
     pub(crate) fn new(file: SegmentFile, first: Lsn, tail: Option<FileRef>) -> Segment {
         let end = file.geometry.frames_start();
-        let state = State { last: first.prev(), end, index: SparseIndex::default(), tail };
+        let (last, index) = (first.prev(), SparseIndex::default());
+        let state = State { last, last_time_us: 0, end, index, tail };
         Segment { file, first, state: Mutex::new(state) }
     }
 
@@ -48,17 +51,19 @@ impl Segment {
     }
 
     /// Frames up to `last` lie below `end`; those from `entry` on are new.
-    pub(crate) fn publish(&self, entry: IndexEntry, last: Lsn, end: u64) {
+    pub(crate) fn publish(&self, entry: IndexEntry, last: Lsn, end: u64, time_us: u64) {
         let mut state = self.lock();
         state.index.push(entry);
         state.last = last;
+        state.last_time_us = time_us;
         state.end = round_up(end, self.file.geometry.block);
     }
 
     /// Frames up to `last` lie below `end`; there is no new entry for the index.
-    pub(crate) fn extend(&self, last: Lsn, end: u64) {
+    pub(crate) fn extend(&self, last: Lsn, end: u64, time_us: u64) {
         let mut state = self.lock();
         state.last = last;
+        state.last_time_us = time_us;
         state.end = round_up(end, self.file.geometry.block);
     }
 
@@ -192,6 +197,33 @@ impl Catalog {
         let gone = map.values().filter(|s| s.is_sealed() && s.last() < lsn).map(|s| s.first);
         let gone: Vec<Lsn> = gone.collect();
         gone.into_iter().filter_map(|first| map.remove(&first)).collect()
+    }
+
+    /// The first record that is kept if segments are cut of which all is older than `time_us`, and
+    /// the time of the oldest segment that is not.
+    pub(crate) fn older_than(&self, time_us: u64) -> (Lsn, Option<u64>) {
+        // Read first: what is durable by now shows its time below.
+        let (first, end) = (self.first(), self.durable().next());
+        let map = self.segments.read().unwrap_or_else(PoisonError::into_inner);
+        let live = map.values().map(|segment| {
+            let state = segment.lock();
+            (segment.first, state.last, state.last_time_us)
+        });
+        let young = live.filter(|(_, last, time)| *last >= first && *time >= time_us);
+        let (mut keep, mut oldest) = (end, None);
+        for (first, _, time) in young {
+            keep = keep.min(first);
+            oldest = Some(oldest.map_or(time, |oldest: u64| oldest.min(time)));
+        }
+        (keep.max(first), oldest)
+    }
+
+    /// The oldest sealed segment: its size, and the LSN after its last record.
+    pub(crate) fn oldest_sealed(&self) -> Option<(u64, Lsn)> {
+        let map = self.segments.read().unwrap_or_else(PoisonError::into_inner);
+        let sealed = map.values().filter(|segment| segment.is_sealed());
+        let oldest = sealed.min_by_key(|segment| segment.last())?;
+        Some((oldest.file.geometry.size, oldest.last().next()))
     }
 
     /// The first record that is kept.

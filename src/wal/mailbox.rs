@@ -24,10 +24,16 @@ pub(crate) enum Job {
     TruncateBefore(Lsn, Answer<()>),
     /// Take records out from the end, now that nothing is in flight.
     Cut(Cut, Answer<Lsn>),
+    /// Cut what the configured policies cut; answered with the first record that is kept.
+    Compact(Answer<Lsn>),
+    /// Cut the oldest sealed segment; answered with whether there was one.
+    CutOldest(Answer<bool>),
     /// Replace what the caller keeps in META.
     SetUserState(Vec<u8>, Answer<()>),
     /// Record that the log was closed whole.
     MarkClean(Answer<()>),
+    /// There are no more jobs.
+    Stop,
 }
 
 /// Where a log is cut.
@@ -55,6 +61,8 @@ struct State {
     /// How much of the open segment is used, and how large it is.
     used: u64,
     open_bytes: u64,
+    /// Segments that were rolled over and have no footer yet.
+    unsealed: usize,
     jobs: VecDeque<Job>,
     stop: bool,
     /// The maker is gone, at its end or by a panic.
@@ -157,13 +165,30 @@ impl Mailbox {
         self.lock().ready.take()
     }
 
-    /// The next job; none at the end.
-    pub(super) fn next_job(&self) -> Option<Option<Job>> {
+    /// The next job, `Stop` at the end.
+    pub(super) fn next_job(&self) -> Option<Job> {
         let mut state = self.lock();
-        match state.jobs.pop_front() {
-            Some(job) => Some(Some(job)),
-            None => state.stop.then_some(None),
+        state.jobs.pop_front().or_else(|| state.stop.then_some(Job::Stop))
+    }
+
+    /// The writer has so many segments left to seal.
+    pub(crate) fn unsealed(&self, count: usize) {
+        let mut state = self.lock();
+        if state.unsealed != count {
+            state.unsealed = count;
+            Mailbox::wake(&state);
         }
+    }
+
+    /// Whether no segment will be sealed by itself, or nobody is to wait for one any more.
+    pub(super) fn nothing_to_seal(&self) -> bool {
+        let state = self.lock();
+        state.unsealed == 0 || state.stop
+    }
+
+    /// Lets the maker look again.
+    pub(super) fn nudge(&self) {
+        Mailbox::wake(&self.lock());
     }
 
     /// After a truncation it is worth trying again to make a segment ahead.

@@ -275,6 +275,20 @@ impl Wal {
         ticket.wait()
     }
 
+    /// Cuts what `retention_ms` and `compaction` of the configuration say, now; in the background
+    /// they act by themselves. Gives the first record that is kept.
+    ///
+    /// - Durability: as [`Wal::truncate_before`].
+    ///
+    /// # Errors
+    /// `Poisoned`, `Closed`.
+    pub fn compact(&self) -> Result<Lsn> {
+        self.shared.check_writable("compact")?;
+        let (answer, ticket) = ticket::pair(&self.shared.world.host, "compact");
+        self.shared.mailbox.job(Job::Compact(answer));
+        ticket.wait()
+    }
+
     /// Cuts all records above `lsn`, which is kept; the next record gets the LSN after it. What was
     /// queued before the call is made durable first, then cut. `lsn` may be the one before the
     /// first: then the log is empty.

@@ -228,7 +228,7 @@ fn stat_of(disk: &dyn Disk, dir: &Path, plan: &Plan) -> Result<LogStat> {
     })
 }
 
-fn size_of(disk: &dyn Disk, dir: &Path) -> Result<u64> {
+pub(super) fn size_of(disk: &dyn Disk, dir: &Path) -> Result<u64> {
     match disk.list(dir) {
         Ok(entries) => Ok(entries.iter().map(|entry| entry.size).sum()),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(0),

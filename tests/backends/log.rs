@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use prkdb_core::{
-    Batch, BatchConfig, Durability, ErrorKind, Lsn, MAX_BATCH_BYTES, MAX_RECORD_BYTES,
-    MAX_USER_STATE_BYTES, ReadLevel, Verdict, Wal, WalConfig,
+    Batch, BatchConfig, CompactionPolicy, Durability, ErrorKind, Lsn, MAX_BATCH_BYTES,
+    MAX_RECORD_BYTES, MAX_USER_STATE_BYTES, ReadLevel, Verdict, Wal, WalConfig,
 };
 
 use crate::place::Place;
@@ -259,4 +259,50 @@ pub fn a_reset_log_starts_where_it_was_told(place: &Place) {
     assert_eq!((wal.first_lsn().get(), wal.next_lsn().get()), (7, 9));
     drop(wal);
     assert_eq!(place.contents(), [b"a", b"b"]);
+}
+
+pub fn a_size_window_holds_while_twenty_times_as_much_goes_through(place: &Place) {
+    let window = 4 << 20;
+    let config = WalConfig { compaction: CompactionPolicy::SizeWindow(window), ..place.config() };
+    let wal = place.try_open(config.clone()).unwrap();
+    let record = vec![5; 50_000];
+    for _ in 0..8 {
+        for _ in 0..200 {
+            let (a, b) = (wal.append_batch([&record]).unwrap(), wal.append_batch([&record]));
+            a.wait().unwrap();
+            b.unwrap().wait().unwrap();
+        }
+        let size = place.read_only().stat().size_bytes;
+        assert!(size <= window + (1 << 20), "{size} bytes");
+    }
+    let kept = wal.next_lsn().get() - wal.first_lsn().get();
+    assert!((20..90).contains(&kept), "{kept} records are left");
+    let first = wal.first_lsn();
+    assert!(wal.compact().unwrap() >= first);
+    wal.close().unwrap();
+    let config = WalConfig { compaction: CompactionPolicy::None, ..config };
+    let wal = place.try_open(config).unwrap();
+    assert_eq!(wal.next_lsn().get(), 3201);
+}
+
+pub fn a_capped_log_goes_on_when_it_was_truncated(place: &Place) {
+    let cap = 6 << 20;
+    let config = WalConfig { max_disk_bytes: Some(cap), ..place.config() };
+    let wal = place.try_open(config).unwrap();
+    let record = vec![5; 50_000];
+    for round in 0..3 {
+        let full = loop {
+            if let Err(e) = wal.append_batch([&record]).unwrap().wait() {
+                break e;
+            }
+        };
+        assert_eq!(full.kind(), ErrorKind::StorageFull, "{full}");
+        assert!(place.read_only().stat().size_bytes <= cap);
+        if round == 1 {
+            wal.truncate_after(wal.first_lsn().next()).unwrap();
+        } else {
+            wal.truncate_before(wal.next_lsn()).unwrap();
+        }
+    }
+    wal.append_batch([&record]).unwrap().wait().unwrap();
 }

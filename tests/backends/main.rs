@@ -99,6 +99,8 @@ macro_rules! one_world {
                 the_user_slot_is_kept_with_the_log,
                 what_was_cut_from_the_end_is_gone_and_its_lsns_are_given_again,
                 a_reset_log_starts_where_it_was_told,
+                a_size_window_holds_while_twenty_times_as_much_goes_through,
+                a_capped_log_goes_on_when_it_was_truncated,
             }
             bytes {
                 the_same_records_make_the_same_segments,

@@ -8,7 +8,9 @@
 //! Everything is drawn from the seed, so a seed that fails fails again. A broken invariant panics.
 
 use prkdb_core::io::sim::{CrashKind, Faults, Model, Rng, Sim};
-use prkdb_core::{BatchConfig, Error, ErrorKind, Lsn, ReadOnlyWal, SyncMethod, Wal, WalConfig};
+use prkdb_core::{
+    BatchConfig, CompactionPolicy, Error, ErrorKind, Lsn, ReadOnlyWal, SyncMethod, Wal, WalConfig,
+};
 
 use crate::client::{Clients, Habit};
 use crate::model::Promises;
@@ -51,6 +53,8 @@ pub struct Life {
     /// Only processes were killed since the last check, and no sync failed: `Written` holds.
     pub kills_only: bool,
     pub forger: bool,
+    /// Its logs cut old records by themselves.
+    pub policies: bool,
     pub cycles: u64,
     pub verbose: bool,
 }
@@ -77,9 +81,23 @@ pub fn run(seed: u64, verbose: bool) -> u64 {
         _ => Habit::Bulk,
     };
     let forger = rng.chance(100);
-    let (promises, clients) = (Promises::new(), Clients::new(habit));
-    let mut life =
-        Life { rng, sim, promises, clients, kills_only: true, forger, cycles: 0, verbose };
+    let policies = rng.chance(150);
+    let (mut promises, clients) = (Promises::new(), Clients::new(habit));
+    if policies {
+        // A log may start anywhere.
+        promises.first_most = u64::MAX;
+    }
+    let mut life = Life {
+        rng,
+        sim,
+        promises,
+        clients,
+        kills_only: true,
+        forger,
+        policies,
+        cycles: 0,
+        verbose,
+    };
     say!(life, "seed {seed}, {:?}, {habit:?}", life.sim.model());
     life.live();
     life.cycles
@@ -106,7 +124,8 @@ impl Life {
         self.sim.set_faults(healthy);
         let wal = self.open(0);
         assert!(self.check(&wal), "a healthy world reads everything");
-        if self.rng.chance(300) {
+        // What a policy cuts meanwhile would look like damage that nobody told.
+        if !self.policies && self.rng.chance(300) {
             self.damage(wal);
         } else {
             self.end(wal, End::Done);
@@ -144,6 +163,12 @@ impl Life {
             max_batch_size: rng.pick(&[1, 10, 1000]),
             max_buffer_bytes: rng.pick(&[1, 8 << 10, 256 << 10, 1 << 20]),
         };
+        if self.policies && rng.chance(500) {
+            config.compaction = CompactionPolicy::SizeWindow(2 * config.segment_bytes + (2 << 20));
+        }
+        if self.policies && rng.chance(300) {
+            config.retention_ms = Some(rng.pick(&[1, 100, 2000]));
+        }
         config
     }
 

@@ -41,8 +41,8 @@ pub struct Batch {
 #[derive(Default)]
 pub struct Promises {
     batches: Vec<Batch>,
-    /// For each LSN from 1 on the record that was read there.
-    known: Vec<(usize, usize)>,
+    /// For each LSN from 1 on the record that was read there; none if a policy cut it unread.
+    known: Vec<Option<(usize, usize)>>,
     /// Batches below this were looked for: what is not known of them never may be.
     settled: usize,
     /// Batches from this on were submitted since the log was opened.
@@ -128,6 +128,7 @@ impl Promises {
     pub fn cut_after(&mut self, keep: u64) {
         self.cut = None;
         (self.promised, self.written) = (keep, keep);
+        self.skip_cut(keep + 1);
         self.known.truncate(place(keep + 1));
         for batch in &mut self.batches {
             if batch.range.is_some_and(|range| range.first().get() > keep) {
@@ -146,26 +147,67 @@ impl Promises {
 
     /// The bytes that stand at an LSN that is known.
     pub fn content(&self, lsn: u64) -> &[u8] {
-        let (batch, i) = self.known[place(lsn)];
+        let (batch, i) = self.known[place(lsn)].expect("it was read");
         &self.batches[batch].records[i]
     }
 
     /// A record was read at the durable level.
     pub fn learn(&mut self, lsn: u64, data: &[u8]) {
         if lsn > self.known_last() {
+            self.skip_cut(lsn);
             assert_eq!(lsn, self.known_last() + 1, "I2: a gap before record {lsn}");
-            let next = self.next(self.known.last().copied(), lsn, data);
-            self.known.push(next);
+            let next = self.next(self.known.last().copied().flatten(), lsn, data);
+            self.known.push(Some(next));
         }
-        let (batch, i) = self.known[place(lsn)];
+        let (batch, i) = match self.known[place(lsn)] {
+            Some(known) => known,
+            None => self.find_unread(lsn, data),
+        };
         let right = self.batches[batch].records[i] == data;
         assert!(right, "I1: record {lsn}, number {i} of batch {batch}, has other bytes");
+    }
+
+    /// Where a policy cuts, records before `next` may have gone unread: in whole segments, so
+    /// what stands there is the start of a batch.
+    fn skip_cut(&mut self, next: u64) {
+        if self.first_most == u64::MAX && next > self.known_last() + 1 {
+            self.known.resize(place(next), None);
+        }
+    }
+
+    /// Which record with these bytes was answered to stand at `lsn`.
+    fn of_range(&self, lsn: u64, data: &[u8]) -> Option<(usize, usize)> {
+        self.batches.iter().enumerate().rev().find_map(|(number, batch)| {
+            let first = batch.range?.first().get();
+            let i = lsn.checked_sub(first).map(|i| place(i + 1))?;
+            (batch.records.get(i)? == data).then_some((number, i))
+        })
+    }
+
+    /// What a policy was about to cut when the world ended is back, and read now.
+    fn find_unread(&mut self, lsn: u64, data: &[u8]) -> (usize, usize) {
+        let before = lsn.checked_sub(2).and_then(|i| self.known[place(i + 1)]);
+        let goes_on = before.filter(|(b, i)| i + 1 < self.batches[*b].records.len());
+        let found = match goes_on.filter(|_| !self.seams.contains(&lsn)) {
+            Some((batch, i)) => (batch, i + 1),
+            None => {
+                let start = number_of(data).map(|number| (number, 0));
+                start.or_else(|| self.of_range(lsn, data)).expect("I3, I4: it starts no batch")
+            }
+        };
+        let batch = self.batches.get(found.0).expect("I4: it was never submitted");
+        assert_ne!(batch.fate, Fate::Absent, "I4: batch {} at {lsn} was refused", found.0);
+        let at = batch.range.map_or(lsn, |range| range.first().get() + found.1 as u64);
+        assert_eq!(at, lsn, "I4: batch {} stands at another LSN", found.0);
+        self.known[place(lsn)] = Some(found);
+        found
     }
 
     /// A record was read that may be gone after a crash, after `last` or the last that is known;
     /// gives which it is.
     pub fn foresee(&self, last: Option<(usize, usize)>, lsn: Lsn, data: &[u8]) -> (usize, usize) {
-        let last = last.or(self.known.last().copied());
+        let known = self.known.last().copied().flatten();
+        let last = last.or(known.filter(|_| lsn.get() == self.known_last() + 1));
         let (batch, i) = self.next(last, lsn.get(), data);
         let right = self.batches[batch].records[i] == data;
         assert!(right, "I1: record {lsn}, number {i} of batch {batch}, has other bytes");
@@ -198,8 +240,11 @@ impl Promises {
 
     /// Recovery served the log from `first` to before `next`, and all of it was read.
     pub fn settle(&mut self, first: u64, next: u64, killed: bool) {
+        if first == next {
+            self.skip_cut(next);
+        }
         assert_eq!(self.known_last() + 1, next, "I2: what was served was not all read");
-        if let Some((batch, i)) = self.known.last() {
+        if let Some(Some((batch, i))) = self.known.last() {
             let count = self.batches[*batch].records.len();
             let whole = i + 1 == count || self.seams.contains(&next);
             assert!(whole, "I3: batch {batch} is there in part");
@@ -209,8 +254,17 @@ impl Promises {
             let Some(range) = batch.range.filter(|range| owed && range.end().get() > first) else {
                 continue;
             };
+            if self.first_most == u64::MAX && range.first().get() < first {
+                // A policy may have cut its start unread.
+                continue;
+            }
             let there = self.known.get(place(range.first().get()));
-            assert_eq!(there, Some(&(number, 0)), "I1: {:?} batch {number} is gone", batch.fate);
+            assert_eq!(
+                there,
+                Some(&Some((number, 0))),
+                "I1: {:?} batch {number} is gone",
+                batch.fate
+            );
         }
         self.settled = self.batches.len();
     }

@@ -6,13 +6,19 @@
 //!                           -> recovery, crashed once itself -> recovery -> check
 //! ```
 
+use std::time::Duration;
+
 use prkdb_core::io::sim::{CrashKind, Faults, Model, Sim};
-use prkdb_core::{Error, ErrorKind, Lsn, Result, Wal, WalConfig};
+use prkdb_core::{CompactionPolicy, Error, ErrorKind, Lsn, Result, Wal, WalConfig};
 
 const DIR: &str = "/log";
 
 fn config() -> WalConfig {
     WalConfig { segment_bytes: 1 << 20, ..WalConfig::new(DIR) }
+}
+
+fn sim_of(seed: u64) -> Sim {
+    Sim::new(seed, Model::weak(true), Faults::default())
 }
 
 /// Runs `script` crashed at each of its operations; `check` gets the log as it was recovered and
@@ -266,4 +272,122 @@ fn a_log_that_was_reset_starts_where_it_was_told() {
         },
         |wal, log, n| log.check(wal, n),
     );
+}
+
+/// Every file of the log, pool included.
+fn used(sim: &Sim) -> u64 {
+    sim.files().iter().map(|(_, size)| size).sum()
+}
+
+fn append_padded(wal: &Wal, numbers: std::ops::Range<u64>) -> Result<()> {
+    for number in numbers {
+        wal.append_batch([padded(&format!("number {number}"))])?.wait()?;
+    }
+    Ok(())
+}
+
+/// Record `lsn` is `number lsn`, from the log's first on; gives how many there are.
+fn check_numbers(wal: &Wal) -> usize {
+    let found = Content::of(wal);
+    for (lsn, text) in (found.first..).zip(&found.records) {
+        assert_eq!(*text, format!("number {lsn}"));
+    }
+    found.records.len()
+}
+
+#[test]
+fn a_size_window_is_kept_at_every_crash() {
+    let window = 4 << 20;
+    let config = || WalConfig { compaction: CompactionPolicy::SizeWindow(window), ..config() };
+    let mut cut = 0;
+    for n in 1.. {
+        let sim = Sim::new(n, Model::weak(n % 2 == 0), Faults::default());
+        let wal = Wal::open_in(sim.world(), config()).unwrap();
+        append_padded(&wal, 1..61).unwrap();
+        assert!(used(&sim) <= window + (1 << 20), "{} bytes", used(&sim));
+        sim.set_faults(Faults { crash_at: Some(sim.ops() + n), ..Faults::default() });
+        let outcome = append_padded(&wal, 61..110);
+        let (first, durable, done) = (wal.first_lsn(), wal.durable_lsn(), outcome.is_ok());
+        assert!(done || sim.crashed(), "{outcome:?}");
+        assert!(used(&sim) <= window + (1 << 20), "{} bytes before crash {n}", used(&sim));
+        sim.crash(CrashKind::Power);
+        drop(wal);
+        sim.set_faults(Faults::default());
+        let wal = Wal::open_in(sim.world(), config()).unwrap();
+        assert!(wal.first_lsn() >= first && wal.durable_lsn() >= durable, "crash {n}");
+        check_numbers(&wal);
+        cut = cut.max(wal.first_lsn().get());
+        // Recovery may have copied the tail; what is too much then goes in the background.
+        sim.pass(Duration::from_millis(100));
+        assert!(used(&sim) <= window + (1 << 20), "{} bytes after recovery {n}", used(&sim));
+        wal.close().unwrap();
+        if done {
+            return assert!(cut > 40, "only {cut} records were ever cut");
+        }
+    }
+}
+
+#[test]
+fn old_segments_go_and_young_ones_stay() {
+    let second = Duration::from_secs(1);
+    for (retention_ms, compaction) in [
+        (Some(60_000), CompactionPolicy::None),
+        (None, CompactionPolicy::TimeWindow(60_000)),
+        (Some(600_000), CompactionPolicy::TimeWindow(60_000)),
+    ] {
+        let sim = sim_of(7);
+        let config = WalConfig { retention_ms, compaction, ..config() };
+        let wal = Wal::open_in(sim.world(), config.clone()).unwrap();
+        append_padded(&wal, 1..41).unwrap();
+        sim.pass(40 * second);
+        append_padded(&wal, 41..61).unwrap();
+        assert_eq!(wal.compact().unwrap(), Lsn::FIRST, "nothing is that old");
+        // Nobody calls: it goes by itself, but for the segment that holds younger records too.
+        sim.pass(25 * second);
+        let kept = check_numbers(&wal);
+        assert!((20..40).contains(&kept), "{kept} records were kept");
+        drop(wal);
+        let wal = Wal::open_in(sim.world(), config).unwrap();
+        assert_eq!(check_numbers(&wal), kept);
+        sim.pass(100 * second);
+        assert_eq!(check_numbers(&wal), 0);
+        assert_eq!(wal.next_lsn(), Lsn::new(61));
+        append_padded(&wal, 61..62).unwrap();
+        assert_eq!(check_numbers(&wal), 1);
+        wal.close().unwrap();
+    }
+}
+
+#[test]
+fn without_a_policy_nothing_goes() {
+    let sim = sim_of(7);
+    let wal = Wal::open_in(sim.world(), config()).unwrap();
+    append_padded(&wal, 1..101).unwrap();
+    sim.pass(Duration::from_secs(1_000_000));
+    assert_eq!(wal.compact().unwrap(), Lsn::FIRST);
+    assert_eq!(check_numbers(&wal), 100);
+    wal.close().unwrap();
+}
+
+#[test]
+fn a_capped_log_is_full_until_it_is_truncated() {
+    let cap = 6 << 20;
+    let sim = sim_of(7);
+    let config = WalConfig { max_disk_bytes: Some(cap), ..config() };
+    let wal = Wal::open_in(sim.world(), config).unwrap();
+    let full = append_padded(&wal, 1..200).unwrap_err();
+    assert_eq!(full.kind(), ErrorKind::StorageFull, "{full}");
+    assert!(full.to_string().contains("max_disk_bytes"), "{full}");
+    assert!(used(&sim) <= cap, "{} bytes", used(&sim));
+    let next = wal.next_lsn().get();
+    assert!(next > 40, "{next} records filled it");
+    let full = append_padded(&wal, next..next + 1).unwrap_err();
+    assert_eq!(full.kind(), ErrorKind::StorageFull, "it is still full: {full}");
+    wal.truncate_before(Lsn::new(40)).unwrap();
+    append_padded(&wal, next..next + 10).unwrap();
+    assert!(check_numbers(&wal) > 10);
+    wal.truncate_after(Lsn::new(45)).unwrap();
+    append_padded(&wal, 46..80).unwrap();
+    assert!(used(&sim) <= cap, "{} bytes", used(&sim));
+    wal.close().unwrap();
 }

@@ -87,7 +87,7 @@ impl Life {
 
     fn read_some(&mut self, wal: &Wal) -> bool {
         let (first, known) = (wal.first_lsn().get(), self.promises.known_last());
-        let from = first + self.rng.below((known + 2).saturating_sub(first));
+        let from = first + self.rng.below((known + 2).saturating_sub(first).max(1));
         let count = 1 + self.rng.below(50);
         self.read(wal, Lsn::new(from), count);
         self.read_written(wal);
@@ -117,11 +117,11 @@ impl Life {
 
     fn truncate(&mut self, wal: &Wal) -> bool {
         let (first, known) = (wal.first_lsn().get(), self.promises.known_last());
-        if !self.read(wal, Lsn::new(known + 1), u64::MAX) {
+        if !self.read(wal, Lsn::new(first.max(known + 1)), u64::MAX) {
             return false;
         }
         let known = self.promises.known_last();
-        let to = first + self.rng.below(known + 2 - first);
+        let to = first + self.rng.below((known + 2).saturating_sub(first).max(1));
         self.promises.first_most = self.promises.first_most.max(to);
         let outcome = wal.truncate_before(Lsn::new(to));
         say!(self, "truncate before {to}: {outcome:?}");
@@ -156,6 +156,11 @@ impl Life {
             Ok(()) => {
                 self.promises.cut_after(keep);
                 assert_eq!(wal.next_lsn().get(), keep + 1, "it goes on elsewhere");
+                false
+            }
+            Err(e) if e.kind() == ErrorKind::Invalid => {
+                self.promises.cut = None;
+                assert!(keep + 1 < wal.first_lsn().get(), "{e}");
                 false
             }
             Err(e) if e.kind() == ErrorKind::Poisoned => true,

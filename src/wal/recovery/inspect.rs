@@ -18,7 +18,7 @@ use crate::segment::{Cursor, Evidence, Geometry, Run, SegmentFile, Step, Summary
 
 use super::super::catalog::Segment;
 use super::super::meta::{self, META, META_TMP};
-use super::judge::judge;
+use super::judge::{judge, last_time};
 use super::{Found, Plan, Scan, State};
 
 /// Bytes recovery reads at a time.
@@ -261,9 +261,9 @@ pub(crate) fn catalog_of(disk: &dyn Disk, found: &[Found]) -> Result<BTreeMap<u6
             State::Open(scan) => (scan.summary.index().entries().to_vec(), scan.summary.end()),
         };
         for entry in entries.into_iter().filter(|entry| entry.lsn <= last.last) {
-            segment.publish(entry, last.last, end);
+            segment.publish(entry, last.last, end, last_time(f));
         }
-        segment.extend(last.last, end);
+        segment.extend(last.last, end, last_time(f));
         listed.insert(f.file.id.number, Arc::new(segment));
     }
     Ok(listed)

@@ -85,7 +85,7 @@ fn promised(meta: &meta::Loaded, found: &[Found]) -> Lsn {
     found.iter().map(of).max().unwrap_or(Lsn::NONE).max(meta.meta.durable_upto)
 }
 
-fn last_time(f: &Found) -> u64 {
+pub(super) fn last_time(f: &Found) -> u64 {
     match &f.state {
         State::Sealed(footer) => footer.last_time_us,
         State::Open(scan) => scan.summary.last_time_us(),

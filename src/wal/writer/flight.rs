@@ -45,6 +45,8 @@ pub(crate) struct Group {
     /// Offset after its last frame.
     pub(crate) end: u64,
     pub(crate) counts: Counts,
+    /// When its last batch was given its place.
+    pub(crate) time_us: u64,
     pub(crate) dsync: bool,
     /// It counts as in flight until it is durable, not only until it is written.
     pub(crate) needs_durable: bool,
@@ -191,6 +193,7 @@ mod tests {
             last: Lsn::new(first),
             end: 0,
             counts: Counts::default(),
+            time_us: 0,
             dsync,
             needs_durable,
             batches: Vec::new(),

@@ -268,6 +268,7 @@ impl Writer {
             last: self.next_lsn.prev(),
             end: at + used as u64,
             counts,
+            time_us: self.time_us,
             dsync: needs_durable && self.method == SyncMethod::Dsync,
             needs_durable,
             batches,
@@ -332,6 +333,7 @@ impl Writer {
         match self.shared.mailbox.take(needed) {
             Taken::Ready(made) => {
                 self.old.extend(self.lane.take());
+                self.shared.mailbox.unsealed(self.old.len());
                 self.lane = Some(Lane::new(made));
                 true
             }
@@ -344,6 +346,7 @@ impl Writer {
                 self.fail_backlog(&error);
                 // Sealed, it can be truncated away: on a full disk that may be the only space.
                 self.old.extend(self.lane.take());
+                self.shared.mailbox.unsealed(self.old.len());
                 false
             }
         }

@@ -247,11 +247,15 @@ impl Writer {
             buf.bytes_mut().expect("just allocated").copy_from_slice(&image);
             self.todo.push_back(Request::Footer { segment: lane.number(), at, buf, tries: 0 });
         }
+        let before = self.old.len();
         for lane in self.old.extract_if(.., |lane| lane.sealed) {
             if let Some(listed) = &lane.listed {
                 listed.seal();
             }
             queue.release(&lane.file);
+        }
+        if self.old.len() < before {
+            self.shared.mailbox.unsealed(self.old.len());
         }
     }
 }
@@ -280,6 +284,6 @@ impl Lane {
             listed
         });
         let entry = IndexEntry { lsn: group.first, offset: group.at };
-        listed.publish(entry, group.last, group.end);
+        listed.publish(entry, group.last, group.end, group.time_us);
     }
 }

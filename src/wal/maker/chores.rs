@@ -1,0 +1,211 @@
+//! What the maker does for others: META is changed first, then segments are retired.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::meta::{self, Meta};
+use crate::io::Flow;
+use crate::lsn::Lsn;
+use crate::segment::{free_name, pool_dir};
+
+use super::super::catalog::Segment;
+use super::super::mailbox::{Cut, Job};
+use super::super::meta::MetaFile;
+use super::super::ticket::Answer;
+use super::{Maker, POOL_SEGMENTS};
+
+impl Maker {
+    pub(super) async fn do_jobs(&self, flow: &Flow, mut meta: MetaFile) {
+        self.retain(flow, &mut meta).await;
+        loop {
+            let due = self.expiry();
+            flow.wake_at(due);
+            let host = &self.shared.world.host;
+            let mailbox = &self.shared.mailbox;
+            let expired = || due.is_some_and(|due| due <= host.now());
+            let job = flow.until(|| mailbox.next_job().map(Some).or(expired().then_some(None)));
+            let job = job.await;
+            // While it works only completions matter: a time that has passed would spin.
+            flow.wake_at(None);
+            let Some(job) = job else {
+                self.retain(flow, &mut meta).await;
+                continue;
+            };
+            match job {
+                Job::Stop => return,
+                Job::TruncateBefore(lsn, answer) => {
+                    self.answer(answer, self.truncate_before(flow, &mut meta, lsn).await);
+                }
+                Job::Compact(answer) => match self.used_bytes() {
+                    Ok(used) => self.answer(answer, self.compact(flow, &mut meta, used).await),
+                    Err(error) => answer.fail(error),
+                },
+                Job::CutOldest(answer) => {
+                    self.answer(answer, self.cut_oldest(flow, &mut meta).await);
+                    // The other flow waits for it.
+                    self.shared.mailbox.nudge();
+                }
+                Job::Cut(cut, answer) => {
+                    self.answer(answer, self.cut(flow, &mut meta, cut).await);
+                    // The writer waits for it.
+                    self.shared.bell.ring();
+                }
+                Job::SetUserState(state, answer) => {
+                    self.answer(answer, self.set_user_state(flow, &mut meta, state).await);
+                }
+                Job::MarkClean(answer) => {
+                    self.answer(answer, self.mark_clean(flow, &mut meta).await);
+                }
+            }
+        }
+    }
+
+    fn answer<T>(&self, answer: Answer<T>, outcome: Result<T>) {
+        match outcome {
+            Ok(value) => answer.ok(value),
+            Err(error) => {
+                if error.kind() != ErrorKind::Invalid {
+                    // A write or sync of META failed: what it holds now is not known.
+                    self.shared.latch.set(error.clone());
+                    self.shared.bell.ring();
+                }
+                answer.fail(error);
+            }
+        }
+    }
+
+    async fn mark_clean(&self, flow: &Flow, meta: &mut MetaFile) -> Result<()> {
+        let durable_upto = self.shared.catalog.durable();
+        let (highest_number, growth_bytes) = self.sizes();
+        let disk = &*self.shared.world.disk;
+        let change = |m: &mut Meta| {
+            m.clean = true;
+            m.durable_upto = durable_upto;
+            m.highest_number = highest_number;
+            m.growth_bytes = growth_bytes;
+        };
+        meta.update(flow, disk, change).await
+    }
+
+    async fn set_user_state(&self, flow: &Flow, meta: &mut MetaFile, state: Vec<u8>) -> Result<()> {
+        meta.update(flow, &*self.shared.world.disk, |m| m.user_state = state).await?;
+        self.shared.set_user_state(meta.meta().user_state.clone());
+        Ok(())
+    }
+
+    pub(super) async fn truncate_before(
+        &self,
+        flow: &Flow,
+        meta: &mut MetaFile,
+        lsn: Lsn,
+    ) -> Result<()> {
+        let shared = &self.shared;
+        let first = lsn.max(meta.meta().first_lsn);
+        let durable_upto = shared.catalog.durable();
+        if first.prev() > durable_upto {
+            let why = format!("{first} is beyond the end: the log was cut there meanwhile");
+            return Err(Error::invalid("truncate_before", why));
+        }
+        let (highest_number, growth_bytes) = self.sizes();
+        let change = |m: &mut Meta| {
+            m.first_lsn = first;
+            m.durable_upto = durable_upto;
+            m.highest_number = highest_number;
+            m.growth_bytes = growth_bytes;
+        };
+        meta.update(flow, &*shared.world.disk, change).await?;
+        shared.catalog.set_first(first);
+        self.retire_all(shared.catalog.remove_before(first))?;
+        shared.mailbox.space_came_back();
+        Ok(())
+    }
+
+    /// Takes records out from the end; gives the LSN the log goes on with. The writer waits:
+    /// nothing is in flight, and every segment has its footer.
+    async fn cut(&self, flow: &Flow, meta: &mut MetaFile, cut: Cut) -> Result<Lsn> {
+        let shared = &self.shared;
+        let (next, from) = match cut {
+            Cut::After(keep) => (keep.next(), keep.next()),
+            Cut::Reset(next) => (next, Lsn::FIRST),
+        };
+        // Here, where the start moves too: a policy may have cut since the caller looked.
+        let first = meta.meta().first_lsn;
+        if matches!(cut, Cut::After(_)) && next < first {
+            let why = format!("{} is not in the log any more, it starts at {first}", next.prev());
+            return Err(Error::invalid("truncate_after", why));
+        }
+        let epoch = meta.meta().next_epoch;
+        // From here on segments are made for the time after the cut.
+        let (highest_number, growth_bytes) = {
+            let mut stock = self.stock();
+            stock.epoch = epoch;
+            (stock.highest_number, stock.growth_bytes)
+        };
+        let change = |m: &mut Meta| {
+            m.cut = Some(meta::Cut { lsn: from, epoch });
+            m.next_epoch = epoch + 1;
+            m.durable_upto = next.prev();
+            m.highest_number = highest_number;
+            m.growth_bytes = growth_bytes;
+            m.removed.retain_mut(|(start, end)| {
+                *end = (*end).min(from);
+                *start < *end
+            });
+            if let Cut::Reset(next) = cut {
+                m.first_lsn = next;
+            }
+        };
+        meta.update(flow, &*shared.world.disk, change).await?;
+        let gone = match cut {
+            Cut::After(_) => shared.catalog.cut_from(next),
+            Cut::Reset(next) => shared.catalog.reset(next),
+        };
+        if let Some(made) = shared.mailbox.take_back() {
+            self.discard(&made.segment.path);
+        }
+        self.retire_all(gone)?;
+        shared.mailbox.space_came_back();
+        Ok(next)
+    }
+
+    /// Takes the names of segments away. An error means that a directory could not be synced: then
+    /// nobody knows which names the device holds, and no file may be used again.
+    fn retire_all(&self, segments: Vec<Arc<Segment>>) -> Result<()> {
+        let shared = &self.shared;
+        let mut retired = Vec::new();
+        for segment in segments {
+            match self.retire(segment, retired.len()) {
+                Ok(reusable) => retired.extend(reusable),
+                // The cut is durable without it; the next open finds the file and removes it.
+                Err(error) => {
+                    tracing::warn!(%error, "a segment below the cut could not be removed");
+                }
+            }
+        }
+        for dir in [&shared.dir, &pool_dir(&shared.dir)] {
+            let synced = shared.world.disk.sync_dir(dir);
+            synced.map_err(|e| Error::io("retire segments", dir, None, e))?;
+        }
+        // Only now may one of them be written again: its old name is durably gone.
+        self.stock().free.extend(retired);
+        Ok(())
+    }
+
+    /// Takes a segment's name away; gives the new one if it can be used again.
+    fn retire(&self, segment: Arc<Segment>, retired: usize) -> Result<Option<PathBuf>> {
+        let disk = &self.shared.world.disk;
+        let path = segment.file.path.clone();
+        let full = segment.file.geometry.size == self.shared.config.segment_bytes;
+        let kept = self.stock().free.len() + retired < POOL_SEGMENTS;
+        // It left the catalog: whoever does not hold it now never will.
+        let unpinned = Arc::strong_count(&segment) == 1;
+        let failed = |e| Error::io("retire segment", &path, None, e);
+        if !(full && unpinned && kept) {
+            return disk.unlink(&path).map(|()| None).map_err(failed);
+        }
+        let to = pool_dir(&self.shared.dir).join(free_name(segment.file.id.number));
+        disk.rename(&path, &to).map_err(failed)?;
+        Ok(Some(to))
+    }
+}

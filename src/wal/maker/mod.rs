@@ -1,0 +1,98 @@
+//! The maker: segments made ahead of their use, retired ones recycled, META kept.
+//!
+//! ```text
+//! writer --need(bytes)--> Mailbox --+--> make:  pool or zeros -> header -> N.seg --> ready
+//!                                   |      | no room on disk: cut the oldest
+//! caller --Job----------> Mailbox --+--> chores: META first, then whole segments are retired
+//!                                          ^ retain: what is old or too much goes
+//! ```
+//!
+//! Two flows on one queue: a long write of zeros never delays a truncation. Invariants: a segment
+//! is handed out only when its name and blocks are durable; a full disk is met here, before LSNs
+//! are given out; META says that a segment is cut before its file goes; a file that a reader holds
+//! or that has a second name is never written again.
+
+use std::path::PathBuf;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
+
+use crate::error::{Error, ErrorKind};
+use crate::format::LogId;
+use crate::io::Flow;
+
+use super::meta::MetaFile;
+use super::shared::Shared;
+
+mod chores;
+mod make;
+mod retain;
+
+/// Retired segments that are kept for use again.
+pub(crate) const POOL_SEGMENTS: usize = 4;
+
+/// The maker's own state, used by both flows between awaits.
+pub(crate) struct Maker {
+    shared: Arc<Shared>,
+    log_id: LogId,
+    stock: Mutex<Stock>,
+}
+
+/// Numbers, sizes and files to come.
+#[derive(Debug)]
+pub(crate) struct Stock {
+    /// Of the segments that are made from now on.
+    pub(crate) epoch: u64,
+    pub(crate) highest_number: u64,
+    pub(crate) growth_bytes: u64,
+    /// Retired segments of full size, in the pool.
+    pub(crate) free: Vec<PathBuf>,
+}
+
+/// However the maker ends, also before its first step, the mailbox is closed behind it.
+impl Drop for Maker {
+    fn drop(&mut self) {
+        if !self.shared.mailbox.close() {
+            let why = "the thread that makes segments ended unexpectedly";
+            self.shared.latch.set(Error::new(ErrorKind::Poisoned, "append", why));
+        }
+        self.shared.bell.ring();
+    }
+}
+
+impl Maker {
+    pub(crate) fn new(shared: Arc<Shared>, log_id: LogId, stock: Stock) -> Maker {
+        Maker { shared, log_id, stock: Mutex::new(stock) }
+    }
+
+    fn stock(&self) -> MutexGuard<'_, Stock> {
+        self.stock.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs until the mailbox is stopped.
+    pub(crate) async fn run(self, flow: Flow, meta: MetaFile) {
+        let mut making = pin!(self.make_segments(&flow));
+        let mut chores = pin!(self.do_jobs(&flow, meta));
+        let (mut made, mut done) = (false, false);
+        std::future::poll_fn(|cx| {
+            made = made || making.as_mut().poll(cx).is_ready();
+            done = done || chores.as_mut().poll(cx).is_ready();
+            if made && done { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+    }
+
+    /// Removes a file that nothing needs. If that fails it is found and removed at the next open.
+    fn discard(&self, path: &std::path::Path) {
+        if let Err(error) = self.shared.world.disk.unlink(path)
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            tracing::warn!(path = %path.display(), %error, "can't remove an unused file");
+        }
+    }
+
+    fn sizes(&self) -> (u64, u64) {
+        let stock = self.stock();
+        (stock.highest_number, stock.growth_bytes)
+    }
+}

@@ -1,0 +1,173 @@
+//! What goes by itself: old records, records beyond the window on disk; and the cap.
+//!
+//! ```text
+//! time:  now - window > time of a segment's newest record  -> its records are cut
+//! size:  used + next segment > window + one segment        -> the oldest sealed one is cut first
+//! cap:   used + next segment > cap                         -> `StorageFull`
+//! ```
+//!
+//! `used` is what the directory and the pool hold, counted by their sizes, when a segment is to be
+//! made: between two such moments a log does not grow. Records go in whole segments.
+
+use std::time::Duration;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::io::Flow;
+use crate::lsn::Lsn;
+use crate::options::CompactionPolicy;
+use crate::segment::pool_dir;
+
+use super::super::mailbox::Job;
+use super::super::meta::MetaFile;
+use super::super::readonly::size_of;
+use super::super::ticket::pair;
+use super::Maker;
+
+/// How often the age of records is looked at: not more often, and at least, for the wall clock may
+/// be set.
+const LOOK_AGAIN: std::ops::RangeInclusive<Duration> =
+    Duration::from_millis(10)..=Duration::from_secs(60);
+
+/// Whether a new segment may be made.
+pub(super) enum Admission {
+    /// It fits.
+    Fits,
+    /// Something was cut for it: ask again.
+    MadeRoom,
+    /// It would be more than the log may take.
+    Refused(Error),
+}
+
+impl Maker {
+    /// Milliseconds a record is kept.
+    fn window_ms(&self) -> Option<u64> {
+        let config = &self.shared.config;
+        let policy = match config.compaction {
+            CompactionPolicy::TimeWindow(ms) => Some(ms),
+            CompactionPolicy::None | CompactionPolicy::SizeWindow(_) => None,
+        };
+        [config.retention_ms, policy].into_iter().flatten().min()
+    }
+
+    /// When, on the host's clock, the oldest segment is too old; none if nothing ever is.
+    pub(super) fn expiry(&self) -> Option<Duration> {
+        let window_us = self.window_ms()?.saturating_mul(1000);
+        if self.shared.latch.get().is_some() {
+            return None;
+        }
+        let host = &self.shared.world.host;
+        let now_us = host.wall_us();
+        let (_, oldest) = self.shared.catalog.older_than(0);
+        // A segment that comes later expires later.
+        let expires_us = oldest.unwrap_or(now_us).saturating_add(window_us).saturating_add(1);
+        let left = Duration::from_micros(expires_us.saturating_sub(now_us));
+        Some(host.now() + left.clamp(*LOOK_AGAIN.start(), *LOOK_AGAIN.end()))
+    }
+
+    /// Cuts what is due, in the background; a failure of META is latched, anything else passes.
+    pub(super) async fn retain(&self, flow: &Flow, meta: &mut MetaFile) {
+        let sized = matches!(self.shared.config.compaction, CompactionPolicy::SizeWindow(_));
+        let used = if sized { self.used_bytes() } else { Ok(0) };
+        let outcome = match used {
+            Ok(used) => self.compact(flow, meta, used).await,
+            Err(error) => return tracing::warn!(%error, "retention has to wait"),
+        };
+        if let Err(error) = outcome {
+            self.shared.latch.set(error);
+            self.shared.bell.ring();
+        }
+    }
+
+    /// Cuts what the policies cut; gives the first record that is kept.
+    pub(super) async fn compact(
+        &self,
+        flow: &Flow,
+        meta: &mut MetaFile,
+        mut used: u64,
+    ) -> Result<Lsn> {
+        let shared = &self.shared;
+        if let Some(ms) = self.window_ms() {
+            let now_us = shared.world.host.wall_us();
+            let (keep, _) =
+                shared.catalog.older_than(now_us.saturating_sub(ms.saturating_mul(1000)));
+            if keep > shared.catalog.first() {
+                self.truncate_before(flow, meta, keep).await?;
+            }
+        }
+        if let CompactionPolicy::SizeWindow(window) = shared.config.compaction {
+            while used > window {
+                if let Some(free) = self.drop_pooled() {
+                    used = used.saturating_sub(free);
+                } else if let Some((size, _)) = shared.catalog.oldest_sealed() {
+                    self.cut_oldest(flow, meta).await?;
+                    if self.stock().free.is_empty() {
+                        used = used.saturating_sub(size);
+                    }
+                } else {
+                    break;
+                }
+            }
+        }
+        Ok(shared.catalog.first())
+    }
+
+    /// Cuts the oldest sealed segment; false if there is none.
+    pub(super) async fn cut_oldest(&self, flow: &Flow, meta: &mut MetaFile) -> Result<bool> {
+        let Some((_, next)) = self.shared.catalog.oldest_sealed() else { return Ok(false) };
+        self.truncate_before(flow, meta, next).await?;
+        Ok(true)
+    }
+
+    /// Removes a file from the pool; gives its size.
+    fn drop_pooled(&self) -> Option<u64> {
+        let path = self.stock().free.pop()?;
+        self.discard(&path);
+        Some(self.shared.config.segment_bytes)
+    }
+
+    /// What the log takes on disk, bytes.
+    pub(super) fn used_bytes(&self) -> Result<u64> {
+        let (disk, dir) = (&*self.shared.world.disk, &self.shared.dir);
+        Ok(size_of(disk, dir)? + size_of(disk, &pool_dir(dir))?)
+    }
+
+    /// Whether a new file of `size` may be made now; cuts the oldest segment for it if that is
+    /// what the policy says.
+    pub(super) async fn admit(&self, flow: &Flow, size: u64) -> Result<Admission> {
+        let config = &self.shared.config;
+        let window = match config.compaction {
+            CompactionPolicy::SizeWindow(window) => Some(window + config.segment_bytes),
+            CompactionPolicy::None | CompactionPolicy::TimeWindow(_) => None,
+        };
+        let Some(limit) = [window, config.max_disk_bytes].into_iter().flatten().min() else {
+            return Ok(Admission::Fits);
+        };
+        let used = self.used_bytes()?;
+        if used + size <= limit {
+            return Ok(Admission::Fits);
+        }
+        if window.is_some() && self.make_room(flow).await? {
+            return Ok(Admission::MadeRoom);
+        }
+        let why = format!(
+            "the log takes {used} bytes on disk and may take {limit}; truncate it, or raise \
+             max_disk_bytes"
+        );
+        Ok(Admission::Refused(Error::new(ErrorKind::StorageFull, "make segment", why)))
+    }
+
+    /// Cuts the oldest segment, once there is one that is sealed; false if there never will be.
+    async fn make_room(&self, flow: &Flow) -> Result<bool> {
+        let (catalog, mailbox) = (&self.shared.catalog, &self.shared.mailbox);
+        let sealed = || match catalog.oldest_sealed() {
+            Some(_) => Some(true),
+            None => mailbox.nothing_to_seal().then_some(false),
+        };
+        if !flow.until(sealed).await {
+            return Ok(false);
+        }
+        let (answer, mut ticket) = pair(&self.shared.world.host, "make room");
+        mailbox.job(Job::CutOldest(answer));
+        flow.until(|| ticket.poll_now()).await
+    }
+}
