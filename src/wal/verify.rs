@@ -268,14 +268,12 @@ fn read_segment(
                 if f.cut_at.is_some_and(|cut| frame.header.first_lsn >= cut) {
                     break;
                 }
+                let was_lost = std::mem::take(&mut lost);
                 let fault = match inside(&mut cursor, &mut decoder, &frame, path)? {
-                    Some(fault) => {
-                        lost = true;
-                        Some(fault)
-                    }
-                    None => {
-                        let lost = std::mem::take(&mut lost);
-                        count(&mut tally.summary, &frame, f.cut_at, &mut next, lost)
+                    None => count(&mut tally.summary, &frame, f.cut_at, &mut next, was_lost),
+                    fault => {
+                        next = Some(after(&frame, f.cut_at));
+                        fault
                     }
                 };
                 let Some(detail) = fault else { continue };
@@ -355,9 +353,7 @@ fn count(
         return None;
     }
     let first = frame.header.first_lsn;
-    let after = frame.header.last_lsn().next();
-    // Of a batch that was cut in the middle the rest counts no more.
-    let after = cut_at.map_or(after, |cut| after.min(cut));
+    let after = after(frame, cut_at);
     summary.records += after.get() - first.get();
     let expected = next.replace(after);
     match expected {
@@ -368,4 +364,10 @@ fn count(
         }
         _ => None,
     }
+}
+
+/// The LSN after a batch's last record. Of one that was cut in the middle the rest counts no more.
+fn after(frame: &Frame, cut_at: Option<Lsn>) -> Lsn {
+    let after = frame.header.last_lsn().next();
+    cut_at.map_or(after, |cut| after.min(cut))
 }

@@ -16,6 +16,7 @@ use prkdb_core::Backend;
 mod support;
 
 mod bytes;
+mod codec;
 mod disk;
 #[cfg(all(target_os = "linux", not(prkdb_portable)))]
 mod forbidden;
@@ -58,6 +59,9 @@ macro_rules! backend_suite {
                         watermarks_rise_together_and_readers_stay_below_them,
                         what_threads_append_at_once_is_all_there_in_each_ones_order,
                         any_backend_sync_method_and_policy_continues_what_another_wrote,
+                    }
+                    codec {
+                        threads_compress_at_once,
                     }
                 }
             }
@@ -102,6 +106,13 @@ macro_rules! one_world {
             }
             bytes {
                 the_same_records_make_the_same_segments,
+            }
+            codec {
+                a_log_of_all_codecs_is_read_whatever_it_is_opened_with,
+                what_saves_too_little_or_is_too_short_stays_as_it_is,
+                each_option_of_compression_changes_what_is_on_disk,
+                a_body_that_is_not_what_its_header_says_is_corrupt_and_its_place_named,
+                presets_of_batching_take_batches_of_all_sizes,
             }
         }
     };

@@ -8,6 +8,9 @@ use super::super::frame::{check_records, check_stored, decode_body, record};
 use super::*;
 use crate::options::{CompressionType, MAX_BATCH_BYTES};
 
+#[path = "../../../tests/support/zeros.rs"]
+mod zeros;
+
 /// The longest body that a header of one record can announce.
 const MOST: usize = MAX_BATCH_BYTES + 8;
 
@@ -152,53 +155,12 @@ fn a_body_that_is_wrong_inside_is_found_after_decompressing() {
 
 // ---- bombs, made by hand ----------------------------------------------------------------------
 
-/// Zeros as an LZ4 block: one literal, then a match as long as it takes.
-fn lz4_zeros(len: usize) -> Vec<u8> {
-    // The last five bytes are literals.
-    let rest = len - 1 - 5 - 4 - 15;
-    let long = std::iter::repeat_n(255, rest / 255);
-    let head = [0x1f, 0, 1, 0].into_iter().chain(long);
-    head.chain([(rest % 255).to_le_bytes()[0], 0x50, 0, 0, 0, 0, 0]).collect()
-}
-
-/// Zeros as raw Snappy: the length, one literal, then copies of 64 bytes.
-fn snappy_zeros(len: usize, said: usize) -> Vec<u8> {
-    let (mut out, mut rest) = (Vec::new(), said);
-    while rest > 127 {
-        out.push(rest.to_le_bytes()[0] | 128);
-        rest >>= 7;
-    }
-    out.extend([rest.to_le_bytes()[0], 0, 0]);
-    let mut left = len - 1;
-    while left > 0 {
-        let copy = left.min(64);
-        out.extend([(copy - 1).to_le_bytes()[0] << 2 | 2, 1, 0]);
-        left -= copy;
-    }
-    out
-}
-
-/// Zeros as a Zstandard frame: a content size of four bytes, then blocks of one repeated byte.
-fn zstd_zeros(len: usize, said: usize) -> Vec<u8> {
-    let mut out = vec![0x28, 0xb5, 0x2f, 0xfd, 0xa0];
-    out.extend(u32::try_from(said).unwrap().to_le_bytes());
-    let mut left = len;
-    while left > 0 {
-        let block = left.min(128 << 10);
-        left -= block;
-        let word = u32::try_from(block << 3 | 2 | usize::from(left == 0)).unwrap();
-        out.extend(&word.to_le_bytes()[..3]);
-        out.push(0);
-    }
-    out
-}
-
 /// Zeros under each codec that claims they are `said` bytes, as far as it claims anything.
-fn zeros(len: usize, said: usize) -> Vec<(Codec, Vec<u8>)> {
+fn all_zeros(len: usize, said: usize) -> Vec<(Codec, Vec<u8>)> {
     let all = [
-        (Codec::Lz4, lz4_zeros(len)),
-        (Codec::Snappy, snappy_zeros(len, said)),
-        (Codec::Zstd, zstd_zeros(len, said)),
+        (Codec::Lz4, zeros::lz4(len)),
+        (Codec::Snappy, zeros::snappy(len, said)),
+        (Codec::Zstd, zeros::zstd(len, said)),
     ];
     all.into_iter().filter(|(codec, _)| built_in().contains(codec)).collect()
 }
@@ -206,7 +168,7 @@ fn zeros(len: usize, said: usize) -> Vec<(Codec, Vec<u8>)> {
 #[test]
 fn zeros_made_by_hand_are_read() {
     for len in [1000, 200_000, MOST] {
-        for (codec, stored) in zeros(len, len) {
+        for (codec, stored) in all_zeros(len, len) {
             assert!(holds(codec, &stored, &vec![0; len]), "{codec:?} {len}");
         }
     }
@@ -216,7 +178,7 @@ fn zeros_made_by_hand_are_read() {
 fn a_bomb_ends_where_the_header_says() {
     const BOMB: usize = 256 << 20;
     for said in [BOMB, 1000, MOST] {
-        for (codec, stored) in zeros(BOMB, said) {
+        for (codec, stored) in all_zeros(BOMB, said) {
             for raw_len in [1000, MOST] {
                 let header = header(codec, &stored, raw_len);
                 assert_eq!(decode(&header_bytes(&header)), Ok(header));
@@ -229,11 +191,11 @@ fn a_bomb_ends_where_the_header_says() {
 
 #[test]
 fn what_stored_bytes_say_of_themselves_is_asked_before_memory_is_taken() {
-    for (codec, stored) in zeros(1000, 1000) {
+    for (codec, stored) in all_zeros(1000, 1000) {
         assert_eq!(may_hold(codec, &stored, 1000), Ok(()));
         assert_eq!(may_hold(codec, &stored, MOST), Err(Bad::Compressed), "{codec:?}");
     }
-    for (codec, stored) in zeros(1000, MOST) {
+    for (codec, stored) in all_zeros(1000, MOST) {
         let told = if codec == Codec::Lz4 { Err(Bad::Compressed) } else { Ok(()) };
         assert_eq!(may_hold(codec, &stored, MOST), told, "a lie of its own: {codec:?}");
     }
