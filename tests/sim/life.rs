@@ -8,7 +8,10 @@
 //! Everything is drawn from the seed, so a seed that fails fails again. A broken invariant panics.
 
 use prkdb_core::io::sim::{CrashKind, Faults, Model, Rng, Sim};
-use prkdb_core::{BatchConfig, Error, ErrorKind, Lsn, ReadOnlyWal, SyncMethod, Wal, WalConfig};
+use prkdb_core::{
+    BatchConfig, CompressionConfig, CompressionType, Error, ErrorKind, Lsn, ReadOnlyWal,
+    SyncMethod, Wal, WalConfig,
+};
 
 use crate::client::{Clients, Habit};
 use crate::model::Promises;
@@ -45,6 +48,8 @@ impl std::ops::Deref for Held {
 /// The life of one seed.
 pub struct Life {
     pub rng: Rng,
+    /// Draws codecs, so that all else is drawn as it would be without them.
+    codecs: Rng,
     pub sim: Sim,
     pub promises: Promises,
     pub clients: Clients,
@@ -78,8 +83,9 @@ pub fn run(seed: u64, verbose: bool) -> u64 {
     };
     let forger = rng.chance(100);
     let (promises, clients) = (Promises::new(), Clients::new(habit));
+    let codecs = Rng::stream(seed, 2);
     let mut life =
-        Life { rng, sim, promises, clients, kills_only: true, forger, cycles: 0, verbose };
+        Life { rng, codecs, sim, promises, clients, kills_only: true, forger, cycles: 0, verbose };
     say!(life, "seed {seed}, {:?}, {habit:?}", life.sim.model());
     life.live();
     life.cycles
@@ -143,6 +149,13 @@ impl Life {
             linger_ms: rng.pick(&[0, 1, 10]),
             max_batch_size: rng.pick(&[1, 10, 1000]),
             max_buffer_bytes: rng.pick(&[1, 8 << 10, 256 << 10, 1 << 20]),
+            compression: None,
+        };
+        let kind = self.codecs.pick(&CompressionType::ALL);
+        config.compression = CompressionConfig {
+            compression_type: if kind.is_built_in() { kind } else { CompressionType::None },
+            min_compress_bytes: self.codecs.pick(&[0, 256]),
+            ..CompressionConfig::throughput_optimized()
         };
         config
     }
