@@ -2,15 +2,21 @@
 //!
 //! ```text
 //! +---------+---------+-- - --+-----------------+-- - -+
-//! | record  | record  |       | end u32 crc u32 |      |
+//! | record  | record  |       | end u32 crc u32 |      |  body, raw_len bytes
 //! +---------+---------+-- - --+-----------------+-- - -+
 //!           ^ end of the first                  payload_crc covers the index
+//!
+//! stored bytes: the body; or what a codec made of it, and then payload_crc covers all of that
 //! ```
 //!
-//! Invariant: no byte of a record is handed out before its checksum held. Bytes: FORMAT.md, "Body".
+//! Invariants: no byte of a record is handed out before its checksum held; nothing is decompressed
+//! before the checksum of what is stored held. Bytes: FORMAT.md, "Body".
+
+use std::sync::Arc;
 
 use crate::options::MAX_RECORD_BYTES;
 
+use super::codec::{self, Decoder};
 use super::frame::{Codec, FrameHeader, INDEX_ENTRY_LEN};
 use super::{Bad, le};
 
@@ -46,8 +52,9 @@ pub(crate) fn encode_body<'a>(
     crc32fast::hash(index)
 }
 
-/// Checks the payload CRC and that the index is exact; the records' own checksums not yet.
-pub(super) fn check_body(header: &FrameHeader, stored: &[u8]) -> Result<(), Bad> {
+/// Checks the payload CRC and, of a body that is stored as it is, that the index is exact; the
+/// records' own checksums not yet.
+pub(super) fn check_payload(header: &FrameHeader, stored: &[u8]) -> Result<(), Bad> {
     if stored.len() as u64 != u64::from(header.stored_len) {
         return Err(Bad::Short);
     }
@@ -55,10 +62,64 @@ pub(super) fn check_body(header: &FrameHeader, stored: &[u8]) -> Result<(), Bad>
         let intact = crc32fast::hash(stored) == header.payload_crc;
         return if intact { Ok(()) } else { Err(Bad::Payload) };
     }
-    let (bytes, index) = split(header, stored)?;
+    let (_, index) = split(header, stored)?;
     if crc32fast::hash(index) != header.payload_crc {
         return Err(Bad::Payload);
     }
+    check_index(header, stored)
+}
+
+/// Checks stored bytes as far as that goes without a codec: the payload CRC, and of a body that is
+/// stored as it is the rest too, the checksum of each record included.
+pub(crate) fn check_stored(header: &FrameHeader, stored: &[u8]) -> Result<(), Bad> {
+    check_payload(header, stored)?;
+    if header.codec == Codec::None { check_records(header, stored) } else { Ok(()) }
+}
+
+/// The body whose stored bytes `check_stored` took; its records' checksums are not checked here.
+///
+/// Takes memory for the body, once, and only after the stored bytes were asked what they hold.
+pub(crate) fn decode_body(
+    decoder: &mut Decoder,
+    header: &FrameHeader,
+    stored: &[u8],
+) -> Result<Arc<[u8]>, Bad> {
+    if header.codec == Codec::None {
+        return Ok(Arc::from(stored));
+    }
+    let raw_len = header.raw_len as usize;
+    codec::may_hold(header.codec, stored, raw_len)?;
+    let mut body: Arc<[u8]> = std::iter::repeat_n(0, raw_len).collect();
+    decoder.decode(header.codec, stored, Arc::get_mut(&mut body).expect("made just now"))?;
+    check_index(header, &body)?;
+    Ok(body)
+}
+
+/// Record `i` of a body; its own checksum is checked here.
+pub(crate) fn record<'a>(header: &FrameHeader, body: &'a [u8], i: u32) -> Result<&'a [u8], Bad> {
+    let (bytes, index) = split(header, body)?;
+    if i >= header.count {
+        return Err(Bad::Record(i));
+    }
+    let at = i as usize * INDEX_ENTRY_LEN;
+    let start = if i == 0 { 0 } else { le::u32_at(index, at - INDEX_ENTRY_LEN) };
+    take(bytes, start, &index[at..at + INDEX_ENTRY_LEN], i)
+}
+
+/// Checks the checksum of each record of a body.
+pub(crate) fn check_records(header: &FrameHeader, body: &[u8]) -> Result<(), Bad> {
+    let (bytes, index) = split(header, body)?;
+    let mut start = 0;
+    for (i, entry) in (0..header.count).zip(index.chunks_exact(INDEX_ENTRY_LEN)) {
+        take(bytes, start, entry, i)?;
+        start = le::u32_at(entry, 0);
+    }
+    Ok(())
+}
+
+/// Checks that the index is exact: ends never fall, and the last is where the index starts.
+fn check_index(header: &FrameHeader, body: &[u8]) -> Result<(), Bad> {
+    let (bytes, index) = split(header, body)?;
     let mut start = 0;
     for entry in index.chunks_exact(INDEX_ENTRY_LEN) {
         let end = le::u32_at(entry, 0) as usize;
@@ -70,36 +131,10 @@ pub(super) fn check_body(header: &FrameHeader, stored: &[u8]) -> Result<(), Bad>
     if start == bytes.len() { Ok(()) } else { Err(Bad::Lengths) }
 }
 
-/// Record `i` of a body that `check_body` took; its own checksum is checked here.
-pub(crate) fn record<'a>(header: &FrameHeader, stored: &'a [u8], i: u32) -> Result<&'a [u8], Bad> {
-    let (bytes, index) = split(header, stored)?;
-    if i >= header.count {
-        return Err(Bad::Record(i));
-    }
-    let at = i as usize * INDEX_ENTRY_LEN;
-    let start = if i == 0 { 0 } else { le::u32_at(index, at - INDEX_ENTRY_LEN) };
-    take(bytes, start, &index[at..at + INDEX_ENTRY_LEN], i)
-}
-
-/// Checks all of a body: payload CRC, index, and the checksum of each record.
-pub(crate) fn check_records(header: &FrameHeader, stored: &[u8]) -> Result<(), Bad> {
-    check_body(header, stored)?;
-    let (bytes, index) = split(header, stored)?;
-    let mut start = 0;
-    for (i, entry) in (0..header.count).zip(index.chunks_exact(INDEX_ENTRY_LEN)) {
-        take(bytes, start, entry, i)?;
-        start = le::u32_at(entry, 0);
-    }
-    Ok(())
-}
-
-/// Records and index of an uncompressed body.
-fn split<'a>(header: &FrameHeader, stored: &'a [u8]) -> Result<(&'a [u8], &'a [u8]), Bad> {
-    if header.codec != Codec::None {
-        return Err(Bad::Codec(header.codec as u8));
-    }
+/// Records and index of a body.
+fn split<'a>(header: &FrameHeader, body: &'a [u8]) -> Result<(&'a [u8], &'a [u8]), Bad> {
     let index = header.count as usize * INDEX_ENTRY_LEN;
-    stored.len().checked_sub(index).map(|at| stored.split_at(at)).ok_or(Bad::Short)
+    body.len().checked_sub(index).map(|at| body.split_at(at)).ok_or(Bad::Short)
 }
 
 /// The record that starts at `start` and has this index entry.

@@ -15,7 +15,9 @@ use crate::options::{MAX_BATCH_BYTES, MAX_BATCH_RECORDS};
 
 use super::{Bad, FORMAT_VERSION, Nonce, SegmentId, le};
 
-pub(crate) use super::body::{body_len, check_records, encode_body, record};
+pub(crate) use super::body::{
+    body_len, check_records, check_stored, decode_body, encode_body, record,
+};
 
 /// Bytes of a frame header.
 pub(crate) const FRAME_HEADER_LEN: usize = 72;
@@ -69,7 +71,7 @@ pub(crate) struct FrameHeader {
     pub(crate) count: u32,
     /// Bytes after the header, as stored.
     pub(crate) stored_len: u32,
-    /// The same, uncompressed.
+    /// Bytes of the body, uncompressed.
     pub(crate) raw_len: u32,
     pub(crate) payload_crc: u32,
     pub(crate) first_lsn: Lsn,

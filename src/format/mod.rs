@@ -6,6 +6,7 @@ use std::fmt;
 
 mod block;
 mod body;
+pub(crate) mod codec;
 pub(crate) mod footer;
 pub(crate) mod frame;
 mod le;
@@ -53,6 +54,8 @@ pub(crate) enum Bad {
     Record(u32),
     /// Compressed by a codec that this build can't decode.
     Codec(u8),
+    /// The stored bytes are those that were written, and no body of the stated length.
+    Compressed,
 }
 
 impl fmt::Display for Bad {
@@ -72,7 +75,17 @@ impl fmt::Display for Bad {
             Bad::Lengths => f.write_str("its lengths or ranges do not fit together"),
             Bad::Payload => f.write_str("the checksum of the batch does not match"),
             Bad::Record(i) => write!(f, "the checksum of record {i} of the batch does not match"),
-            Bad::Codec(c) => write!(f, "its codec {c} is not one this build can decode"),
+            Bad::Codec(c) => match codec::feature(*c) {
+                Some(name) => write!(
+                    f,
+                    "it is compressed with {name}, which this build lacks; build it with the \
+                     feature `{name}`"
+                ),
+                None => write!(f, "its codec {c} is not one this build can decode"),
+            },
+            Bad::Compressed => {
+                f.write_str("it does not decompress to the length that its header says")
+            }
         }
     }
 }

@@ -11,7 +11,7 @@
 use std::io;
 
 use crate::cast::{len, round_down, round_up};
-use crate::format::frame::{FRAME_HEADER_LEN, FrameHeader, Tag, check_records};
+use crate::format::frame::{FRAME_HEADER_LEN, FrameHeader, Tag, check_stored};
 use crate::format::{Bad, SegmentId};
 use crate::io::{Buf, FileRef};
 use crate::lsn::Lsn;
@@ -96,7 +96,9 @@ impl Cursor {
         self.at
     }
 
-    /// Finds the next frame and checks all of it. At a bad one it stays where it is.
+    /// Finds the next frame and checks all of it that can be checked without a codec: whoever wants
+    /// the records of a compressed one decodes its `stored` bytes and finds out more. At a bad one
+    /// it stays where it is.
     pub(crate) fn step(&mut self) -> io::Result<Step> {
         loop {
             // A header never crosses a block boundary, so what is left of this block is padding.
@@ -184,7 +186,7 @@ impl Cursor {
         }
         if header.tag == Tag::Batch {
             let stored = self.stored(&frame)?;
-            if let Err(why) = check_records(&header, stored) {
+            if let Err(why) = check_stored(&header, stored) {
                 return Ok(bad(why));
             }
         }

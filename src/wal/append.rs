@@ -1,22 +1,22 @@
-//! The caller's half of an append: limits, room, encoding and checksums on the caller's own CPU.
+//! The caller's half of an append: limits, room, and encoding, on the caller's own CPU.
 //!
 //! ```text
-//! measure -> room (wait | Busy | await) -> pooled buffer <- records, index, checksums -> queue
+//! measure -> room (wait | Busy | await) -> encode (index, checksums, codec) -> queue
 //! ```
 //!
 //! Invariants: nothing is queued on an error; room comes before memory, so memory is bounded; the
 //! order in which batches are queued is the order of their LSNs.
 
-use crate::cast::{len, round_up};
+use crate::cast::round_up;
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::frame::{FRAME_HEADER_LEN, body_len, encode_body};
+use crate::format::frame::{FRAME_HEADER_LEN, body_len};
 use crate::lsn::{Lsn, LsnRange};
 use crate::options::Durability;
 use crate::segment::Geometry;
 
 use super::records::{Records, measure};
 use super::room::Grant;
-use super::shared::{LARGE, Pending, Shared};
+use super::shared::{Pending, Shared};
 use super::ticket::{Ticket, pair};
 
 /// Waits for one append; see [`Wal::append_batch`](super::Wal::append_batch).
@@ -101,24 +101,13 @@ impl<'a> Appender<'a> {
     }
 
     fn queue(&self, records: &impl Records, size: Size, grant: Grant) -> Append {
-        let large = size.frame >= LARGE;
-        let whole =
-            if large { len(round_up(size.frame as u64, self.shared.block)) } else { size.frame };
-        let mut buf = self.shared.pool.take(whole);
-        let bytes = buf.bytes_mut().expect("the pool gives buffers that nobody shares");
-        let count = records.count();
-        let all = (0..count).map(|i| records.record(i));
-        let body = &mut bytes[FRAME_HEADER_LEN..size.frame];
-        let payload_crc = encode_body(all, size.record_bytes, count, body);
-        // What the buffer's last user left must not reach the disk.
-        bytes[size.frame..].fill(0);
+        let raw_len = size.frame - FRAME_HEADER_LEN;
+        let Shared { encoder, pool, .. } = self.shared;
+        let encoded = encoder.encode(pool, records, size.record_bytes, raw_len);
         let (answer, ticket) = pair(&self.shared.world.host, "append");
         self.shared.send(Pending {
-            buf,
-            frame_len: size.frame,
+            encoded,
             record_bytes: size.record_bytes as u64,
-            count: u32::try_from(count).expect("a batch is bounded"),
-            payload_crc,
             durability: self.durability,
             expected: self.expected,
             answer,
@@ -131,5 +120,6 @@ impl<'a> Appender<'a> {
 #[derive(Clone, Copy)]
 struct Size {
     record_bytes: usize,
+    /// Of the whole frame, uncompressed: what room is taken for and what a segment has to hold.
     frame: usize,
 }

@@ -1,7 +1,7 @@
 //! The log: one order of records, appended by many callers, written by one thread.
 //!
 //! ```text
-//! Wal --append--> room -> append (encode) -> shared (queue, bell) -> writer -> disk
+//! Wal --append--> room -> append, encode -> shared (queue, bell) -> writer -> disk
 //!     --chores--> maker (segments, META)      reader <- catalog <----'
 //!     --open----> recovery                    readonly, verify: the same without a writer
 //! ```
@@ -18,6 +18,7 @@ use crate::options::{Backend, Durability, MAX_USER_STATE_BYTES, WalConfig};
 
 mod append;
 mod catalog;
+mod encode;
 mod engine;
 mod mailbox;
 mod maker;
@@ -83,7 +84,8 @@ impl Wal {
     /// # Errors
     /// `Invalid`: an option out of range, or a directory that holds something else. `Locked`: it
     /// has a writer. `Corrupt`: promised records are damaged; nothing was changed. `Unsupported`:
-    /// a newer format, or the backend asked for does not work here. `StorageFull`, `Io`.
+    /// a newer format, the backend asked for does not work here, or a codec that this build lacks.
+    /// `StorageFull`, `Io`.
     pub fn open(config: WalConfig) -> Result<Wal> {
         config.validate()?;
         let (disk, backend) = open_disk(&config.log_dir, config.backend)?;

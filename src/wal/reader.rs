@@ -1,11 +1,11 @@
 //! Reading records in LSN order, out of sealed segments and the open one alike.
 //!
 //! ```text
-//! next LSN -> catalog -> segment (pinned) -> cursor -> frame, copied out -> record, record, ...
+//! next LSN -> catalog -> segment (pinned) -> cursor -> frame -> body, copied out -> record, ...
 //! ```
 //!
 //! Invariants: nothing beyond the limit is given; a record is given only after its checksums held;
-//! a pinned segment is not recycled; what a reader holds is bounded by one frame and one window.
+//! a pinned segment is not recycled; what a reader holds is bounded by one body and one window.
 
 use std::io;
 use std::ops::{Deref, Range};
@@ -13,10 +13,12 @@ use std::sync::Arc;
 
 use crate::cast::len;
 use crate::error::{Error, ErrorKind, Result};
+use crate::format::Bad;
+use crate::format::codec::Decoder;
 use crate::format::frame::{self, FrameHeader, Tag};
 use crate::io::{Disk, ForkGuard};
 use crate::lsn::Lsn;
-use crate::segment::{Cursor, Step};
+use crate::segment::{Cursor, Frame, Step};
 
 use super::catalog::{Catalog, Segment};
 use super::recovery::identity;
@@ -36,10 +38,10 @@ pub struct Record {
     pub data: RecordData,
 }
 
-/// The bytes of one record: a share of its frame, cheap to clone.
+/// The bytes of one record: a share of its batch, cheap to clone.
 #[derive(Clone)]
 pub struct RecordData {
-    frame: Arc<[u8]>,
+    body: Arc<[u8]>,
     range: Range<usize>,
 }
 
@@ -47,7 +49,7 @@ impl Deref for RecordData {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        &self.frame[self.range.clone()]
+        &self.body[self.range.clone()]
     }
 }
 
@@ -96,6 +98,7 @@ pub struct Reader {
     window: u64,
     at: Option<At>,
     hand: Option<Hand>,
+    decoder: Decoder,
     failed: Option<Error>,
     /// Recoveries of the log that this reader knows of.
     recoveries: usize,
@@ -108,13 +111,13 @@ struct At {
     cursor: Cursor,
 }
 
-/// The frame records are given from.
+/// The batch records are given from.
 #[derive(Debug)]
 struct Hand {
     header: FrameHeader,
     /// The last of its records that is part of the log: a batch can be cut in the middle.
     last: Lsn,
-    stored: Arc<[u8]>,
+    body: Arc<[u8]>,
     segment: Arc<Segment>,
     offset: u64,
 }
@@ -139,6 +142,7 @@ impl Reader {
             window,
             at: None,
             hand: None,
+            decoder: Decoder::default(),
             failed: None,
             recoveries,
             fork,
@@ -198,29 +202,20 @@ impl Reader {
     fn record(&mut self) -> Result<Record> {
         let held = |hand: &Hand| hand.header.first_lsn <= self.next && self.next <= hand.last;
         if !self.hand.as_ref().is_some_and(held) {
+            // Let go first: of two bodies in memory one would not be counted.
+            self.hand = None;
             self.hand = Some(self.fetch()?);
         }
         let hand = self.hand.as_ref().expect("fetched just now");
         let i = self.next.get() - hand.header.first_lsn.get();
         let i = u32::try_from(i).expect("a batch is bounded");
-        let data = frame::record(&hand.header, &hand.stored, i).map_err(|why| {
+        let data = frame::record(&hand.header, &hand.body, i).map_err(|why| {
             let path = &hand.segment.file.path;
-            match why {
-                crate::format::Bad::Codec(_) => {
-                    Error::new(ErrorKind::Unsupported, "read", why.to_string())
-                        .at(path, Some(hand.offset))
-                }
-                _ => Error::corrupt(
-                    "read",
-                    path,
-                    hand.offset,
-                    format!("record {}: {why}", self.next),
-                ),
-            }
+            Error::corrupt("read", path, hand.offset, format!("record {}: {why}", self.next))
         })?;
-        let start = data.as_ptr().addr() - hand.stored.as_ptr().addr();
+        let start = data.as_ptr().addr() - hand.body.as_ptr().addr();
         let range = start..start + data.len();
-        let data = RecordData { frame: Arc::clone(&hand.stored), range };
+        let data = RecordData { body: Arc::clone(&hand.body), range };
         let record = Record { lsn: self.next, time_us: hand.header.time_us, data };
         self.next = self.next.next();
         Ok(record)
@@ -251,13 +246,7 @@ impl Reader {
                 Step::Frame(frame) if frame.header.tag == Tag::Mark => self.at = Some(at),
                 Step::Frame(frame) if frame.header.last_lsn() < self.next => self.at = Some(at),
                 Step::Frame(frame) if frame.header.first_lsn <= self.next => {
-                    let stored = at.cursor.stored(&frame).map(Arc::from);
-                    let stored = stored.map_err(|e| self.io_error(&at, e))?;
-                    let segment = Arc::clone(&at.segment);
-                    let (header, offset) = (frame.header, frame.offset);
-                    let last = header.last_lsn().min(segment.last());
-                    self.at = Some(at);
-                    return Ok(Hand { header, last, stored, segment, offset });
+                    return self.take_up(at, frame);
                 }
                 // The end of this segment, or a frame further on: the catalog knows better.
                 Step::End | Step::Frame(_) if !sought => {}
@@ -269,6 +258,28 @@ impl Reader {
                     return Err(self.damage(&at, offset, &why.to_string()));
                 }
             }
+        }
+    }
+
+    /// The body of the frame that `at` stepped over last.
+    fn take_up(&mut self, mut at: At, frame: Frame) -> Result<Hand> {
+        let Frame { header, offset } = frame;
+        let body = match at.cursor.stored(&frame) {
+            Ok(stored) => frame::decode_body(&mut self.decoder, &header, stored),
+            Err(e) => return Err(self.io_error(&at, e)),
+        };
+        match body {
+            Ok(body) => {
+                let segment = Arc::clone(&at.segment);
+                let last = header.last_lsn().min(segment.last());
+                self.at = Some(at);
+                Ok(Hand { header, last, body, segment, offset })
+            }
+            Err(why @ Bad::Codec(_)) => {
+                let error = Error::new(ErrorKind::Unsupported, "read", why.to_string());
+                Err(error.at(&at.segment.file.path, Some(offset)))
+            }
+            Err(why) => Err(self.damage(&at, offset, &why.to_string())),
         }
     }
 

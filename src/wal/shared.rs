@@ -17,11 +17,12 @@ use std::task::Waker;
 use crossbeam_channel::{Receiver, Sender};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::io::{Buf, BufPool, ForkGuard, World};
+use crate::io::{BufPool, ForkGuard, World};
 use crate::lsn::{Lsn, LsnRange};
 use crate::options::{Durability, WalConfig};
 
 use super::catalog::Catalog;
+use super::encode::{BodyEncoder, Encoded};
 use super::mailbox::{Cut, Mailbox};
 use super::recovery::RecoveryReport;
 use super::room::{Grant, MAX_QUEUED_BATCHES, Room};
@@ -29,12 +30,8 @@ use super::ticket::Answer;
 
 /// A batch on its way to the writer.
 pub(crate) struct Pending {
-    /// Room for the header, then the body; from `LARGE` on padded with zeros to whole blocks.
-    pub(crate) buf: Buf,
-    pub(crate) frame_len: usize,
+    pub(crate) encoded: Encoded,
     pub(crate) record_bytes: u64,
-    pub(crate) count: u32,
-    pub(crate) payload_crc: u32,
     pub(crate) durability: Durability,
     /// It is wanted at this LSN or not at all.
     pub(crate) expected: Option<Lsn>,
@@ -154,6 +151,7 @@ pub(crate) struct Shared {
     pub(crate) bell: Bell,
     pub(crate) mailbox: Mailbox,
     pub(crate) pool: BufPool,
+    pub(crate) encoder: BodyEncoder,
     pub(crate) counters: Counters,
     pub(crate) fork: ForkGuard,
     /// What the last recovery found; read without waiting for one that runs.
@@ -179,6 +177,7 @@ impl Shared {
             bell: Bell::default(),
             mailbox: Mailbox::default(),
             pool: BufPool::new(block),
+            encoder: BodyEncoder::new(block, config.effective_compression()),
             counters: Counters::default(),
             fork: ForkGuard::new(),
             report: Mutex::default(),
@@ -227,7 +226,7 @@ impl Shared {
 
     /// Queues a batch that has its room.
     pub(crate) fn send(&self, batch: Pending) {
-        let bytes = batch.frame_len;
+        let bytes = batch.encoded.frame_len;
         // There is a place in the channel for each grant, and both ends live in `self`.
         assert!(self.batches.0.try_send(batch).is_ok(), "room was granted for it");
         self.bell.queued(bytes);

@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::frame::Tag;
+use crate::format::Bad;
+use crate::format::codec::Decoder;
+use crate::format::frame::{Codec, Tag, check_records, decode_body};
 use crate::io::{Access, Disk};
 use crate::lsn::Lsn;
 use crate::options::RecoveryPolicy;
@@ -85,7 +87,8 @@ impl ReadOnlyWal {
     /// many. Beside a living writer it reads what that writer has promised.
     ///
     /// # Errors
-    /// `Invalid`: no log there. `Io`, `Unsupported`. Damage is a finding, not an error.
+    /// `Invalid`: no log there. `Unsupported`: a newer format, or a batch under a codec that this
+    /// build lacks. `Io`. Damage is a finding, not an error.
     pub fn verify(
         dir: impl AsRef<Path>,
         found: &mut dyn FnMut(Finding),
@@ -257,6 +260,7 @@ fn read_segment(
     let (start, end) = (f.file.geometry.frames_start(), end_of(f, beyond));
     let mut cursor = Cursor::new(file, f.file.id, f.file.geometry, start, WINDOW);
     let (mut next, mut lost, mut places) = (None, false, Vec::new());
+    let mut decoder = Decoder::default();
     while cursor.at() < end {
         let (offset, lsn, detail) = match cursor.step().map_err(|e| failed(Some(cursor.at()), e))? {
             Step::Frame(frame) => {
@@ -264,8 +268,14 @@ fn read_segment(
                 if f.cut_at.is_some_and(|cut| frame.header.first_lsn >= cut) {
                     break;
                 }
-                let fault = count(&mut tally.summary, &frame, f.cut_at, &mut next, lost);
-                lost = false;
+                let was_lost = std::mem::take(&mut lost);
+                let fault = match inside(&mut cursor, &mut decoder, &frame, path)? {
+                    None => count(&mut tally.summary, &frame, f.cut_at, &mut next, was_lost),
+                    fault => {
+                        next = Some(after(&frame, f.cut_at));
+                        fault
+                    }
+                };
                 let Some(detail) = fault else { continue };
                 (frame.offset, Some(frame.header.first_lsn), detail)
             }
@@ -305,6 +315,30 @@ fn read_segment(
     Ok(places)
 }
 
+/// Looks into a compressed frame, further than its checksum; tells what is wrong with its body.
+fn inside(
+    cursor: &mut Cursor,
+    decoder: &mut Decoder,
+    frame: &Frame,
+    path: &Path,
+) -> Result<Option<String>> {
+    let (header, offset) = (&frame.header, Some(frame.offset));
+    if header.codec == Codec::None {
+        return Ok(None);
+    }
+    let stored = cursor.stored(frame).map_err(|e| Error::io("verify", path, offset, e))?;
+    let body = decode_body(decoder, header, stored);
+    match body.and_then(|body| check_records(header, &body)) {
+        Ok(()) => Ok(None),
+        // Neither whole nor damaged, as far as this build can tell.
+        Err(why @ Bad::Codec(_)) => {
+            let error = Error::new(ErrorKind::Unsupported, "verify", why.to_string());
+            Err(error.at(path, offset))
+        }
+        Err(why) => Ok(Some(why.to_string())),
+    }
+}
+
 /// Counts a whole frame; tells what is wrong with its place in the order.
 fn count(
     summary: &mut VerifySummary,
@@ -319,9 +353,7 @@ fn count(
         return None;
     }
     let first = frame.header.first_lsn;
-    let after = frame.header.last_lsn().next();
-    // Of a batch that was cut in the middle the rest counts no more.
-    let after = cut_at.map_or(after, |cut| after.min(cut));
+    let after = after(frame, cut_at);
     summary.records += after.get() - first.get();
     let expected = next.replace(after);
     match expected {
@@ -332,4 +364,10 @@ fn count(
         }
         _ => None,
     }
+}
+
+/// The LSN after a batch's last record. Of one that was cut in the middle the rest counts no more.
+fn after(frame: &Frame, cut_at: Option<Lsn>) -> Lsn {
+    let after = frame.header.last_lsn().next();
+    cut_at.map_or(after, |cut| after.min(cut))
 }

@@ -16,6 +16,7 @@ use prkdb_core::Backend;
 mod support;
 
 mod bytes;
+mod codec;
 mod disk;
 #[cfg(all(target_os = "linux", not(prkdb_portable)))]
 mod forbidden;
@@ -59,6 +60,9 @@ macro_rules! backend_suite {
                         what_threads_append_at_once_is_all_there_in_each_ones_order,
                         any_backend_sync_method_and_policy_continues_what_another_wrote,
                     }
+                    codec {
+                        threads_compress_at_once,
+                    }
                 }
             }
         })+
@@ -99,11 +103,18 @@ macro_rules! one_world {
                 the_user_slot_is_kept_with_the_log,
                 what_was_cut_from_the_end_is_gone_and_its_lsns_are_given_again,
                 a_reset_log_starts_where_it_was_told,
-                a_size_window_holds_while_twenty_times_as_much_goes_through,
+                a_size_window_holds_while_ten_times_as_much_goes_through,
                 a_capped_log_goes_on_when_it_was_truncated,
             }
             bytes {
                 the_same_records_make_the_same_segments,
+            }
+            codec {
+                a_log_of_all_codecs_is_read_whatever_it_is_opened_with,
+                what_saves_too_little_or_is_too_short_stays_as_it_is,
+                each_option_of_compression_changes_what_is_on_disk,
+                a_body_that_is_not_what_its_header_says_is_corrupt_and_its_place_named,
+                presets_of_batching_take_batches_of_all_sizes,
             }
         }
     };

@@ -13,6 +13,7 @@ use prkdb_core::io::{Buf, Completion, DiskOptions, Op, Queue, ThreadHost, Until,
 use prkdb_core::{Backend, ReadOnlyWal, Result, Wal, WalConfig};
 
 use crate::support;
+use crate::support::format::{self, Frame};
 
 /// Who is tested.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -173,6 +174,24 @@ impl Place {
         let log = self.read_only();
         let first = log.first_lsn().unwrap_or(log.next_lsn());
         support::read_all(log.reader(first).unwrap(), first.get())
+    }
+
+    /// The segments of the log, by number.
+    pub fn segments(&self) -> Vec<(PathBuf, Vec<u8>)> {
+        let names = self.world.disk.list(&self.dir).unwrap().into_iter().map(|entry| entry.name);
+        let mut paths: Vec<_> = names.map(|name| self.path(&name)).collect();
+        paths.retain(|path| path.extension().is_some_and(|e| e == "seg"));
+        paths.sort();
+        paths.into_iter().map(|path| (path.clone(), whole_file(self, &path))).collect()
+    }
+
+    /// The batches of the log as they stand in its files, in LSN order.
+    pub fn frames(&self) -> Vec<Frame> {
+        let segments = self.segments().into_iter();
+        let mut frames: Vec<_> =
+            segments.flat_map(|(path, bytes)| format::frames_in(&path, &bytes).0).collect();
+        frames.sort_by_key(|frame| frame.first);
+        frames
     }
 
     /// Drives a future: by parking, or by letting the simulated world go on.

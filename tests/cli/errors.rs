@@ -25,6 +25,7 @@ fn bad_usage_is_status_2() {
         &["--batch", "2000000"],
         &["--backend", "floppy"],
         &["--durability", "maybe"],
+        &["--codec", "gzip"],
         &["--no-such-option"],
     ] {
         run_err(2, "append", root.path(), args, b"");

@@ -34,6 +34,32 @@ fn every_line_comes_back_from_every_backend_durability_and_batch_size() {
 }
 
 #[test]
+fn every_line_comes_back_from_every_codec_and_from_all_in_one_log() {
+    let input = real_lines();
+    let root = tempfile::tempdir().unwrap();
+    let all = root.path().join("all");
+    let mut expected: Vec<u8> = Vec::new();
+    for codec in ["none", "lz4", "snappy", "zstd", "none"] {
+        for batch in ["7", "1000"] {
+            run_ok("append", &all, &["--codec", codec, "--batch", batch], &input);
+            expected.extend(&input);
+        }
+        assert!(run_ok("cat", &all, &[], b"") == expected, "{codec}: other bytes");
+        let alone = root.path().join(codec);
+        run_ok("append", &alone, &["--codec", codec], &b"the same words again\n".repeat(100));
+        let words = b"the same words again".repeat(2);
+        let found = stored(&alone).windows(words.len()).any(|window| window == words);
+        assert_eq!(found, codec == "none", "{codec}");
+    }
+    assert_eq!(run_ok("verify", &all, &[], b""), b"");
+}
+
+/// All bytes of a log's segments.
+fn stored(dir: &Path) -> Vec<u8> {
+    crate::segments(dir).iter().flat_map(|path| std::fs::read(path).unwrap()).collect()
+}
+
+#[test]
 fn a_log_is_read_and_continued_by_the_other_backend() {
     let input = real_lines();
     let root = tempfile::tempdir().unwrap();

@@ -39,13 +39,14 @@ pub struct Tail {
     pub left: u64,
 }
 
-/// All frames of records that were read before, up to `last`, each where the log has it.
+/// All frames of records that were read before, up to `last`, each where the log has it; but for
+/// compressed ones, whose records can't be compared here.
 pub fn promised_frames(sim: &Sim, promises: &Promises, last: u64) -> Vec<Spot> {
     let mut spots: Vec<Spot> = Vec::new();
     for (path, bytes) in segments(sim) {
         for (at, header) in frames(&bytes) {
             let (first, count) = (u64_at(header, 24), u64::from(u32_at(header, 8)));
-            if header[0] != 1 || first < promises.first_most || first + count - 1 > last {
+            if header[..2] != [1, 0] || first < promises.first_most || first + count - 1 > last {
                 continue;
             }
             let stored = HEADER_LEN + u32_at(header, 12) as usize;

@@ -9,7 +9,8 @@
 
 use prkdb_core::io::sim::{CrashKind, Faults, Model, Rng, Sim};
 use prkdb_core::{
-    BatchConfig, CompactionPolicy, Error, ErrorKind, Lsn, ReadOnlyWal, SyncMethod, Wal, WalConfig,
+    BatchConfig, CompactionPolicy, CompressionConfig, CompressionType, Error, ErrorKind, Lsn,
+    ReadOnlyWal, SyncMethod, Wal, WalConfig,
 };
 
 use crate::client::{Clients, Habit};
@@ -47,6 +48,8 @@ impl std::ops::Deref for Held {
 /// The life of one seed.
 pub struct Life {
     pub rng: Rng,
+    /// Draws codecs, so that all else is drawn as it would be without them.
+    codecs: Rng,
     pub sim: Sim,
     pub promises: Promises,
     pub clients: Clients,
@@ -87,8 +90,10 @@ pub fn run(seed: u64, verbose: bool) -> u64 {
         // A log may start anywhere.
         promises.first_most = u64::MAX;
     }
+    let codecs = Rng::stream(seed, 2);
     let mut life = Life {
         rng,
+        codecs,
         sim,
         promises,
         clients,
@@ -162,6 +167,13 @@ impl Life {
             linger_ms: rng.pick(&[0, 1, 10]),
             max_batch_size: rng.pick(&[1, 10, 1000]),
             max_buffer_bytes: rng.pick(&[1, 8 << 10, 256 << 10, 1 << 20]),
+            compression: None,
+        };
+        let kind = self.codecs.pick(&CompressionType::ALL);
+        config.compression = CompressionConfig {
+            compression_type: if kind.is_built_in() { kind } else { CompressionType::None },
+            min_compress_bytes: self.codecs.pick(&[0, 256]),
+            ..CompressionConfig::throughput_optimized()
         };
         if self.policies && rng.chance(500) {
             config.compaction = CompactionPolicy::SizeWindow(2 * config.segment_bytes + (2 << 20));

@@ -19,6 +19,9 @@ pub struct Frame {
     pub first: u64,
     pub count: u64,
     pub durable_upto: u64,
+    pub codec: u8,
+    /// Length of its body, uncompressed.
+    pub raw_len: usize,
     /// Its segment has a footer of its own.
     pub sealed: bool,
 }
@@ -63,8 +66,12 @@ fn footer_is_valid(segment: &[u8]) -> bool {
 /// The batches of one segment up to the first bytes that are no frame, and the greatest watermark
 /// in any frame, marks too.
 pub fn frames(path: &Path) -> (Vec<Frame>, u64) {
-    let bytes = fs::read(path).unwrap();
-    let (block, sealed) = (block_size(&bytes), footer_is_valid(&bytes));
+    frames_in(path, &fs::read(path).unwrap())
+}
+
+/// The same of bytes that stand, or should stand, under this name.
+pub fn frames_in(path: &Path, bytes: &[u8]) -> (Vec<Frame>, u64) {
+    let (block, sealed) = (block_size(bytes), footer_is_valid(bytes));
     let end = bytes.len() - block;
     let (mut found, mut promised, mut at) = (Vec::new(), 0, block);
     while at < end {
@@ -89,6 +96,8 @@ pub fn frames(path: &Path) -> (Vec<Frame>, u64) {
                 first: u64_at(header, 24),
                 count: u64::try_from(u32_at(header, 8)).unwrap(),
                 durable_upto: u64_at(header, 32),
+                codec: header[1],
+                raw_len: u32_at(header, 16),
                 sealed,
             });
         }
@@ -112,6 +121,37 @@ pub fn log(dir: &Path) -> (Vec<Frame>, u64) {
     }
     all.sort_by_key(|frame| frame.first);
     (all, promised)
+}
+
+/// Puts another body where a batch stands in its segment, no longer than its own, and whatever it
+/// takes for its checksums to hold: what only somebody who may write the files can do. Marks fill
+/// the blocks that are left over.
+pub fn forge(segment: &mut [u8], frame: &Frame, codec: u8, raw_len: usize, stored: &[u8]) {
+    let (at, end) = (frame.offset, frame.offset + frame.len);
+    let word = |value: usize| u32::try_from(value).unwrap().to_le_bytes();
+    let mut header = segment[at..at + HEADER].to_vec();
+    segment[at..end].fill(0);
+    header[1] = codec;
+    header[12..16].copy_from_slice(&word(stored.len()));
+    header[16..20].copy_from_slice(&word(raw_len));
+    header[20..24].copy_from_slice(&crc32fast::hash(stored).to_le_bytes());
+    put_header(segment, at, &header);
+    let stored_end = at + HEADER + stored.len();
+    segment[at + HEADER..stored_end].copy_from_slice(stored);
+    header[..32].fill(0);
+    header[0] = 2;
+    let block = block_size(segment);
+    for at in (stored_end.next_multiple_of(block)..end).step_by(block) {
+        put_header(segment, at, &header);
+    }
+}
+
+/// Puts a frame header there and makes it valid.
+fn put_header(segment: &mut [u8], at: usize, header: &[u8]) {
+    let offset = u64::try_from(at).unwrap().to_le_bytes();
+    let crc = crc32fast::hash(&[&segment[48..64], &offset, &header[..68]].concat());
+    segment[at..at + 68].copy_from_slice(&header[..68]);
+    segment[at + 68..at + HEADER].copy_from_slice(&crc.to_le_bytes());
 }
 
 /// Replaces `range` of a file by what `change` makes of it.

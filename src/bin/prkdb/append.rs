@@ -19,8 +19,10 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Instant;
 
 use clap::ValueEnum;
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use prkdb_core::{
-    Append, Backend, Batch, Durability, Lsn, LsnRange, MAX_BATCH_RECORDS, Wal, WalConfig,
+    Append, Backend, Batch, CompressionType, Durability, Lsn, LsnRange, MAX_BATCH_RECORDS, Wal,
+    WalConfig,
 };
 
 use crate::feed::Feed;
@@ -46,6 +48,9 @@ pub struct Args {
     /// Records in a batch, which is in the log whole or not at all.
     #[arg(long, value_name = "RECORDS", default_value_t = 1000, value_parser = batch_size)]
     batch: usize,
+    /// How batches are compressed; cat, verify and stat read all of them.
+    #[arg(long, default_value = "none", value_parser = codec())]
+    codec: CompressionType,
     /// Print `acked FIRST LAST` (inclusive) as soon as these records are acknowledged.
     #[arg(long)]
     acks: bool,
@@ -73,6 +78,18 @@ impl From<Level> for Durability {
             Level::Queued => Durability::Queued,
         }
     }
+}
+
+/// Takes the name of a codec.
+fn codec() -> impl TypedValueParser<Value = CompressionType> {
+    let value = |kind: &CompressionType| match kind {
+        CompressionType::None => PossibleValue::new(kind.name()).help("as they are"),
+        CompressionType::Lz4 => PossibleValue::new(kind.name()).help("little CPU time"),
+        CompressionType::Snappy => PossibleValue::new(kind.name()).help("for other programs"),
+        _ => PossibleValue::new(kind.name()).help("fewer bytes, more CPU time"),
+    };
+    PossibleValuesParser::new(CompressionType::ALL.iter().map(value))
+        .try_map(|name| name.parse::<CompressionType>())
 }
 
 fn batch_size(text: &str) -> Result<usize, String> {
@@ -115,6 +132,7 @@ pub fn run(args: &Args) -> Result<ExitCode, Stop> {
     let mut config = WalConfig::new(&args.dir);
     config.backend = args.backend;
     config.durability = args.durability.into();
+    config.compression.compression_type = args.codec;
     let wal = Arc::new(Wal::open(config)?);
     tell_opening(&wal);
 

@@ -1,9 +1,9 @@
 //! Damage is found (assumption 4 of FORMAT.md), and told from nothing and from newer versions.
 
 use super::super::FORMAT_VERSION;
-use super::super::body::check_body;
+use super::super::body::check_payload;
 use super::super::footer::Footer;
-use super::super::frame::{check_records, record};
+use super::super::frame::{check_stored, record};
 use super::super::meta::{META_SLOT_BYTES, Meta, choose};
 use super::super::segment::SegmentHeader;
 use super::*;
@@ -42,14 +42,14 @@ fn any_changed_byte_of_a_frame_header_is_found() {
 fn any_changed_byte_of_a_body_is_found_and_never_served() {
     let (header, body) = batch(&RECORDS);
     each_change(&body, 1..=255, |bytes, at| {
-        assert!(check_records(&header, bytes).is_err(), "byte {at}");
+        assert!(check_stored(&header, bytes).is_err(), "byte {at}");
         for (i, real) in (0..).zip(RECORDS) {
             if let Ok(served) = record(&header, bytes, i) {
                 assert_eq!(served, real, "record {i} after a change at {at}");
             }
         }
         let in_index = at >= 8;
-        assert_eq!(check_body(&header, bytes).is_err(), in_index, "byte {at}");
+        assert_eq!(check_payload(&header, bytes).is_err(), in_index, "byte {at}");
     });
 }
 
@@ -136,7 +136,7 @@ fn zeros_are_nothing_and_a_cut_is_found_at_any_length() {
         assert_eq!(decode(&frame[..len]), Err(Bad::Short));
     }
     for len in 0..body.len() {
-        assert_eq!(check_records(&header, &body[..len]), Err(Bad::Short));
+        assert_eq!(check_stored(&header, &body[..len]), Err(Bad::Short));
     }
     let block = segment_header().encode();
     let slot = meta().encode().unwrap();

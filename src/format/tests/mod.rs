@@ -1,5 +1,6 @@
 //! Tests of the format: released bytes, damage, round trips.
 
+mod codec;
 mod damage;
 mod golden;
 mod limits;

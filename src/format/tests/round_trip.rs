@@ -3,9 +3,9 @@
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use super::super::body::check_body;
+use super::super::body::check_payload;
 use super::super::footer::Footer;
-use super::super::frame::{check_records, record};
+use super::super::frame::{check_stored, record};
 use super::super::meta::{Cut, META_SLOT_BYTES, Meta, choose};
 use super::super::segment::SegmentHeader;
 use super::*;
@@ -108,7 +108,7 @@ proptest! {
         header.encode(&id.nonce, offset, &mut bytes);
         prop_assert_eq!(FrameHeader::decode(&bytes, &id, offset), Ok(header));
         prop_assert_eq!(header.frame_len(), (FRAME_HEADER_LEN + body.len()) as u64);
-        prop_assert_eq!(check_records(&header, &body), Ok(()));
+        prop_assert_eq!(check_stored(&header, &body), Ok(()));
         for (i, &real) in (0..).zip(&records) {
             prop_assert_eq!(record(&header, &body, i), Ok(real));
         }
@@ -160,8 +160,8 @@ proptest! {
                 payload_crc: crc32fast::hash(&stored[stored.len().saturating_sub(24)..]),
                 ..header
             };
-            let whole = check_records(&proven, stored).is_ok();
-            prop_assert!(!whole || check_body(&proven, stored).is_ok());
+            let whole = check_stored(&proven, stored).is_ok();
+            prop_assert!(!whole || check_payload(&proven, stored).is_ok());
             prop_assert!(record(&proven, stored, i % 4).is_ok() || !whole || i % 4 >= proven.count);
         }
         // Whatever is taken is written back as it was found: nothing is read in two ways.

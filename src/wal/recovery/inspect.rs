@@ -198,6 +198,9 @@ fn read_header(
 
 /// Walks frames to the first that is bad, then looks ahead for proof of what was promised. Where
 /// the log was closed and nothing is missing META has all the proof there is.
+///
+/// Compressed bodies are not decompressed here: their checksum tells a torn write, and a body that
+/// is wrong inside was written so, which is nothing to cut.
 fn walk(
     mut cursor: Cursor,
     segment: &SegmentFile,

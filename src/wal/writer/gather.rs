@@ -12,6 +12,7 @@ use crate::io::Buf;
 use crate::lsn::Lsn;
 use crate::options::Durability;
 
+use super::super::encode::Encoded;
 use super::super::shared::Pending;
 use super::flight::{Counts, Placed};
 use super::place::GROUP_BYTES;
@@ -66,13 +67,14 @@ impl Gather {
 
     /// Copies a batch's frame in, from `pos` on.
     pub(super) fn put(&mut self, pos: usize, header: &FrameHeader, nonce: &Nonce, batch: &Pending) {
-        let end = pos + batch.frame_len;
+        let Encoded { buf, frame_len, body } = &batch.encoded;
+        let end = pos + frame_len;
         let bytes = self.buf.bytes_mut().expect("a group buffer is shared only when submitted");
         bytes[self.used..pos].fill(0);
-        bytes[pos + FRAME_HEADER_LEN..end].copy_from_slice(&batch.buf.bytes()[FRAME_HEADER_LEN..]);
+        bytes[pos + FRAME_HEADER_LEN..end].copy_from_slice(&buf.bytes()[FRAME_HEADER_LEN..]);
         header.encode(nonce, self.at + pos as u64, &mut bytes[pos..pos + FRAME_HEADER_LEN]);
         self.used = end;
-        self.records += batch.count as usize;
+        self.records += body.count as usize;
         self.counts.batches += 1;
         self.counts.record_bytes += batch.record_bytes;
         self.level = self.level.max(batch.durability);

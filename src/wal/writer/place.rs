@@ -20,6 +20,7 @@ use crate::io::Buf;
 use crate::lsn::{Lsn, LsnRange};
 use crate::options::{Durability, SyncMethod};
 
+use super::super::encode::{BodyFields, Encoded};
 use super::super::mailbox::Taken;
 use super::super::shared::{LARGE, Pending};
 use super::super::ticket::Answer;
@@ -84,7 +85,7 @@ impl Writer {
             self.refuse_head(expected);
             return Fit::Placed;
         }
-        let frame_len = head.frame_len;
+        let frame_len = head.encoded.frame_len;
         let whole = round_up(frame_len as u64, self.shared.block);
         let Some(lane) = &self.lane else { return Fit::NextSegment };
         if frame_len >= LARGE {
@@ -140,11 +141,11 @@ impl Writer {
         let (header, nonce) = self.header(&batch, at + pos as u64);
         let gather = self.gather.as_mut().expect("looked at above");
         gather.put(pos, &header, &nonce, &batch);
-        let range = LsnRange::new(header.first_lsn, batch.count);
-        let Pending { durability, answer, grant, buf, .. } = batch;
+        let range = LsnRange::new(header.first_lsn, header.count);
+        let Pending { durability, answer, grant, encoded, .. } = batch;
         gather.batches.extend(queued(answer, range, durability));
         drop(grant);
-        self.shared.pool.give(buf);
+        self.shared.pool.give(encoded.buf);
     }
 
     /// Writes a large batch from the buffer its caller encoded it into.
@@ -153,8 +154,9 @@ impl Writer {
         let at = self.lane.as_ref().expect("the caller found room in it").tail;
         let (header, nonce) = self.header(&batch, at);
         let lane = self.lane.as_mut().expect("looked at above");
-        let range = LsnRange::new(header.first_lsn, batch.count);
-        let Pending { mut buf, frame_len, record_bytes, durability, answer, grant, .. } = batch;
+        let range = LsnRange::new(header.first_lsn, header.count);
+        let Pending { encoded, record_bytes, durability, answer, grant, .. } = batch;
+        let Encoded { mut buf, frame_len, .. } = encoded;
         let bytes = buf.bytes_mut().expect("the caller gave its only handle away");
         header.encode(&nonce, at, bytes);
         lane.tail += buf.len() as u64;
@@ -168,20 +170,21 @@ impl Writer {
     /// Gives the batch its LSNs and says so in a header, which goes under the nonce.
     fn header(&mut self, batch: &Pending, offset: u64) -> (FrameHeader, Nonce) {
         let lane = self.lane.as_mut().expect("a batch is placed into the open segment");
-        let body = u32::try_from(batch.frame_len - FRAME_HEADER_LEN).expect("a batch is bounded");
+        let stored_len = batch.encoded.frame_len - FRAME_HEADER_LEN;
+        let BodyFields { codec, count, raw_len, payload_crc } = batch.encoded.body;
         let durable_upto = match &self.gather {
             Some(gather) => gather.durable_upto,
             None => self.shared.catalog.durable(),
         };
         let header = FrameHeader {
             tag: Tag::Batch,
-            codec: Codec::None,
+            codec,
             flags: 0,
             stream: 0,
-            count: batch.count,
-            stored_len: body,
-            raw_len: body,
-            payload_crc: batch.payload_crc,
+            count,
+            stored_len: u32::try_from(stored_len).expect("a batch is bounded"),
+            raw_len,
+            payload_crc,
             first_lsn: self.next_lsn,
             durable_upto,
             time_us: self.time_us,
@@ -192,7 +195,7 @@ impl Writer {
         lane.summary.add(offset, &header);
         let nonce = lane.segment.id.nonce;
         self.marked = self.marked.max(durable_upto);
-        self.next_lsn = self.next_lsn.plus(u64::from(batch.count));
+        self.next_lsn = self.next_lsn.plus(u64::from(count));
         self.shared.catalog.set_next(self.next_lsn);
         (header, nonce)
     }
@@ -329,7 +332,7 @@ impl Writer {
     fn roll(&mut self) -> bool {
         self.close_gather();
         let Some(head) = self.backlog.front() else { return false };
-        let needed = round_up(head.frame_len as u64, self.shared.block);
+        let needed = round_up(head.encoded.frame_len as u64, self.shared.block);
         match self.shared.mailbox.take(needed) {
             Taken::Ready(made) => {
                 self.old.extend(self.lane.take());
