@@ -279,7 +279,8 @@ impl Lane {
     pub(super) fn list(&mut self, catalog: &Catalog, group: &Group) {
         let listed = self.listed.get_or_insert_with(|| {
             let tail = Some(Arc::clone(&self.file));
-            let listed = Arc::new(Segment::new(self.segment.clone(), group.first, tail));
+            let listed =
+                Arc::new(Segment::new(self.segment.clone(), group.first, group.first, tail));
             catalog.insert(Arc::clone(&listed));
             listed
         });
