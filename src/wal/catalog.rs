@@ -75,6 +75,16 @@ impl Segment {
         state.end = round_up(end, self.file.geometry.block);
     }
 
+    /// What lies below `end` and is new holds no record.
+    pub(crate) fn grow(&self, end: u64) {
+        self.lock().end = round_up(end, self.file.geometry.block);
+    }
+
+    /// No more groups are placed in it.
+    pub(crate) fn stop(&self) {
+        self.lock().grows = false;
+    }
+
     /// The writer is done with it.
     pub(crate) fn seal(&self) {
         let mut state = self.lock();
