@@ -7,6 +7,7 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use prkdb_core::io::sim::{CrashKind, Faults, Model, Sim};
@@ -15,6 +16,7 @@ use prkdb_core::{
     Wal, WalConfig,
 };
 
+use crate::cases::Through;
 use crate::damage::{HEADER_LEN, frames, segments};
 
 const DIR: &str = "/log";
@@ -396,4 +398,28 @@ fn a_segment_that_is_gone_from_between_the_others_is_missed() {
     }
     assert!(missed >= 6, "{missed} segments");
     assert_eq!(contents(&open(&sim, 4)), all(1, 1..next));
+}
+
+#[test]
+fn a_look_that_takes_longer_than_an_append_sees_promises_and_no_damage() {
+    let sim = Sim::new(17, Model::weak(true), Faults::default());
+    let wal = Arc::new(open(&sim, 4));
+    let next = Arc::new(Mutex::new(widen(&wal, 1, 4)));
+    let (writer, at) = (Arc::clone(&wal), Arc::clone(&next));
+    // Between two files that are read records become durable that are in both, and say so.
+    let before = move |_: &std::path::Path| {
+        for ticket in submit(&writer, 1, 3, Durability::Sync, &mut at.lock().expect("one thread")) {
+            ticket.wait().expect("a healthy world appends");
+        }
+    };
+    let disk = Through { disk: sim.world().disk, blocks: 1, before: Box::new(before) };
+    let promised = wal.durable_lsn();
+    let mut log = ReadOnlyWal::open_on(Arc::new(disk), DIR).expect("nothing is damaged");
+    for _ in 0..5 {
+        log.refresh().expect("nothing is damaged");
+    }
+    assert!(log.durable_lsn() >= promised && log.durable_lsn() <= wal.durable_lsn());
+    for (read, lsn) in log.reader(Lsn::FIRST).expect("it starts there").zip(1..) {
+        assert!(*read.expect("it was promised").data == record(1, lsn)[..], "at {lsn}");
+    }
 }
