@@ -36,6 +36,10 @@ bugs! {
     CachedTailTrusted,
     /// A segment is used before its directory entry is synced.
     DirectorySyncMissing,
+    /// Recovery ends each segment at its own last frame, whatever another one lost.
+    LanesCutApart,
+    /// Recovery ends a segment before it synced those beside it.
+    FooterBeforeSyncs,
     /// After a failed write the batches in flight are never answered.
     HangAfterError,
 }

@@ -72,8 +72,9 @@ pub use io::{BackendReason, BackendReport, SystemCalls, probe};
 pub use lsn::{Lsn, LsnRange};
 pub use options::{
     Backend, BatchConfig, CompactionPolicy, CompressionConfig, CompressionType, Durability,
-    MAX_BATCH_BYTES, MAX_BATCH_RECORDS, MAX_DEPTH, MAX_RECORD_BYTES, MAX_SEGMENT_BYTES,
-    MAX_USER_STATE_BYTES, MIN_DISK_BYTES, MIN_SEGMENT_BYTES, RecoveryPolicy, SyncMethod, WalConfig,
+    MAX_BATCH_BYTES, MAX_BATCH_RECORDS, MAX_DEPTH, MAX_NUM_SEGMENTS, MAX_RECORD_BYTES,
+    MAX_SEGMENT_BYTES, MAX_USER_STATE_BYTES, MIN_DISK_BYTES, MIN_SEGMENT_BYTES, RecoveryPolicy,
+    SyncMethod, WalConfig,
 };
 pub use wal::{
     Append, Appender, Batch, Finding, FindingKind, GivenUp, LogStat, ReadLevel, ReadOnlyWal,

@@ -25,6 +25,8 @@ pub const MAX_SEGMENT_BYTES: u64 = 4 << 30;
 pub const MIN_DISK_BYTES: u64 = 4 << 20;
 /// The most groups in flight.
 pub const MAX_DEPTH: usize = 32;
+/// The most segments open for writing at once.
+pub const MAX_NUM_SEGMENTS: usize = 32;
 
 /// What an append waits for before it is answered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -187,6 +189,10 @@ pub struct WalConfig {
     /// Size of a full-grown segment, bytes, 1 MiB to 4 GiB, a multiple of 1 MiB. Default 64 MiB.
     /// More: rarer rolls; less: space is freed in smaller steps.
     pub segment_bytes: u64,
+    /// How many segments may be open for writing at once, 1 to 32. Default 1. Groups take turns on
+    /// them; the order of records stays one. More: syncs of several files at a time, where those of
+    /// one wait for each other; a segment's space for each, and files that readers have to merge.
+    pub num_segments: usize,
     /// How bytes get to the disk. Default `Auto`.
     pub backend: Backend,
     /// How a group is made durable. Default `Auto`.
@@ -220,6 +226,7 @@ impl Default for WalConfig {
             log_dir: PathBuf::from("./wal"),
             create_new: false,
             segment_bytes: 64 << 20,
+            num_segments: 1,
             backend: Backend::Auto,
             sync_method: SyncMethod::Auto,
             durability: Durability::Sync,
@@ -267,6 +274,10 @@ impl WalConfig {
                 "segment_bytes is {bytes}; it must be a multiple of 1 MiB, 1 MiB to 4 GiB"
             ));
         }
+        let lanes = self.num_segments;
+        if !(1..=MAX_NUM_SEGMENTS).contains(&lanes) {
+            return refuse(format!("num_segments is {lanes}; it must be 1 to {MAX_NUM_SEGMENTS}"));
+        }
         if !(1..=MAX_DEPTH).contains(&self.depth) {
             return refuse(format!("depth is {}; it must be 1 to {MAX_DEPTH}", self.depth));
         }
@@ -312,6 +323,11 @@ mod tests {
         assert!(bad.validate().unwrap_err().to_string().contains("depth is 33"));
         let bad = WalConfig { segment_bytes: (1 << 20) + 1, ..WalConfig::default() };
         assert!(bad.validate().unwrap_err().to_string().contains("segment_bytes"));
+        for num_segments in [0, 33] {
+            let bad = WalConfig { num_segments, ..WalConfig::default() };
+            let told = bad.validate().unwrap_err().to_string();
+            assert!(told.contains(&format!("num_segments is {num_segments}")), "{told}");
+        }
         let bad = WalConfig { log_dir: "".into(), ..WalConfig::default() };
         assert!(bad.validate().is_err());
         let compression = CompressionConfig { compression_level: 0, ..CompressionConfig::none() };

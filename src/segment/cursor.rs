@@ -51,10 +51,26 @@ pub(crate) struct Evidence {
     pub(crate) durable_upto: Lsn,
     /// The greatest LSN of any valid header.
     pub(crate) last_lsn: Lsn,
+    /// The first record that stands beyond.
+    pub(crate) first_lsn: Lsn,
     /// The end of the last block that held a valid header's frame, or was not zero.
     pub(crate) used_end: u64,
     /// The end of the last frame whose header is valid.
     pub(crate) frames_end: u64,
+}
+
+impl Evidence {
+    fn add(&mut self, frame: &Frame, beyond: bool) {
+        let header = &frame.header;
+        self.durable_upto = self.durable_upto.max(header.durable_upto);
+        self.last_lsn = self.last_lsn.max(header.last_lsn());
+        self.frames_end = self.frames_end.max(frame.end());
+        let first = header.first_lsn;
+        let lower = self.first_lsn == Lsn::NONE || first < self.first_lsn;
+        if beyond && lower && header.tag == Tag::Batch {
+            self.first_lsn = first;
+        }
+    }
 }
 
 /// A position in a segment and the blocks around it.
@@ -100,6 +116,14 @@ impl Cursor {
     /// the records of a compressed one decodes its `stored` bytes and finds out more. At a bad one
     /// it stays where it is.
     pub(crate) fn step(&mut self) -> io::Result<Step> {
+        match self.peek()? {
+            Step::Frame(frame) => self.whole(frame),
+            other => Ok(other),
+        }
+    }
+
+    /// Finds the next frame by its header alone and stays there; `whole` checks it, `skip` doesn't.
+    pub(crate) fn peek(&mut self) -> io::Result<Step> {
         loop {
             // A header never crosses a block boundary, so what is left of this block is padding.
             let left = round_up(self.at + 1, self.block) - self.at;
@@ -120,7 +144,7 @@ impl Cursor {
                     self.at = round_up(offset + 1, self.block);
                 }
                 Err(why) => return Ok(Step::Bad { offset, why, header: None }),
-                Ok(header) => return self.whole(offset, header),
+                Ok(header) => return Ok(Step::Frame(Frame { offset, header })),
             }
         }
     }
@@ -131,7 +155,7 @@ impl Cursor {
         self.bytes(from, u64::from(frame.header.stored_len))
     }
 
-    /// Goes past a frame that was reported bad, by the length its header says.
+    /// Goes past a frame that was not taken whole, by the length its header says.
     pub(crate) fn skip(&mut self, header: &FrameHeader) {
         self.at = (self.at + header.frame_len()).min(self.end);
     }
@@ -139,6 +163,15 @@ impl Cursor {
     /// Goes to the next block, past what is no frame.
     pub(crate) fn skip_block(&mut self) {
         self.at = round_up(self.at + 1, self.block).min(self.end);
+    }
+
+    /// Lets go of what it read, if that was more than `window_bytes`.
+    pub(crate) fn shrink(&mut self, window_bytes: u64) {
+        let window = round_up(window_bytes, self.block);
+        if self.window.capacity() as u64 > window {
+            self.window = Buf::zeroed(len(window), len(self.block));
+            self.window_len = 0;
+        }
     }
 
     /// Reads on from the position, block start by block start, to the end of the segment.
@@ -153,10 +186,8 @@ impl Cursor {
                 seen.used_end = seen.used_end.max(at + block);
             }
             if let Ok(header) = self.header_at(at)? {
-                let frame = Frame { offset: at, header };
-                seen.durable_upto = seen.durable_upto.max(header.durable_upto);
-                seen.last_lsn = seen.last_lsn.max(header.last_lsn());
-                seen.frames_end = seen.frames_end.max(frame.end());
+                // The block it begins in may hold frames before it.
+                seen.add(&Frame { offset: at, header }, at >= self.at);
             }
             at += block;
         }
@@ -164,9 +195,7 @@ impl Cursor {
         if self.at < self.end
             && let Ok(header) = self.header_at(self.at)?
         {
-            seen.durable_upto = seen.durable_upto.max(header.durable_upto);
-            seen.last_lsn = seen.last_lsn.max(header.last_lsn());
-            seen.frames_end = seen.frames_end.max(self.at + header.frame_len());
+            seen.add(&Frame { offset: self.at, header }, true);
         }
         Ok(seen)
     }
@@ -178,8 +207,9 @@ impl Cursor {
         Ok(FrameHeader::decode(bytes, &id, offset))
     }
 
-    fn whole(&mut self, offset: u64, header: FrameHeader) -> io::Result<Step> {
-        let frame = Frame { offset, header };
+    /// Checks all of a frame that `peek` gave and goes past it, unless it is bad.
+    pub(crate) fn whole(&mut self, frame: Frame) -> io::Result<Step> {
+        let Frame { offset, header } = frame;
         let bad = |why| Step::Bad { offset, why, header: Some(header) };
         if frame.end() > self.end {
             return Ok(bad(Bad::Lengths));

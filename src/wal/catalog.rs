@@ -5,6 +5,9 @@
 //! maker  --remove(before)--> retired segments: recycled only if no reader holds them
 //! ```
 //!
+//! Segments that were open at the same time overlap in LSNs: each record stands in one of them, and
+//! only their frames say in which.
+//!
 //! Invariants: a segment is listed from its first written group on; below its `end` no byte
 //! changes while it is listed or held; `first <= durable + 1`, `durable <= written < next`.
 
@@ -24,6 +27,8 @@ use crate::segment::{SegmentFile, SparseIndex};
 pub(crate) struct Segment {
     pub(crate) file: SegmentFile,
     pub(crate) first: Lsn,
+    /// No segment that holds a record from `first` on starts below this.
+    pub(crate) since: Lsn,
     state: Mutex<State>,
 }
 
@@ -34,16 +39,19 @@ struct State {
     last_time_us: u64,
     end: u64,
     index: SparseIndex,
+    /// More frames may come.
+    grows: bool,
     /// The writer's file while the segment is open: reads go past the page cache through it.
     tail: Option<FileRef>,
 }
 
 impl Segment {
-    pub(crate) fn new(file: SegmentFile, first: Lsn, tail: Option<FileRef>) -> Segment {
+    pub(crate) fn new(file: SegmentFile, first: Lsn, since: Lsn, tail: Option<FileRef>) -> Segment {
+        debug_assert!(since <= first);
         let end = file.geometry.frames_start();
-        let (last, index) = (first.prev(), SparseIndex::default());
-        let state = State { last, last_time_us: 0, end, index, tail };
-        Segment { file, first, state: Mutex::new(state) }
+        let (last, index, grows) = (first.prev(), SparseIndex::default(), tail.is_some());
+        let state = State { last, last_time_us: 0, end, index, grows, tail };
+        Segment { file, first, since, state: Mutex::new(state) }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -67,9 +75,26 @@ impl Segment {
         state.end = round_up(end, self.file.geometry.block);
     }
 
+    /// What lies below `end` and is new holds no record.
+    pub(crate) fn grow(&self, end: u64) {
+        self.lock().end = round_up(end, self.file.geometry.block);
+    }
+
+    /// No more groups are placed in it.
+    pub(crate) fn stop(&self) {
+        self.lock().grows = false;
+    }
+
     /// The writer is done with it.
     pub(crate) fn seal(&self) {
-        self.lock().tail = None;
+        let mut state = self.lock();
+        (state.grows, state.tail) = (false, None);
+    }
+
+    /// Whether it holds records from `lsn` on, or may yet.
+    pub(crate) fn goes_on(&self, lsn: Lsn) -> bool {
+        let state = self.lock();
+        state.grows || state.last >= lsn
     }
 
     /// Records beyond `last` are no more part of the log.
@@ -91,6 +116,12 @@ impl Segment {
         self.lock().end
     }
 
+    /// `last` and `end` of the same moment.
+    pub(crate) fn bounds(&self) -> (Lsn, u64) {
+        let state = self.lock();
+        (state.last, state.end)
+    }
+
     /// The offset of a frame at or before `lsn`.
     pub(crate) fn offset_for(&self, lsn: Lsn) -> u64 {
         let start = self.file.geometry.frames_start();
@@ -106,10 +137,11 @@ impl Segment {
     }
 }
 
-/// The segments of a log by their first LSN, and its watermarks.
+/// The segments of a log by their first LSN (and number: of two that begin below the start of the
+/// log no more is known), and its watermarks.
 #[derive(Debug, Default)]
 pub(crate) struct Catalog {
-    segments: RwLock<BTreeMap<Lsn, Arc<Segment>>>,
+    segments: RwLock<BTreeMap<(Lsn, u64), Arc<Segment>>>,
     /// Where each recovery or truncation cut the log: what a reader got from there on may be no
     /// more.
     cuts: Mutex<Vec<Lsn>>,
@@ -129,7 +161,7 @@ impl Catalog {
     /// An empty log from `first` on, or what recovery found.
     pub(crate) fn restart(&self, segments: Vec<Arc<Segment>>, first: Lsn, next: Lsn) {
         let mut map = self.segments.write().unwrap_or_else(PoisonError::into_inner);
-        *map = segments.into_iter().map(|s| (s.first, s)).collect();
+        *map = segments.into_iter().map(|s| (key(&s), s)).collect();
         self.note_cut(next);
         drop(map);
         self.first.store(first.get(), Ordering::Release);
@@ -147,7 +179,7 @@ impl Catalog {
         self.next.fetch_min(cut.get(), Ordering::AcqRel);
         self.note_cut(cut);
         let mut map = self.segments.write().unwrap_or_else(PoisonError::into_inner);
-        let gone = map.split_off(&cut);
+        let gone = map.split_off(&(cut, 0));
         for segment in map.values().filter(|segment| segment.last() >= cut) {
             segment.cut(cut.prev());
         }
@@ -182,21 +214,35 @@ impl Catalog {
 
     pub(crate) fn insert(&self, segment: Arc<Segment>) {
         let mut map = self.segments.write().unwrap_or_else(PoisonError::into_inner);
-        map.insert(segment.first, segment);
+        map.insert(key(&segment), segment);
     }
 
-    /// The segment that would hold `lsn`.
-    pub(crate) fn find(&self, lsn: Lsn) -> Option<Arc<Segment>> {
+    /// How many segments hold records.
+    pub(crate) fn count(&self) -> u64 {
+        self.segments.read().unwrap_or_else(PoisonError::into_inner).len() as u64
+    }
+
+    /// The segments of which one holds `lsn`: those that overlap there, or if none reaches so far
+    /// the one that begins last before it.
+    pub(crate) fn find(&self, lsn: Lsn) -> Vec<Arc<Segment>> {
         let map = self.segments.read().unwrap_or_else(PoisonError::into_inner);
-        map.range(..=lsn).next_back().map(|(_, s)| Arc::clone(s))
+        let Some((to, newest)) = map.range(..=(lsn, u64::MAX)).next_back() else {
+            return Vec::new();
+        };
+        let beside = map.range((newest.since, 0)..=*to).map(|(_, segment)| segment);
+        let mut found: Vec<_> = beside.filter(|s| s.last() >= lsn).cloned().collect();
+        if found.is_empty() {
+            found.push(Arc::clone(newest));
+        }
+        found
     }
 
     /// Takes out the sealed segments that hold nothing at or above `lsn`.
     pub(crate) fn remove_before(&self, lsn: Lsn) -> Vec<Arc<Segment>> {
         let mut map = self.segments.write().unwrap_or_else(PoisonError::into_inner);
-        let gone = map.values().filter(|s| s.is_sealed() && s.last() < lsn).map(|s| s.first);
-        let gone: Vec<Lsn> = gone.collect();
-        gone.into_iter().filter_map(|first| map.remove(&first)).collect()
+        let gone = map.values().filter(|s| s.is_sealed() && s.last() < lsn).map(|s| key(s));
+        let gone: Vec<(Lsn, u64)> = gone.collect();
+        gone.into_iter().filter_map(|key| map.remove(&key)).collect()
     }
 
     /// The first record that is kept if segments are cut of which all is older than `time_us`, and
@@ -258,4 +304,8 @@ impl Catalog {
     pub(crate) fn set_durable(&self, lsn: Lsn) {
         self.durable.store(lsn.get(), Ordering::Release);
     }
+}
+
+fn key(segment: &Segment) -> (Lsn, u64) {
+    (segment.first, segment.file.id.number)
 }

@@ -58,7 +58,8 @@ struct State {
     need: u64,
     /// Why the last one could not be made; nothing more is made until the writer asks.
     failed: Option<Error>,
-    /// How much of the open segment is used, and how large it is.
+    /// Bytes placed since a segment was taken, and after how many the next is wanted; the second
+    /// is 0 if it is wanted at once.
     used: u64,
     open_bytes: u64,
     /// Segments that were rolled over and have no footer yet.
@@ -68,6 +69,17 @@ struct State {
     /// The maker is gone, at its end or by a panic.
     dead: bool,
     waker: Option<Waker>,
+}
+
+impl State {
+    /// The segment that is ready, if it has room for `bytes`; then the maker begins the next.
+    fn take_ready(&mut self, bytes: u64) -> Option<Made> {
+        let made = self.ready.take_if(|made| made.segment.geometry.capacity() >= bytes)?;
+        self.need = 0;
+        self.used = 0;
+        Mailbox::wake(self);
+        Some(made)
+    }
 }
 
 /// What the writer gets when it asks for a segment.
@@ -101,12 +113,7 @@ impl Mailbox {
     /// The writer wants a segment with room for `bytes` of frames.
     pub(crate) fn take(&self, bytes: u64) -> Taken {
         let mut state = self.lock();
-        let fits = state.ready.as_ref().is_some_and(|m| m.segment.geometry.capacity() >= bytes);
-        if fits && let Some(made) = state.ready.take() {
-            state.need = 0;
-            state.used = 0;
-            state.open_bytes = made.segment.geometry.size;
-            Mailbox::wake(&state);
+        if let Some(made) = state.take_ready(bytes) {
             return Taken::Ready(made);
         }
         if state.need > 0
@@ -127,12 +134,18 @@ impl Mailbox {
         Taken::Wait
     }
 
-    /// The writer has used so much of its segment.
-    pub(crate) fn used(&self, bytes: u64) {
+    /// A segment with room for `bytes` of frames, if one is ready; else nothing is asked for.
+    pub(crate) fn take_ready(&self, bytes: u64) -> Option<Made> {
+        self.lock().take_ready(bytes)
+    }
+
+    /// The writer placed `used` bytes since it took a segment, of so many after which it wants the
+    /// next: 0 if it wants it at once.
+    pub(crate) fn used(&self, used: u64, of: u64) {
         let mut state = self.lock();
-        let before = state.used;
-        state.used = bytes;
-        if state.ready.is_none() && bytes >> 20 != before >> 20 {
+        let more = used >> 20 != state.used >> 20 || of != state.open_bytes;
+        (state.used, state.open_bytes) = (used, of);
+        if state.ready.is_none() && more {
             Mailbox::wake(&state);
         }
     }
@@ -240,7 +253,7 @@ impl Mailbox {
     }
 
     /// Whether `done` bytes of the next segment, of `size`, may be written: no faster than 1.2
-    /// times the rate at which the open one is used, unless the writer waits.
+    /// times the rate at which the open ones are used, unless the writer has a place for it now.
     pub(super) fn may_write(&self, done: u64, size: u64) -> Option<Result<()>> {
         let state = self.lock();
         if state.stop {

@@ -22,6 +22,7 @@ mod encode;
 mod engine;
 mod mailbox;
 mod maker;
+mod merge;
 mod meta;
 mod reader;
 mod readonly;
@@ -214,6 +215,11 @@ impl Wal {
     /// The LSN that the next record gets; exclusive.
     pub fn next_lsn(&self) -> Lsn {
         self.shared.catalog.next()
+    }
+
+    /// How many segments hold records, open ones included. One that is only prepared counts not.
+    pub fn segment_count(&self) -> u64 {
+        self.shared.catalog.count()
     }
 
     /// Resolves when everything up to `lsn` is durable, appended yet or not; syncs if it must.

@@ -1,11 +1,12 @@
 //! Reading records in LSN order, out of sealed segments and the open one alike.
 //!
 //! ```text
-//! next LSN -> catalog -> segment (pinned) -> cursor -> frame -> body, copied out -> record, ...
+//! next LSN -> catalog -> segments (pinned) -> merge -> frame -> body, copied out -> record, ...
 //! ```
 //!
 //! Invariants: nothing beyond the limit is given; a record is given only after its checksums held;
-//! a pinned segment is not recycled; what a reader holds is bounded by one body and one window.
+//! a pinned segment is not recycled; what a reader holds is bounded by one body and one window, or
+//! one window each of the segments that were written side by side.
 
 use std::io;
 use std::ops::{Deref, Range};
@@ -15,12 +16,13 @@ use crate::cast::len;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::Bad;
 use crate::format::codec::Decoder;
-use crate::format::frame::{self, FrameHeader, Tag};
+use crate::format::frame::{self, FrameHeader};
 use crate::io::{Disk, ForkGuard};
 use crate::lsn::Lsn;
 use crate::segment::{Cursor, Frame, Step};
 
 use super::catalog::{Catalog, Segment};
+use super::merge::Merge;
 use super::recovery::identity;
 
 /// Bytes a reader reads at a time: one record, or many.
@@ -96,19 +98,13 @@ pub struct Reader {
     level: ReadLevel,
     next: Lsn,
     window: u64,
-    at: Option<At>,
+    merge: Merge,
     hand: Option<Hand>,
     decoder: Decoder,
     failed: Option<Error>,
     /// Recoveries of the log that this reader knows of.
     recoveries: usize,
     fork: ForkGuard,
-}
-
-#[derive(Debug)]
-struct At {
-    segment: Arc<Segment>,
-    cursor: Cursor,
 }
 
 /// The batch records are given from.
@@ -140,7 +136,7 @@ impl Reader {
             level,
             next: from,
             window,
-            at: None,
+            merge: Merge::default(),
             hand: None,
             decoder: Decoder::default(),
             failed: None,
@@ -190,7 +186,8 @@ impl Reader {
         let (recoveries, cut) = self.catalog.cuts_after(self.recoveries);
         let Some(cut) = cut else { return Ok(()) };
         self.recoveries = recoveries;
-        (self.hand, self.at) = (None, None);
+        self.hand = None;
+        self.merge.clear();
         if self.next > cut {
             let why =
                 format!("records from {cut} on were cut or given up after this reader came by");
@@ -224,71 +221,87 @@ impl Reader {
     /// The frame that holds the next record.
     fn fetch(&mut self) -> Result<Hand> {
         self.check_first()?;
-        let mut sought = false;
-        loop {
-            let mut at = match self.at.take() {
-                Some(at) => at,
-                None => {
-                    sought = true;
-                    self.seek()?
-                }
-            };
-            if at.segment.last() < self.next {
-                // What stands behind the last frame, in the same block, was given up: not read.
-                if sought {
-                    return Err(self.damage(&at, at.segment.end(), "the frame is missing"));
-                }
-                continue;
-            }
-            at.cursor.set_end(at.segment.end());
-            let step = at.cursor.step().map_err(|e| self.io_error(&at, e))?;
-            match step {
-                Step::Frame(frame) if frame.header.tag == Tag::Mark => self.at = Some(at),
-                Step::Frame(frame) if frame.header.last_lsn() < self.next => self.at = Some(at),
-                Step::Frame(frame) if frame.header.first_lsn <= self.next => {
-                    return self.take_up(at, frame);
-                }
-                // The end of this segment, or a frame further on: the catalog knows better.
-                Step::End | Step::Frame(_) if !sought => {}
-                Step::End => return Err(self.damage(&at, at.cursor.at(), "the frame is missing")),
-                Step::Frame(frame) => {
-                    return Err(self.damage(&at, frame.offset, "a later record stands here"));
-                }
-                Step::Bad { offset, why, .. } => {
-                    return Err(self.damage(&at, offset, &why.to_string()));
-                }
-            }
+        let mut found = self.merge.find(self.next);
+        if let Ok(None) = found {
+            // Ended, or a frame further on: the catalog knows better.
+            self.seek()?;
+            found = self.merge.find(self.next);
         }
+        let outcome = match found {
+            Ok(Some(track)) => self.take_up(track),
+            Ok(None) => Err(self.missing()),
+            Err((track, e)) => Err(self.io_error(track, e)),
+        };
+        if outcome.is_err() {
+            // Asked again it starts anew.
+            self.merge.clear();
+        }
+        outcome
     }
 
-    /// The body of the frame that `at` stepped over last.
-    fn take_up(&mut self, mut at: At, frame: Frame) -> Result<Hand> {
-        let Frame { header, offset } = frame;
-        let body = match at.cursor.stored(&frame) {
-            Ok(stored) => frame::decode_body(&mut self.decoder, &header, stored),
-            Err(e) => return Err(self.io_error(&at, e)),
-        };
-        match body {
-            Ok(body) => {
-                let segment = Arc::clone(&at.segment);
-                let last = header.last_lsn().min(segment.last());
-                self.at = Some(at);
-                Ok(Hand { header, last, body, segment, offset })
+    /// The frame at the head of a track, checked whole, and its body.
+    fn take_up(&mut self, i: usize) -> Result<Hand> {
+        let many = self.merge.len() > 1;
+        let track = self.merge.track(i);
+        let (segment, last) = (Arc::clone(&track.segment), track.last());
+        let frame = match track.take() {
+            Ok(Step::Frame(frame)) => frame,
+            Ok(Step::Bad { offset, why, .. }) => {
+                return Err(self.damage(&segment, offset, &why.to_string()));
             }
+            Ok(Step::End) => unreachable!("a frame is whole or bad"),
+            Err(e) => return Err(self.io_error(i, e)),
+        };
+        let Frame { header, offset } = frame;
+        let body = match track.cursor.stored(&frame) {
+            Ok(stored) => frame::decode_body(&mut self.decoder, &header, stored),
+            Err(e) => return Err(self.io_error(i, e)),
+        };
+        if many {
+            // Or each of them would keep its largest frame.
+            track.cursor.shrink(LARGE_WINDOW);
+        }
+        match body {
+            Ok(body) => Ok(Hand { header, last, body, segment, offset }),
             Err(why @ Bad::Codec(_)) => {
                 let error = Error::new(ErrorKind::Unsupported, "read", why.to_string());
-                Err(error.at(&at.segment.file.path, Some(offset)))
+                Err(error.at(&segment.file.path, Some(offset)))
             }
-            Err(why) => Err(self.damage(&at, offset, &why.to_string())),
+            Err(why) => Err(self.damage(&segment, offset, &why.to_string())),
         }
     }
 
-    fn seek(&self) -> Result<At> {
-        let Some(segment) = self.catalog.find(self.next) else {
+    fn missing(&mut self) -> Error {
+        match self.merge.instead(self.next) {
+            Ok(fault) => {
+                let segment = Arc::clone(&self.merge.track(fault.track).segment);
+                self.damage(&segment, fault.offset, &fault.why)
+            }
+            Err((track, e)) => self.io_error(track, e),
+        }
+    }
+
+    /// Opens the segments that may hold the next record; those at hand stay where they are.
+    fn seek(&mut self) -> Result<()> {
+        let found = self.catalog.find(self.next);
+        if found.is_empty() {
             self.check_first()?;
             let why = format!("no segment holds record {}", self.next);
             return Err(Error::new(ErrorKind::Corrupt, "read", why));
-        };
+        }
+        self.merge.keep_from(self.next);
+        let window = (self.window / found.len() as u64).max(SMALL_WINDOW);
+        for segment in found {
+            if !self.merge.has(&segment) {
+                let cursor = self.cursor(&segment, window)?;
+                self.merge.add(segment, cursor);
+            }
+        }
+        Ok(())
+    }
+
+    /// A cursor at the next record or before it.
+    fn cursor(&self, segment: &Segment, window: u64) -> Result<Cursor> {
         let path = &segment.file.path;
         let file = match segment.open(&*self.disk) {
             Ok(file) => file,
@@ -300,20 +313,21 @@ impl Reader {
         };
         let at = segment.offset_for(self.next);
         let room = segment.end().saturating_sub(at).max(segment.file.geometry.block);
-        let window = self.window.min(room);
+        let window = window.min(room);
         let mut cursor = Cursor::new(file, segment.file.id, segment.file.geometry, at, window);
         cursor.set_end(segment.end());
         debug_assert!(len(at) > 0);
-        Ok(At { segment, cursor })
+        Ok(cursor)
     }
 
-    fn io_error(&self, at: &At, e: io::Error) -> Error {
-        Error::io("read", &at.segment.file.path, Some(at.cursor.at()), e)
+    fn io_error(&mut self, track: usize, e: io::Error) -> Error {
+        let track = self.merge.track(track);
+        Error::io("read", &track.segment.file.path, Some(track.cursor.at()), e)
     }
 
     /// Damage, unless the file was cut from the log and used again under this reader.
-    fn damage(&self, at: &At, offset: u64, why: &str) -> Error {
-        let file = &at.segment.file;
+    fn damage(&self, segment: &Segment, offset: u64, why: &str) -> Error {
+        let file = &segment.file;
         let reused = match identity(&*self.disk, file) {
             Ok(identity) => identity.is_some_and(|id| id != file.id),
             Err(e) if e.kind() == io::ErrorKind::NotFound => true,

@@ -19,7 +19,7 @@ use crate::options::{Backend, RecoveryPolicy};
 use super::catalog::Catalog;
 use super::meta::META;
 use super::reader::{ReadLevel, Reader, Record};
-use super::recovery::{LOCK, Plan, RecoveryReport, catalog_of, classify, inspect};
+use super::recovery::{LOCK, Plan, RecoveryReport, catalog_of, classify, inspect, inspect_beside};
 
 /// How often a look at a log is taken again because its writer changed it meanwhile.
 const LOOKS: u32 = 16;
@@ -62,11 +62,15 @@ pub struct LogStat {
 
 /// Looks at a log; beside a living writer again, until it is seen as it was at one moment.
 pub(super) fn look(disk: &dyn Disk, dir: &Path) -> Result<(Plan, bool)> {
-    let mut before = None;
+    let (mut before, mut known) = (None, None);
     for look in 1.. {
         let live = disk.is_locked(&dir.join(LOCK));
         let live = live.map_err(|e| Error::io("open", &dir.join(LOCK), None, e))?;
-        let error = match inspect(disk, dir, RecoveryPolicy::TornTail) {
+        let looked = match live {
+            true => inspect_beside(disk, dir, &mut known),
+            false => inspect(disk, dir, RecoveryPolicy::TornTail),
+        };
+        let error = match looked {
             Ok(plan) => return Ok((plan, live)),
             Err(error) => error,
         };

@@ -177,7 +177,7 @@ fn verify(
             notes(&plan, tally);
             read_all(disk, &plan.found, false, tally, progress).map(drop)
         }
-        Err(Refused { error, missing, found }) => {
+        Err(Refused { error, missing, found, .. }) => {
             let told = read_all(disk, &found, true, tally, progress)?;
             let place = (error.path().map(Path::to_path_buf), error.offset());
             // What is missing was in a segment that can't be used, or is a frame that was found
@@ -201,8 +201,11 @@ fn read_all(
 ) -> Result<Vec<(PathBuf, u64)>> {
     let total: u64 = found.iter().map(|f| end_of(f, beyond)).sum();
     let (mut done, mut told) = (0, Vec::new());
+    // Then others hold what a segment leaves out: that all is there recovery found by counting.
+    let woven = found.iter().any(|f| f.is_sparse() || f.runs.len() > 1);
     for f in found {
-        let places = read_segment(disk, f, beyond, tally, &mut |at| progress(done + at, total))?;
+        let at = &mut |at| progress(done + at, total);
+        let places = read_segment(disk, f, beyond, woven, tally, at)?;
         told.extend(places.into_iter().map(|at| (f.file.path.clone(), at)));
         done += end_of(f, beyond);
         progress(done, total);
@@ -213,9 +216,9 @@ fn read_all(
 /// What the look at footers and the end of the log already told.
 fn notes(plan: &Plan, tally: &mut Tally<'_>) {
     for f in &plan.found {
-        // Of two segments with records the older one is sealed before a log is closed.
-        let newer = |g: &Found| g.file.id.number > f.file.id.number && !g.kept.is_empty();
-        let missing = plan.meta.meta.clean && !f.kept.is_empty() && plan.found.iter().any(newer);
+        // Only the segment with the last record is not sealed before a log is closed.
+        let before = f.kept_last() < plan.next.prev();
+        let missing = plan.meta.meta.clean && !f.kept.is_empty() && before;
         let missing = missing.then(|| "it is not this life's".to_string());
         if let State::Open(scan) = &f.state
             && let Some(why) = scan.bad_footer.as_ref().or(missing.as_ref())
@@ -251,6 +254,7 @@ fn read_segment(
     disk: &dyn Disk,
     f: &Found,
     beyond: bool,
+    woven: bool,
     tally: &mut Tally<'_>,
     progress: &mut dyn FnMut(u64),
 ) -> Result<Vec<u64>> {
@@ -260,7 +264,7 @@ fn read_segment(
     let (start, end) = (f.file.geometry.frames_start(), end_of(f, beyond));
     let mut cursor = Cursor::new(file, f.file.id, f.file.geometry, start, WINDOW);
     let (mut next, mut lost, mut places) = (None, false, Vec::new());
-    let mut decoder = Decoder::default();
+    let (mut decoder, before) = (Decoder::default(), tally.summary.records);
     while cursor.at() < end {
         let (offset, lsn, detail) = match cursor.step().map_err(|e| failed(Some(cursor.at()), e))? {
             Step::Frame(frame) => {
@@ -268,7 +272,7 @@ fn read_segment(
                 if f.cut_at.is_some_and(|cut| frame.header.first_lsn >= cut) {
                     break;
                 }
-                let was_lost = std::mem::take(&mut lost);
+                let was_lost = std::mem::take(&mut lost) || woven;
                 let fault = match inside(&mut cursor, &mut decoder, &frame, path)? {
                     None => count(&mut tally.summary, &frame, f.cut_at, &mut next, was_lost),
                     fault => {
@@ -289,7 +293,8 @@ fn read_segment(
                 if known && header.is_none() {
                     continue;
                 }
-                (offset, header.map(|header| header.first_lsn).or(next), why.to_string())
+                let lsn = header.map(|header| header.first_lsn);
+                (offset, lsn.or(next.filter(|_| !woven)), why.to_string())
             }
             Step::End if lost => {
                 cursor.skip_block();
@@ -299,7 +304,7 @@ fn read_segment(
                 lost = true;
                 let at = cursor.at();
                 cursor.skip_block();
-                (at, next, "zeros where a frame should be".into())
+                (at, next.filter(|_| !woven), "zeros where a frame should be".into())
             }
         };
         places.push(offset);
@@ -307,7 +312,14 @@ fn read_segment(
         tally.tell(Finding { path, offset, kind, lsn, detail });
     }
     let expected = f.runs.last().map(|run| run.last.next());
-    if places.is_empty() && !beyond && next != expected {
+    let read = tally.summary.records - before;
+    let fewer = match &f.state {
+        State::Sealed(footer) => woven && f.cut_at.is_none() && footer.records != read,
+        State::Open(_) => false,
+    };
+    // Of one that was cut beside others only a walk knows where it ends.
+    let known = !f.is_sparse() || f.walked || f.cut_at.is_none();
+    if places.is_empty() && (fewer || !beyond && known && next != expected) {
         let (path, kind) = (path.clone(), FindingKind::Corrupt);
         let detail = "the footer promises other records".into();
         tally.tell(Finding { path, offset: end, kind, lsn: next, detail });

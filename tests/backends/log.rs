@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use prkdb_core::{
     Batch, BatchConfig, CompactionPolicy, Durability, ErrorKind, Lsn, MAX_BATCH_BYTES,
-    MAX_RECORD_BYTES, MAX_USER_STATE_BYTES, ReadLevel, Verdict, Wal, WalConfig,
+    MAX_NUM_SEGMENTS, MAX_RECORD_BYTES, MAX_USER_STATE_BYTES, ReadLevel, ReadOnlyWal, Verdict, Wal,
+    WalConfig,
 };
 
-use crate::place::Place;
-use crate::support::{fill, read_all, record};
+use crate::place::{Place, whole_file};
+use crate::support::{fill, format, read_all, record};
 
 fn kind<T: std::fmt::Debug>(result: prkdb_core::Result<T>) -> ErrorKind {
     result.unwrap_err().kind()
@@ -162,6 +163,66 @@ pub fn a_reader_beside_the_writer_sees_promised_records_and_soon_all_of_them(pla
     assert_eq!(wal.close().map_err(|e| e.kind()), Ok(()));
     assert!(log.refresh().unwrap());
     assert_eq!(log.durable_lsn().get(), 51);
+}
+
+/// The segments of a log, each by the LSNs of its batches and whether it is sealed.
+fn segments(place: &Place) -> Vec<(Vec<u64>, bool)> {
+    let names = place.world.disk.list(&place.dir).unwrap().into_iter().map(|entry| entry.name);
+    let segments = names.filter(|name| name.ends_with(".seg"));
+    let lsns = segments.map(|name| {
+        let path = place.path(&name);
+        let (frames, _) = format::frames_in(&path, &whole_file(place, &path));
+        let sealed = frames.first().is_some_and(|frame| frame.sealed);
+        (frames.iter().map(|frame| frame.first).collect(), sealed)
+    });
+    lsns.filter(|(lsns, _): &(Vec<u64>, bool)| !lsns.is_empty()).collect()
+}
+
+pub fn four_open_segments_are_one_order(place: &Place) {
+    let config = |num_segments| WalConfig { num_segments, ..place.config() };
+    for wrong in [0, MAX_NUM_SEGMENTS + 1] {
+        let refused = place.try_open(config(wrong)).map(drop).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Invalid);
+        assert!(refused.to_string().contains("num_segments"), "{refused}");
+    }
+    let wal = place.try_open(config(4)).unwrap();
+    assert_eq!(wal.segment_count(), 0);
+    // One is made after the other: a group that comes later may find one more.
+    let mut next = 1;
+    let takes_turns = |(lsns, sealed): &(Vec<u64>, bool)| {
+        !sealed && lsns.windows(2).any(|pair| pair[1] > pair[0] + 1)
+    };
+    while segments(place).into_iter().filter(takes_turns).count() < 4 {
+        assert!(next < 20_000, "four segments were never open: {}", wal.segment_count());
+        fill(&wal, 1, 40, 1);
+        next += 40;
+    }
+    assert!(wal.segment_count() >= 4);
+    assert_holds(&wal, 1, next);
+    let at = Lsn::new(next / 2);
+    assert_eq!(*wal.read(at).unwrap().data, record(1, at.get())[..]);
+    wal.close().unwrap();
+    assert_eq!(segments(place).iter().filter(|(_, sealed)| !sealed).count(), 1);
+    assert_eq!(place.contents().len() as u64, next - 1);
+    for lanes in [4, 1, 3] {
+        let wal = place.try_open(config(lanes)).unwrap();
+        assert_holds(&wal, 1, next);
+        fill(&wal, 1, 300, 3);
+        next += 300;
+        wal.close().unwrap();
+    }
+    let wal = place.try_open(config(2)).unwrap();
+    wal.truncate_before(at).unwrap();
+    assert_holds(&wal, at.get(), next);
+    wal.truncate_after(Lsn::new(next - 10)).unwrap();
+    next -= 9;
+    fill(&wal, 1, 50, 1);
+    next += 50;
+    assert_holds(&wal, at.get(), next);
+    wal.close().unwrap();
+    let (disk, mut found) = (&place.world.disk, Vec::new());
+    ReadOnlyWal::verify_on(&**disk, &place.dir, &mut |f| found.push(f), &mut |_, _| {}).unwrap();
+    assert!(found.is_empty(), "{found:?}");
 }
 
 fn assert_holds(wal: &Wal, first: u64, next: u64) {

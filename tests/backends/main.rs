@@ -58,6 +58,7 @@ macro_rules! backend_suite {
                         modes_and_links_are_as_promised,
                         watermarks_rise_together_and_readers_stay_below_them,
                         what_threads_append_at_once_is_all_there_in_each_ones_order,
+                        many_callers_on_four_open_segments_make_one_order,
                         any_backend_sync_method_and_policy_continues_what_another_wrote,
                     }
                     codec {
@@ -98,6 +99,7 @@ macro_rules! one_world {
                 large_batches_come_back_whole,
                 queued_records_are_durable_after_close_and_after_drop,
                 a_reader_beside_the_writer_sees_promised_records_and_soon_all_of_them,
+                four_open_segments_are_one_order,
                 cut_segments_are_used_again_and_hold_only_what_is_new,
                 a_batch_is_appended_where_it_was_wanted_or_not_at_all,
                 the_user_slot_is_kept_with_the_log,

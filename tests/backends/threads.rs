@@ -7,7 +7,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use prkdb_core::io::{Access, EntryKind, Until};
-use prkdb_core::{Append, Backend, Durability, Lsn, RecoveryPolicy, SyncMethod, Wal, WalConfig};
+use prkdb_core::{
+    Append, Backend, Durability, Lsn, ReadOnlyWal, Reader, RecoveryPolicy, SyncMethod, Wal,
+    WalConfig,
+};
 
 use crate::place::Place;
 use crate::support::{backends, fill, record};
@@ -113,6 +116,57 @@ pub fn what_threads_append_at_once_is_all_there_in_each_ones_order(place: &Place
         next[thread] += 1;
     }
     assert_eq!(next, [200; 8]);
+}
+
+/// Records `{thread} {i}`, of which each thread's stand in its own order; how many there are.
+fn count_in_each_ones_order(reader: Reader, next: &mut [u64; 8]) -> u64 {
+    let mut count = 0;
+    for read in reader {
+        let read = read.unwrap();
+        let text = std::str::from_utf8(&read.data).unwrap();
+        let (thread, i) = text.trim_end().split_once(' ').unwrap();
+        let thread: usize = thread.parse().unwrap();
+        assert_eq!(i.parse(), Ok(next[thread]), "of thread {thread}, at {}", read.lsn);
+        next[thread] += 1;
+        count += 1;
+    }
+    count
+}
+
+pub fn many_callers_on_four_open_segments_make_one_order(place: &Place) {
+    let wal = place.try_open(WalConfig { num_segments: 4, ..place.config() }).unwrap();
+    let levels = [Durability::Sync, Durability::Written, Durability::Queued];
+    let text = |thread, i| format!("{thread} {i}{:2000}", "");
+    std::thread::scope(|scope| {
+        for thread in 0..8 {
+            let (wal, text) = (&wal, &text);
+            scope.spawn(move || {
+                for i in 0..250 {
+                    let appender = wal.with(levels[(thread + i) % 3]);
+                    appender.append_batch([text(thread, i)]).unwrap().wait().unwrap();
+                }
+            });
+        }
+        // Beside them one who reads in the process, and one who has the files alone.
+        let (mut inside, mut outside) = ([0; 8], [0; 8]);
+        let mut reader = wal.reader(Lsn::FIRST).unwrap();
+        let mut log = place.read_only();
+        let (mut read, mut seen) = (0, 0);
+        while read < 2000 {
+            wal.wait_durable(Lsn::new(read + 1)).unwrap().wait().unwrap();
+            read += count_in_each_ones_order(reader, &mut inside);
+            reader = wal.reader(Lsn::new(read + 1)).unwrap();
+            log.refresh().unwrap();
+            seen += count_in_each_ones_order(log.reader(Lsn::new(seen + 1)).unwrap(), &mut outside);
+            assert!(seen <= wal.durable_lsn().get(), "a promise came before it was kept");
+        }
+    });
+    wal.close().unwrap();
+    let log = place.read_only();
+    assert_eq!(count_in_each_ones_order(log.reader(Lsn::FIRST).unwrap(), &mut [0; 8]), 2000);
+    let disk = &*place.world.disk;
+    let whole = ReadOnlyWal::verify_on(disk, &place.dir, &mut |f| panic!("{f:?}"), &mut |_, _| {});
+    assert_eq!(whole.unwrap().records, 2000);
 }
 
 pub fn any_backend_sync_method_and_policy_continues_what_another_wrote(place: &Place) {

@@ -4,7 +4,7 @@ use std::sync::Mutex;
 
 use prkdb_core::bugs::{Bug, plant};
 
-use super::attempt;
+use super::{attempt, expecting, lanes};
 
 /// Seeds within which a bug has to be caught.
 fn budget(bug: Bug) -> u64 {
@@ -18,6 +18,9 @@ fn budget(bug: Bug) -> u64 {
         Bug::WriteOnInTornSegment => 5000,
         Bug::CachedTailTrusted => 5000,
         Bug::DirectorySyncMissing => 500,
+        Bug::LanesCutApart => 5000,
+        // Not by seeds: it takes a power cut between two steps of the recovery of a killed log.
+        Bug::FooterBeforeSyncs => 1,
         Bug::HangAfterError => 500,
     }
 }
@@ -33,8 +36,13 @@ fn every_planted_bug_is_caught() {
                 loop {
                     let Some(bug) = bugs.lock().unwrap().next().copied() else { return };
                     plant(Some(bug));
-                    let caught =
-                        (0..budget(bug)).find_map(|s| attempt(s, false).err().map(|why| (s, why)));
+                    let caught = (0..budget(bug)).find_map(|seed| {
+                        let outcome = match bug {
+                            Bug::FooterBeforeSyncs => expecting(lanes::crash_recovery, false),
+                            _ => attempt(seed, false).map(drop),
+                        };
+                        outcome.err().map(|why| (seed, why))
+                    });
                     plant(None);
                     match caught {
                         Some((seed, why)) => {

@@ -15,65 +15,77 @@ fn sim() -> Sim {
     Sim::new(1, Model::weak(true), Faults::default())
 }
 
-/// The same disk, seen through direct I/O that wants larger blocks.
-#[derive(Debug)]
-struct Coarse(Arc<dyn Disk>);
+/// The same disk, seen through direct I/O that wants larger blocks, or by somebody who is slow.
+pub struct Through {
+    pub disk: Arc<dyn Disk>,
+    /// So many times as large is a block.
+    pub blocks: usize,
+    /// What happens before a file is opened.
+    pub before: Box<dyn Fn(&Path) + Send + Sync>,
+}
 
-impl Disk for Coarse {
+impl std::fmt::Debug for Through {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.disk.fmt(f)
+    }
+}
+
+impl Disk for Through {
     fn open(&self, path: &Path, access: Access) -> io::Result<FileRef> {
-        self.0.open(path, access)
+        (self.before)(path);
+        self.disk.open(path, access)
     }
 
     fn create(&self, path: &Path, size: u64) -> io::Result<FileRef> {
-        self.0.create(path, size)
+        self.disk.create(path, size)
     }
 
     fn create_dir(&self, path: &Path) -> io::Result<()> {
-        self.0.create_dir(path)
+        self.disk.create_dir(path)
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.0.rename(from, to)
+        self.disk.rename(from, to)
     }
 
     fn unlink(&self, path: &Path) -> io::Result<()> {
-        self.0.unlink(path)
+        self.disk.unlink(path)
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<Entry>> {
-        self.0.list(dir)
+        self.disk.list(dir)
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        self.0.sync_dir(dir)
+        self.disk.sync_dir(dir)
     }
 
     fn lock(&self, path: &Path) -> io::Result<LockGuard> {
-        self.0.lock(path)
+        self.disk.lock(path)
     }
 
     fn is_locked(&self, path: &Path) -> io::Result<bool> {
-        self.0.is_locked(path)
+        self.disk.is_locked(path)
     }
 
     fn space(&self, dir: &Path) -> io::Result<u64> {
-        self.0.space(dir)
+        self.disk.space(dir)
     }
 
     fn block_size(&self) -> usize {
-        4 * self.0.block_size()
+        self.blocks * self.disk.block_size()
     }
 
     fn direct(&self) -> bool {
-        self.0.direct()
+        self.disk.direct()
     }
 
     fn queue(&self, depth: usize, register: &[Buf]) -> io::Result<Box<dyn Queue>> {
-        self.0.queue(depth, register)
+        self.disk.queue(depth, register)
     }
 
     fn name(&self) -> &'static str {
-        self.0.name()
+        self.disk.name()
     }
 }
 
@@ -82,7 +94,8 @@ fn a_log_keeps_its_block_on_a_disk_that_takes_a_smaller_one() {
     let sim = sim();
     let coarse = || {
         let world = sim.world();
-        World { disk: Arc::new(Coarse(world.disk)), host: world.host }
+        let disk = Through { disk: world.disk, blocks: 4, before: Box::new(|_| {}) };
+        World { disk: Arc::new(disk), host: world.host }
     };
     for life in 0..4_u8 {
         let world = if life % 3 == 0 { coarse() } else { sim.world() };

@@ -98,14 +98,14 @@ pub fn forged(tail: &Tail, blocks: usize) -> Vec<u8> {
 }
 
 /// All files named like a segment, in the order of their numbers.
-fn segments(sim: &Sim) -> Vec<(PathBuf, Vec<u8>)> {
+pub fn segments(sim: &Sim) -> Vec<(PathBuf, Vec<u8>)> {
     let files = sim.files().into_iter().map(|(path, _)| path);
     let named = files.filter(|path| path.extension().is_some_and(|ext| ext == "seg"));
     named.map(|path| (path.clone(), sim.peek(&path).expect("it was listed just now"))).collect()
 }
 
 /// Offsets and headers of the frames in a segment's bytes, one after the other.
-fn frames(bytes: &[u8]) -> Vec<(usize, &[u8])> {
+pub fn frames(bytes: &[u8]) -> Vec<(usize, &[u8])> {
     let mut found = Vec::new();
     let end = bytes.len().saturating_sub(BLOCK);
     let mut at = BLOCK;

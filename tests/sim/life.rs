@@ -160,6 +160,7 @@ impl Life {
         let rng = &mut self.rng;
         let mut config = WalConfig::new(DIR);
         config.segment_bytes = rng.pick(&[1 << 20, 1 << 20, 2 << 20]);
+        config.num_segments = rng.pick(&[1, 1, 2, 4, 8]);
         config.depth = rng.pick(&[1, 2, 8, 32]);
         config.sync_method =
             rng.pick(&[SyncMethod::Auto, SyncMethod::Dsync, SyncMethod::Fdatasync]);

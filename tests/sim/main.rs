@@ -20,6 +20,7 @@ mod bank;
 mod cases;
 mod client;
 mod damage;
+mod lanes;
 mod life;
 mod model;
 mod rot;
@@ -37,6 +38,11 @@ thread_local! {
 
 /// Runs one seed; on failure what was broken and where.
 fn attempt(seed: u64, verbose: bool) -> Result<u64, String> {
+    expecting(|| life::run(seed, verbose), verbose)
+}
+
+/// Runs what may panic; what the panic said.
+fn expecting<T>(run: impl FnOnce() -> T, verbose: bool) -> Result<T, String> {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
         let print = panic::take_hook();
@@ -49,7 +55,7 @@ fn attempt(seed: u64, verbose: bool) -> Result<u64, String> {
         }));
     });
     QUIET.set(!verbose);
-    let outcome = panic::catch_unwind(AssertUnwindSafe(|| life::run(seed, verbose)));
+    let outcome = panic::catch_unwind(AssertUnwindSafe(run));
     QUIET.set(false);
     outcome.map_err(|_| NOTED.take())
 }

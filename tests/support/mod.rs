@@ -212,8 +212,10 @@ pub fn child_main() {
     let life: u64 = life.parse().unwrap();
     let backends = backends(dir.as_ref());
     let backend = backends[usize::try_from(life).unwrap() % backends.len()];
-    let wal = Wal::open(WalConfig { segment_bytes: 4 << 20, ..config(dir.as_ref(), backend) });
-    let wal = wal.unwrap();
+    // The first three lives have one, two and three segments open at once, all later ones four.
+    let num_segments = usize::try_from(life).unwrap().min(4);
+    let config = WalConfig { num_segments, ..config(dir.as_ref(), backend) };
+    let wal = Wal::open(WalConfig { segment_bytes: 4 << 20, ..config }).unwrap();
     let mut next = wal.next_lsn().get();
     let mut tickets = std::collections::VecDeque::new();
     loop {

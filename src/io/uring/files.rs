@@ -11,9 +11,11 @@ use std::sync::Arc;
 use super::ring::Ring;
 use crate::io::lock::LockFile;
 use crate::io::os::OsFile;
+use crate::options::MAX_NUM_SEGMENTS;
 
-/// Slots for files: the open segments, META and the few that are being made.
-const SLOTS: usize = 32;
+/// Slots for files: the segments that take groups in turn, and the few that are being sealed or
+/// made. With fewer each turn would take a slot from the one that comes next.
+const SLOTS: usize = MAX_NUM_SEGMENTS + 8;
 
 /// How a request names its file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -92,6 +92,10 @@ async fn reopen(site: Site<'_>, shared: &Shared) -> Result<Recovered> {
     }
     let in_place = plan.meta.meta.clean || bugs::on(Bug::WriteOnInTornSegment);
     let tail = if in_place { take_tail(&mut plan) } else { None };
+    if let Some(tail) = tail.as_ref().filter(|_| plan.meta.meta.clean) {
+        // Nothing was cut: no epoch begins, for the tail may have records between those of others.
+        plan.epoch = tail.file.id.epoch;
+    }
     end_old_segments(site, &mut plan).await?;
     if !disk.direct() && !plan.meta.meta.clean && !bugs::on(Bug::CachedTailTrusted) {
         // `end_old_segments` may have moved the tail: what is listed is what is there now.
@@ -224,13 +228,15 @@ fn sync_dirs(site: Site<'_>) -> Result<()> {
     Ok(())
 }
 
-/// After a clean close: the segment with the last record goes on in place, if it has no footer and
-/// nothing but zeros follow: behind rotten padding no frame would be found again. One that was cut
-/// takes no more frames: they would be cut too.
+/// After a clean close: the segment with the last record goes on in place, if it has no footer, is
+/// of the last epoch, and nothing but zeros follow: behind rotten padding no frame would be found
+/// again. One that was cut takes no more frames: they would be cut too.
 fn take_tail(plan: &mut Plan) -> Option<Found> {
     let last = plan.found.iter().filter(|f| !f.kept.is_empty()).max_by_key(|f| f.kept_last());
+    let next_epoch = Some(plan.meta.meta.next_epoch);
     let goes_on = |f: &&Found| {
-        f.cut_at.is_none() && matches!(&f.state, State::Open(scan) if scan.stop.is_none())
+        let whole = matches!(&f.state, State::Open(scan) if scan.stop.is_none());
+        whole && f.cut_at.is_none() && f.file.id.epoch.checked_add(1) == next_epoch
     };
     let tail = last.filter(goes_on)?;
     let number = tail.file.id.number;
@@ -249,12 +255,21 @@ async fn end_old_segments(site: Site<'_>, plan: &mut Plan) -> Result<()> {
     let first = plan.meta.meta.first_lsn;
     let goes = |f: &Found| f.is_spent(recorded) || f.is_cut(first);
     let open = |f: &&Found| matches!(f.state, State::Open(_)) && !goes(f);
+    let mut synced = Vec::new();
     for f in plan.found.iter().filter(open) {
         let path = &f.file.path;
         let file = site.disk.open(path, Access::Write);
         let file = file.map_err(|e| Error::io("recover", path, None, e))?;
-        let synced = site.flow.sync(&file).await;
-        synced.map_err(|e| Error::io("recover: sync", path, None, e))?;
+        let outcome = site.flow.sync(&file).await;
+        outcome.map_err(|e| Error::io("recover: sync", path, None, e))?;
+        if bugs::on(Bug::FooterBeforeSyncs) {
+            write_footer(site, f, &file, upto, plan.promised).await?;
+        } else {
+            synced.push((f, file));
+        }
+    }
+    // A footer says that all records up to its last are durable: those in the other segments too.
+    for (f, file) in synced {
         write_footer(site, f, &file, upto, plan.promised).await?;
     }
     Ok(())
@@ -305,7 +320,7 @@ fn summary_upto(f: &Found, file: &FileRef, upto: Lsn) -> Result<Summary> {
     if f.kept.is_empty() {
         return Ok(Summary::new(f.file.geometry.frames_start()));
     }
-    if scan.summary.last_lsn() == last {
+    if scan.summary.last_lsn() == last || bugs::on(Bug::LanesCutApart) {
         return Ok(scan.summary.clone());
     }
     let start = f.file.geometry.frames_start();

@@ -119,7 +119,8 @@ fn unpromised(
     let kept = |frame: &Frame| {
         let header = &frame.header;
         let (first, last) = (header.first_lsn, header.last_lsn());
-        let inside = f.kept.iter().any(|run| run.first <= first && last <= run.last);
+        let run = f.kept.get(f.kept.partition_point(|run| run.last < last));
+        let inside = run.is_some_and(|run| run.first <= first);
         header.tag == Tag::Batch && first > promised && last < next && inside
     };
     let mut frames = Vec::new();

@@ -19,10 +19,11 @@ use crate::segment::{Cursor, Evidence, Geometry, Run, SegmentFile, Step, Summary
 use super::super::catalog::Segment;
 use super::super::meta::{self, META, META_TMP};
 use super::judge::{judge, last_time};
+use super::weave::weave;
 use super::{Found, Plan, Scan, State};
 
 /// Bytes recovery reads at a time.
-const WINDOW: u64 = 1 << 20;
+pub(super) const WINDOW: u64 = 1 << 20;
 /// The file whose lock a writer holds.
 pub(crate) const LOCK: &str = "LOCK";
 
@@ -61,6 +62,8 @@ pub(crate) struct Survey {
     pub(crate) found: Vec<Found>,
     /// Segments of which not even the header can be used.
     pub(crate) unusable: Vec<Error>,
+    /// No more than this was certainly promised before the segments were read.
+    pub(crate) upto: Lsn,
 }
 
 /// Reads all there is to know, merges it, and judges it.
@@ -72,8 +75,30 @@ pub(crate) fn inspect(disk: &dyn Disk, dir: &Path, policy: RecoveryPolicy) -> Re
     }
 }
 
-/// Reads META, headers and footers, and the frames of what has no footer.
+/// As `inspect`, beside a living writer. He adds frames while segments are read one after the
+/// other, so that in the last one a record may be promised that came too late for the first: what
+/// was `known` to be promised before a look has to be found by it. An error raises `known`.
+pub(crate) fn inspect_beside(disk: &dyn Disk, dir: &Path, known: &mut Option<Lsn>) -> Result<Plan> {
+    let mut survey = look_around(disk, dir)?;
+    survey.upto = known.unwrap_or(survey.upto);
+    match survey.unusable.pop() {
+        Some(error) => Err(error),
+        None => judge(dir, survey, RecoveryPolicy::TornTail).map_err(|refused| {
+            *known = Some(refused.promised);
+            refused.error
+        }),
+    }
+}
+
+/// Reads META, headers and footers, and the frames of what has no footer, or one that leaves doubt.
 pub(crate) fn survey(disk: &dyn Disk, dir: &Path) -> Result<Survey> {
+    let mut survey = look_around(disk, dir)?;
+    weave(disk, &mut survey)?;
+    Ok(survey)
+}
+
+/// Reads META, headers and footers, and the frames of what has no footer.
+fn look_around(disk: &dyn Disk, dir: &Path) -> Result<Survey> {
     let entries = disk.list(dir).map_err(|e| Error::io("open", dir, None, e))?;
     let Some(meta) = meta::load(disk, dir)? else {
         return Err(Error::corrupt("open", &dir.join(META), 0, "META is missing"));
@@ -97,7 +122,7 @@ pub(crate) fn survey(disk: &dyn Disk, dir: &Path) -> Result<Survey> {
             Err(error) => return Err(error),
         }
     }
-    Ok(Survey { meta, found, unusable })
+    Ok(Survey { meta, found, unusable, upto: Lsn::new(u64::MAX) })
 }
 
 /// Header, then footer, then if there is none every frame.
@@ -117,24 +142,10 @@ fn look_at(disk: &dyn Disk, dir: &Path, entry: &Entry, meta: &meta::Loaded) -> R
     let segment = SegmentFile { id: header.id, geometry, path: path.clone() };
     let bad_footer = match Footer::decode(footer.bytes(), &header.id, at) {
         Ok(footer) => {
-            let dense = footer.last_lsn.get() - footer.first_lsn.get() + 1;
-            if footer.frames > 0 && footer.records != dense {
-                // Its frames alone say which records it holds.
-                let why = "a segment that was written beside others needs a newer build";
-                let error = Error::new(ErrorKind::Unsupported, "open", why);
-                return Err(error.at(&path, Some(at)));
-            }
             let run = Run { first: footer.first_lsn, last: footer.last_lsn };
             let runs = if run.first == Lsn::NONE { Vec::new() } else { vec![run] };
             let (zeroed, state) = (header.zeroed, State::Sealed(footer));
-            return Ok(Found {
-                file: segment,
-                zeroed,
-                state,
-                runs,
-                kept: Vec::new(),
-                cut_at: None,
-            });
+            return Ok(Found::new(segment, zeroed, state, runs));
         }
         Err(Bad::Nothing) => None,
         Err(why @ Bad::Version(_)) => return Err(unsupported(&path, at, &why)),
@@ -146,11 +157,11 @@ fn look_at(disk: &dyn Disk, dir: &Path, entry: &Entry, meta: &meta::Loaded) -> R
     let closed_at = meta.meta.clean.then_some(meta.meta.durable_upto);
     let (scan, runs) = walk(cursor, &segment, bad_footer, closed_at)?;
     let state = State::Open(scan);
-    Ok(Found { file: segment, zeroed: header.zeroed, state, runs, kept: Vec::new(), cut_at: None })
+    Ok(Found::new(segment, header.zeroed, state, runs))
 }
 
 /// Valid, and beyond what this build knows: not damage, and nothing to cut.
-fn unsupported(path: &Path, offset: u64, why: &Bad) -> Error {
+pub(super) fn unsupported(path: &Path, offset: u64, why: &Bad) -> Error {
     Error::new(ErrorKind::Unsupported, "open", why.to_string()).at(path, Some(offset))
 }
 
@@ -209,15 +220,18 @@ fn walk(
 ) -> Result<(Scan, Vec<Run>)> {
     let failed = |at, e| Error::io("open", &segment.path, Some(at), e);
     let mut summary = Summary::new(segment.geometry.frames_start());
-    let mut runs: Vec<Run> = Vec::new();
-    let mut watermark = Lsn::NONE;
+    let (mut runs, mut ends): (Vec<Run>, Vec<u64>) = (Vec::new(), Vec::new());
+    let (mut stop_lsn, mut watermark) = (None, Lsn::NONE);
     let stop = loop {
         match cursor.step().map_err(|e| failed(cursor.at(), e))? {
             Step::End => break None,
             Step::Bad { why: why @ (Bad::Version(_) | Bad::Codec(_)), offset, .. } => {
                 return Err(unsupported(&segment.path, offset, &why));
             }
-            Step::Bad { offset, why, .. } => break Some((offset, why.to_string())),
+            Step::Bad { offset, why, header } => {
+                stop_lsn = header.map(|header| header.first_lsn);
+                break Some((offset, why.to_string()));
+            }
             Step::Frame(frame) => {
                 let header = &frame.header;
                 watermark = watermark.max(header.durable_upto);
@@ -226,12 +240,17 @@ fn walk(
                     continue;
                 }
                 let (first, last) = (header.first_lsn, header.last_lsn());
-                match runs.last_mut() {
-                    Some(run) if run.last >= first => {
+                match runs.last_mut().zip(ends.last_mut()) {
+                    Some((run, _)) if run.last >= first => {
                         break Some((frame.offset, "its LSN was used before".to_string()));
                     }
-                    Some(run) if run.last.next() == first => run.last = last,
-                    _ => runs.push(Run { first, last }),
+                    Some((run, end)) if run.last.next() == first => {
+                        (run.last, *end) = (last, frame.end());
+                    }
+                    _ => {
+                        runs.push(Run { first, last });
+                        ends.push(frame.end());
+                    }
                 }
             }
         }
@@ -243,12 +262,12 @@ fn walk(
     };
     let mut evidence = seen.map_err(|e| failed(cursor.at(), e))?;
     evidence.durable_upto = evidence.durable_upto.max(watermark);
-    Ok((Scan { summary, stop, evidence, bad_footer }, runs))
+    Ok((Scan { summary, stop, stop_lsn, ends, evidence, bad_footer }, runs))
 }
 
 /// The kept segments as readers see them. `open` ones are read through their own file.
 pub(crate) fn catalog_of(disk: &dyn Disk, found: &[Found]) -> Result<BTreeMap<u64, Arc<Segment>>> {
-    let mut listed = BTreeMap::new();
+    let (mut listed, since) = (BTreeMap::new(), since(found));
     for f in found {
         let (Some(first), Some(last)) = (f.kept.first(), f.kept.last()) else { continue };
         let tail = match &f.state {
@@ -258,7 +277,8 @@ pub(crate) fn catalog_of(disk: &dyn Disk, found: &[Found]) -> Result<BTreeMap<u6
                 Some(opened.map_err(|e| Error::io("open", &f.file.path, None, e))?)
             }
         };
-        let segment = Segment::new(f.file.clone(), first.first, tail);
+        let since = since.get(&f.file.id.number).copied().unwrap_or(first.first);
+        let segment = Segment::new(f.file.clone(), first.first, since, tail);
         let (entries, end) = match &f.state {
             State::Sealed(footer) => (footer.index.clone(), footer.end),
             State::Open(scan) => (scan.summary.index().entries().to_vec(), scan.summary.end()),
@@ -270,6 +290,21 @@ pub(crate) fn catalog_of(disk: &dyn Disk, found: &[Found]) -> Result<BTreeMap<u6
         listed.insert(f.file.id.number, Arc::new(segment));
     }
     Ok(listed)
+}
+
+/// For each segment, by number, where the first of those starts that reach into it.
+fn since(found: &[Found]) -> BTreeMap<u64, Lsn> {
+    let stretch = |f: &Found| Some((f.kept.first()?.first, f.kept_last(), f.file.id.number));
+    let mut stretches: Vec<(Lsn, Lsn, u64)> = found.iter().filter_map(stretch).collect();
+    stretches.sort_unstable();
+    let mut open: Vec<(Lsn, Lsn)> = Vec::new();
+    let mut since = BTreeMap::new();
+    for (first, last, number) in stretches {
+        open.retain(|(_, last)| *last >= first);
+        open.push((first, last));
+        since.insert(number, open.iter().map(|(first, _)| *first).min().unwrap_or(first));
+    }
+    since
 }
 
 /// The identity of a segment file, read again: has it been reused since?

@@ -18,7 +18,7 @@ use crate::segment::Run;
 use super::super::meta::{self, META};
 use super::inspect::Survey;
 use super::merge::merge;
-use super::{Found, GivenUp, Plan, RecoveryReport, State, Verdict};
+use super::{Found, GivenUp, Plan, RecoveryReport, Scan, State, Verdict};
 
 /// Why a log is not opened, and what was found of it.
 #[derive(Debug)]
@@ -26,6 +26,8 @@ pub(crate) struct Refused {
     pub(crate) error: Error,
     /// The first record that is damaged or missing.
     pub(crate) missing: Lsn,
+    /// The greatest watermark found anywhere.
+    pub(crate) promised: Lsn,
     pub(crate) found: Vec<Found>,
 }
 
@@ -35,20 +37,21 @@ pub(crate) fn judge(
     survey: Survey,
     policy: RecoveryPolicy,
 ) -> std::result::Result<Plan, Refused> {
-    let Survey { meta, mut found, .. } = survey;
+    let Survey { meta, mut found, upto, .. } = survey;
     let views: Vec<(u64, &[Run])> =
         found.iter().map(|f| (f.file.id.epoch, f.runs.as_slice())).collect();
     let merged = merge(meta.meta.first_lsn, &meta.meta.removed, &views);
     for (f, kept) in found.iter_mut().zip(merged.kept) {
         f.kept = kept;
     }
-    let promised = promised(&meta, &found);
+    let seen = promised(&meta, &found);
+    let promised = seen.min(upto);
     let next = merged.next;
     let beyond = merged.beyond || found.iter().any(|f| seen_beyond(f, next));
     let verdict = match (next <= promised, beyond) {
         (true, _) if !bugs::on(Bug::MidLogDamageCut) => {
             let error = damage(dir, &found, next, promised);
-            return Err(Refused { error, missing: next, found });
+            return Err(Refused { error, missing: next, promised: seen, found });
         }
         (_, true) => Verdict::Torn,
         (_, false) if meta.meta.clean => Verdict::Clean,
@@ -61,7 +64,7 @@ pub(crate) fn judge(
         let why =
             format!("{} bytes of a torn tail; RecoveryPolicy::TornTail cuts them", torn.bytes);
         let error = Error::corrupt("open", &torn.path, torn.offset, why);
-        return Err(Refused { error, missing: next, found });
+        return Err(Refused { error, missing: next, promised: seen, found });
     }
     let epochs = found.iter().map(|f| f.file.id.epoch + 1);
     let numbers = found.iter().map(|f| f.file.id.number);
@@ -102,13 +105,13 @@ fn seen_beyond(f: &Found, next: Lsn) -> bool {
 /// The error for a promised record that is missing: as near to the place as can be said.
 fn damage(dir: &Path, found: &[Found], next: Lsn, promised: Lsn) -> Error {
     let before = found.iter().find(|f| next > Lsn::FIRST && f.kept_last() == next.prev());
-    let place = match before {
+    let place = suspect(found, next).or(match before {
         Some(f) if matches!(f.state, State::Sealed(_)) => {
             likeliest(found, f.file.id.number + 1).or(before)
         }
         Some(_) => before,
         None => likeliest(found, 0),
-    };
+    });
     let missing = format!(
         "record {next} is damaged or missing; everything to {promised} was promised; restore the \
          file from a copy"
@@ -131,6 +134,27 @@ fn damage(dir: &Path, found: &[Found], next: Lsn, promised: Lsn) -> Error {
     }
 }
 
+/// The open segment that shows damage where record `next` should be: it stands there itself, or
+/// could by the records before and behind.
+fn suspect(found: &[Found], next: Lsn) -> Option<&Found> {
+    let doubt = |f: &Found| {
+        let State::Open(scan) = &f.state else { return None };
+        let seen = &scan.evidence;
+        let before = f.runs.last().is_none_or(|run| run.last < next);
+        let behind = seen.first_lsn == Lsn::NONE || seen.first_lsn > next;
+        match scan.stop_lsn {
+            Some(lsn) => (lsn == next).then_some(0),
+            None if !(before && behind) => None,
+            None if seen.first_lsn > next => Some(1),
+            None if scan.stop.is_some() && f.zeroed => Some(2),
+            // Used before, it may just end there; an empty one certainly does.
+            None => (scan.stop.is_some() && !f.runs.is_empty()).then_some(3),
+        }
+    };
+    let doubts = found.iter().filter_map(|f| Some((doubt(f)?, f.file.id.number, f)));
+    doubts.min_by_key(|(doubt, number, _)| (*doubt, *number)).map(|(_, _, f)| f)
+}
+
 /// The segment from number `from` on in which the missing record was: frames of its own behind the
 /// place say so, else bytes that are no frame, else that it is open.
 fn likeliest(found: &[Found], from: u64) -> Option<&Found> {
@@ -151,7 +175,7 @@ fn given_up(f: &Found, next: Lsn) -> Option<GivenUp> {
     let end = scan.summary.end();
     let whole = f.runs.last().is_none_or(|run| run.last < next && f.kept_last() == run.last);
     let offset = match &scan.stop {
-        _ if !whole => f.file.geometry.frames_start(),
+        _ if !whole => end_of_kept(f, scan),
         Some((offset, _)) => *offset,
         None if end == f.file.geometry.frames_start() => end,
         None => round_up(end, f.file.geometry.block),
@@ -160,4 +184,14 @@ fn given_up(f: &Found, next: Lsn) -> Option<GivenUp> {
     let used = if f.zeroed { seen.used_end.max(seen.frames_end) } else { seen.frames_end };
     let used = if whole { used } else { used.max(end) };
     (used > offset).then(|| GivenUp { path: f.file.path.clone(), offset, bytes: used - offset })
+}
+
+/// Where the frames end that are kept, though others follow them.
+fn end_of_kept(f: &Found, scan: &Scan) -> u64 {
+    let last = f.runs.iter().position(|run| run.last == f.kept_last());
+    match last.and_then(|i| scan.ends.get(i)) {
+        // A run begins with a group, and that on a block.
+        Some(end) => round_up(*end, f.file.geometry.block),
+        None => f.file.geometry.frames_start(),
+    }
 }

@@ -32,21 +32,23 @@ pub(super) fn merge(first: Lsn, removed: &[(Lsn, Lsn)], segments: &[(u64, &[Run]
         next = skip_removed(next, removed);
         if run.first > next {
             beyond = true;
-        } else if run.last >= next {
-            // An overlap within one epoch can't be: the rest of the run goes on where it must.
+        } else {
+            // Within an epoch each LSN is given once: what overlaps is the stretch of a sealed
+            // segment, all of it promised, and what others have of it.
             kept[segment].push(Run { first: run.first.max(first), last: run.last });
-            next = run.last.next();
+            next = next.max(run.last.next());
         }
     }
     Merged { next: skip_removed(next, removed), kept, beyond }
 }
 
 /// The runs, each cut where a later epoch begins.
-fn live_runs(segments: &[(u64, &[Run])]) -> Vec<(Run, usize)> {
+pub(super) fn live_runs(segments: &[(u64, &[Run])]) -> Vec<(Run, usize)> {
     let mut live = Vec::new();
     for (i, (epoch, runs)) in segments.iter().enumerate() {
         let later = segments.iter().filter(|(other, _)| other > epoch);
-        let cut = later.flat_map(|(_, runs)| runs.iter().map(|run| run.first)).min();
+        // The runs of a segment rise.
+        let cut = later.filter_map(|(_, runs)| runs.first().map(|run| run.first)).min();
         for run in *runs {
             let last = cut.map_or(run.last, |cut| run.last.min(cut.prev()));
             if last >= run.first {
@@ -90,6 +92,22 @@ mod tests {
     fn several_open_segments_interleave() {
         let (a, b) = ([run(1, 2), run(5, 6)], [run(3, 4), run(7, 8)]);
         assert_eq!(next(&[(1, &a), (1, &b)]), (9, false));
+    }
+
+    #[test]
+    fn a_hole_in_one_of_them_ends_all() {
+        let (a, b) = ([run(1, 2), run(5, 6)], [run(4, 4), run(7, 8)]);
+        let merged = merge(Lsn::FIRST, &[], &[(1, &a), (1, &b)]);
+        assert_eq!((merged.next, merged.beyond), (Lsn::new(3), true));
+        assert_eq!(merged.kept, [vec![run(1, 2)], vec![]]);
+    }
+
+    #[test]
+    fn the_stretch_of_a_sealed_segment_covers_and_takes_nothing_away() {
+        let (a, b, c) = ([run(1, 9)], [run(3, 12)], [run(2, 2), run(8, 8), run(13, 13)]);
+        let merged = merge(Lsn::FIRST, &[], &[(1, &a), (1, &b), (1, &c)]);
+        assert_eq!((merged.next, merged.beyond), (Lsn::new(14), false));
+        assert_eq!(merged.kept, [a.to_vec(), b.to_vec(), c.to_vec()]);
     }
 
     #[test]

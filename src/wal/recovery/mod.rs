@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! inspect: META, headers, footers; scan what has no footer      (reads only)
+//! weave:   do footers of segments written side by side add up?   (walks them if not)
 //! merge:   frames by LSN, higher epoch first; n = first missing  (pure)
 //! judge:   n <= promised: Corrupt | frames at n or beyond: Torn | else End
 //! apply:   sync, copy what the device may not hold, footers, META, then serve
@@ -25,9 +26,12 @@ mod copy;
 mod inspect;
 mod judge;
 mod merge;
+mod weave;
 
 pub(crate) use apply::{Recovered, recover};
-pub(crate) use inspect::{Contents, LOCK, catalog_of, classify, identity, inspect, survey};
+pub(crate) use inspect::{
+    Contents, LOCK, catalog_of, classify, identity, inspect, inspect_beside, survey,
+};
 pub(crate) use judge::{Refused, judge};
 
 /// How the end of the log looked.
@@ -83,10 +87,13 @@ pub(crate) struct Found {
     /// Its content before use was zeros: what is not zero was written in this life.
     pub(crate) zeroed: bool,
     pub(crate) state: State,
-    /// Its frames, by stretches of consecutive LSNs.
+    /// Its frames, by stretches of consecutive LSNs. Of a sealed segment that was written beside
+    /// others at first only the stretch they lie in: all of that was promised.
     pub(crate) runs: Vec<Run>,
     /// Those of them that are part of the log.
     pub(crate) kept: Vec<Run>,
+    /// Its frames were read for that, not only its footer.
+    pub(crate) walked: bool,
     /// Records from here on were taken out of the log; `runs` and watermarks know it already.
     pub(crate) cut_at: Option<Lsn>,
 }
@@ -103,12 +110,21 @@ pub(crate) struct Scan {
     pub(crate) summary: Summary,
     /// Where the walk stopped at something that is no frame, and what it was.
     pub(crate) stop: Option<(u64, String)>,
+    /// The record that stands there, if that much can be read.
+    pub(crate) stop_lsn: Option<Lsn>,
+    /// Where each run ends: the offset after its last frame.
+    pub(crate) ends: Vec<u64>,
     pub(crate) evidence: Evidence,
     /// Why its footer did not count, if it was not merely unused.
     pub(crate) bad_footer: Option<String>,
 }
 
 impl Found {
+    fn new(file: SegmentFile, zeroed: bool, state: State, runs: Vec<Run>) -> Found {
+        let walked = matches!(state, State::Open(_));
+        Found { file, zeroed, state, runs, kept: Vec::new(), walked, cut_at: None }
+    }
+
     /// Takes out what META says was cut.
     fn cut(&mut self, cut: Option<Cut>) {
         let Some(cut) = cut.filter(|cut| self.file.id.epoch < cut.epoch) else { return };
@@ -123,6 +139,7 @@ impl Found {
                 let seen = &mut scan.evidence;
                 seen.durable_upto = seen.durable_upto.min(last);
                 seen.last_lsn = seen.last_lsn.min(last);
+                scan.stop_lsn = scan.stop_lsn.filter(|lsn| *lsn <= last);
             }
         }
         self.cut_at = Some(cut.lsn);
@@ -131,6 +148,13 @@ impl Found {
     /// The last LSN of it that is part of the log.
     pub(crate) fn kept_last(&self) -> Lsn {
         self.kept.last().map_or(Lsn::NONE, |run| run.last)
+    }
+
+    /// Whether its footer says that other segments hold records between its first and its last.
+    pub(crate) fn is_sparse(&self) -> bool {
+        let State::Sealed(footer) = &self.state else { return false };
+        let span = footer.last_lsn.get() - footer.first_lsn.get() + 1;
+        footer.frames > 0 && footer.records != span
     }
 
     /// Whether nothing in it is part of the log, or proof of anything, or was given up by this

@@ -80,9 +80,9 @@ impl Writer {
                     cutting.answer.fail(error);
                     return true;
                 }
-                let sealed = self.lane.is_none() && self.old.is_empty();
+                let sealed = self.lanes.all().next().is_none();
                 // Sealed in the next steps; the one after the last footer comes here again.
-                self.old.extend(self.lane.take());
+                self.lanes.roll_all();
                 if sealed {
                     self.ask_for_cut();
                 }

@@ -33,7 +33,7 @@ use super::ticket::Answer;
 use cut::Cutting;
 use flight::Flight;
 use gather::Gather;
-use lane::Lane;
+use lane::{Lane, Lanes};
 use requests::Request;
 
 mod cut;
@@ -65,9 +65,7 @@ enum Ending {
 pub(crate) struct Writer {
     shared: Arc<Shared>,
     method: SyncMethod,
-    /// The segment that takes frames, and those before it that are not sealed yet.
-    lane: Option<Lane>,
-    old: Vec<Lane>,
+    lanes: Lanes,
     backlog: VecDeque<Pending>,
     gather: Option<Gather>,
     flight: Flight,
@@ -188,8 +186,7 @@ impl Writer {
     fn publish(&mut self) {
         while let Some(group) = self.flight.next_written() {
             let last = group.last;
-            let lane = lane_of(&mut self.lane, &mut self.old, group.segment);
-            lane.list(&self.shared.catalog, group);
+            self.lanes.list(&self.shared.catalog, group);
             self.shared.catalog.set_written(last);
             group.answer_upto(Durability::Written);
         }
@@ -213,7 +210,8 @@ impl Writer {
             return false;
         }
         let idle = self.backlog.is_empty() && self.gather.is_none() && self.flight.is_empty();
-        let finished = self.poisoned || (idle && self.old.is_empty() && self.cuts.is_empty());
+        let settled = idle && self.lanes.unsealed() == 0 && self.cuts.is_empty();
+        let finished = self.poisoned || settled;
         match &mut self.ending {
             Ending::No => false,
             Ending::Stop => true,
@@ -253,7 +251,7 @@ impl Writer {
             // Nothing is written any more: no time that passes is worth waking for.
             return Next::Idle;
         }
-        let lanes = self.old.iter().chain(&self.lane).filter(|lane| !lane.sync_in_flight);
+        let lanes = self.lanes.all().filter(|lane| !lane.sync_in_flight);
         // Where an older write is in flight its completion comes first.
         let flight = &mut self.flight;
         let startable = lanes.filter(|lane| flight.first_unsynced(lane.number()).is_some());
@@ -266,7 +264,7 @@ impl Writer {
     fn mark_due(&self) -> Option<Duration> {
         let quiet = self.flight.is_empty() && self.gather.is_none() && self.backlog.is_empty();
         let risen = self.shared.catalog.durable() > self.marked;
-        let room = self.lane.as_ref().is_some_and(|lane| lane.left() >= self.shared.block);
+        let room = self.lanes.have_room(self.shared.block);
         (quiet && risen && room && !self.poisoned).then(|| self.idle_since + MARK_AFTER)
     }
 }
@@ -290,6 +288,7 @@ impl Machine for Writer {
         } else {
             self.form_groups();
             self.start_syncs();
+            self.roll_at_end();
             self.seal(queue);
             self.pump(queue);
             if self.cut_done() {
@@ -317,11 +316,4 @@ impl Drop for Writer {
         }
         self.shared.set_gone(true);
     }
-}
-
-/// The open segment with this number.
-fn lane_of<'a>(lane: &'a mut Option<Lane>, old: &'a mut [Lane], number: u64) -> &'a mut Lane {
-    let all = old.iter_mut().chain(lane);
-    let mut found = all.filter(|lane| lane.number() == number);
-    found.next().expect("a segment stays open while groups of it are in flight")
 }

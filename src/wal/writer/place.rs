@@ -19,6 +19,7 @@ use crate::format::frame::{Codec, FRAME_HEADER_LEN, FrameHeader, Tag};
 use crate::io::Buf;
 use crate::lsn::{Lsn, LsnRange};
 use crate::options::{Durability, SyncMethod};
+use crate::segment::Made;
 
 use super::super::encode::{BodyFields, Encoded};
 use super::super::mailbox::Taken;
@@ -26,7 +27,6 @@ use super::super::shared::{LARGE, Pending};
 use super::super::ticket::Answer;
 use super::flight::{Counts, Group, Placed, Stage};
 use super::gather::Gather;
-use super::lane::Lane;
 use super::{Ending, Writer};
 
 /// The largest group that is gathered from smaller batches, and the largest single write.
@@ -87,22 +87,18 @@ impl Writer {
         }
         let frame_len = head.encoded.frame_len;
         let whole = round_up(frame_len as u64, self.shared.block);
-        let Some(lane) = &self.lane else { return Fit::NextSegment };
         if frame_len >= LARGE {
-            if self.gather.is_some() {
+            if self.gather.is_some() || !self.may_submit(true) {
                 return Fit::CloseFirst;
             }
-            if lane.left() < whole {
+            if !self.next_lane(whole) {
                 return Fit::NextSegment;
-            }
-            if !self.may_submit(true) {
-                return Fit::CloseFirst;
             }
             self.place_large();
             return Fit::Placed;
         }
         let Some(gather) = &self.gather else {
-            if lane.left() < whole {
+            if !self.next_lane(whole) {
                 return Fit::NextSegment;
             }
             self.start_gather();
@@ -112,7 +108,8 @@ impl Writer {
         if pos + frame_len > gather.buf.capacity().min(GROUP_BYTES) {
             return Fit::CloseFirst;
         }
-        if round_up((pos + frame_len) as u64, self.shared.block) > lane.left() {
+        let end = round_up((pos + frame_len) as u64, self.shared.block);
+        if end > self.lanes.current().left() {
             // What was gathered still belongs to this segment.
             return Fit::CloseFirst;
         }
@@ -128,11 +125,28 @@ impl Writer {
         batch.answer.fail(Error::invalid("append_at", why));
     }
 
+    /// Gives the turn to a lane with room for a group of `bytes`, or of more; false if there is
+    /// none. A segment that is ready is opened where it serves; none is waited for.
+    fn next_lane(&mut self, bytes: u64) -> bool {
+        if self.lanes.want_one(bytes)
+            && let Some(made) = self.shared.mailbox.take_ready(bytes)
+        {
+            self.open_lane(made);
+            return true;
+        }
+        self.lanes.next_turn(bytes)
+    }
+
+    fn open_lane(&mut self, made: Made) {
+        self.lanes.open(made);
+        self.shared.mailbox.unsealed(self.lanes.unsealed());
+    }
+
     fn start_gather(&mut self) {
-        let lane = self.lane.as_ref().expect("the caller found room in it");
+        let tail = self.lanes.current().tail;
         let buf = self.buffers.pop().unwrap_or_else(|| self.shared.pool.take(GROUP_BYTES));
         let durable_upto = self.shared.catalog.durable();
-        self.gather = Some(Gather::new(buf, lane.tail, self.next_lsn, durable_upto, self.now));
+        self.gather = Some(Gather::new(buf, tail, self.next_lsn, durable_upto, self.now));
     }
 
     fn place_small(&mut self, pos: usize) {
@@ -151,15 +165,14 @@ impl Writer {
     /// Writes a large batch from the buffer its caller encoded it into.
     fn place_large(&mut self) {
         let batch = self.backlog.pop_front().expect("the caller looked at it");
-        let at = self.lane.as_ref().expect("the caller found room in it").tail;
+        let at = self.lanes.current().tail;
         let (header, nonce) = self.header(&batch, at);
-        let lane = self.lane.as_mut().expect("looked at above");
         let range = LsnRange::new(header.first_lsn, header.count);
         let Pending { encoded, record_bytes, durability, answer, grant, .. } = batch;
         let Encoded { mut buf, frame_len, .. } = encoded;
         let bytes = buf.bytes_mut().expect("the caller gave its only handle away");
         header.encode(&nonce, at, bytes);
-        lane.tail += buf.len() as u64;
+        self.lanes.current().tail += buf.len() as u64;
         drop(grant);
         let batches = queued(answer, range, durability).into_iter().collect();
         let counts = Counts { batches: 1, record_bytes };
@@ -169,7 +182,7 @@ impl Writer {
 
     /// Gives the batch its LSNs and says so in a header, which goes under the nonce.
     fn header(&mut self, batch: &Pending, offset: u64) -> (FrameHeader, Nonce) {
-        let lane = self.lane.as_mut().expect("a batch is placed into the open segment");
+        let lane = self.lanes.current();
         let stored_len = batch.encoded.frame_len - FRAME_HEADER_LEN;
         let BodyFields { codec, count, raw_len, payload_crc } = batch.encoded.body;
         let durable_upto = match &self.gather {
@@ -243,7 +256,7 @@ impl Writer {
     fn close_gather(&mut self) {
         let Some(mut gather) = self.gather.take() else { return };
         gather.pad(self.shared.block);
-        let lane = self.lane.as_mut().expect("a gather lies in the open segment");
+        let lane = self.lanes.current();
         debug_assert_eq!(lane.tail, gather.at);
         lane.tail += gather.buf.len() as u64;
         let Gather { at, used, first, counts, level, batches, buf, .. } = gather;
@@ -251,9 +264,9 @@ impl Writer {
         self.launch(group);
     }
 
-    /// A group whose frames take `used` bytes from `at` on.
+    /// A group of the lane whose turn it is; its frames take `used` bytes from `at` on.
     fn group(
-        &self,
+        &mut self,
         (at, used): (u64, usize),
         buf: Buf,
         first: Lsn,
@@ -263,7 +276,7 @@ impl Writer {
     ) -> Group {
         let needs_durable = level == Durability::Sync || self.want >= first;
         Group {
-            segment: self.lane.as_ref().expect("groups lie in the open segment").number(),
+            segment: self.lanes.current().number(),
             at,
             pieces_left: buf.len().div_ceil(GROUP_BYTES),
             buf: Some(buf),
@@ -291,15 +304,18 @@ impl Writer {
             group.answer_upto(Durability::Sync);
         }
         self.idle_since = self.now;
-        if let Some(lane) = &self.lane {
-            self.shared.mailbox.used(lane.tail);
-        }
+        let bytes = group.buf.as_ref().map_or(0, Buf::len) as u64;
+        let (used, of) = self.lanes.placed(bytes);
+        self.shared.mailbox.used(used, of);
         self.send_group(group);
     }
 
     /// A frame without records that says how far the promise goes.
     fn place_mark(&mut self) {
-        let Some(lane) = &mut self.lane else { return };
+        if !self.lanes.next_turn(self.shared.block) {
+            return;
+        }
+        let lane = self.lanes.current();
         let (at, id) = (lane.tail, lane.segment.id);
         let durable_upto = self.shared.catalog.durable();
         let header = FrameHeader {
@@ -335,9 +351,7 @@ impl Writer {
         let needed = round_up(head.encoded.frame_len as u64, self.shared.block);
         match self.shared.mailbox.take(needed) {
             Taken::Ready(made) => {
-                self.old.extend(self.lane.take());
-                self.shared.mailbox.unsealed(self.old.len());
-                self.lane = Some(Lane::new(made));
+                self.open_lane(made);
                 true
             }
             Taken::Wait => false,
@@ -347,9 +361,9 @@ impl Writer {
                     self.backlog.push_back(batch);
                 }
                 self.fail_backlog(&error);
-                // Sealed, it can be truncated away: on a full disk that may be the only space.
-                self.old.extend(self.lane.take());
-                self.shared.mailbox.unsealed(self.old.len());
+                // Sealed, they can be truncated away: on a full disk that may be the only space.
+                self.lanes.roll_all();
+                self.shared.mailbox.unsealed(self.lanes.unsealed());
                 false
             }
         }

@@ -22,9 +22,9 @@ use crate::options::{Durability, MAX_DEPTH};
 
 use super::super::catalog::{Catalog, Segment};
 use super::flight::{Counts, Group};
-use super::lane::Lane;
+use super::lane::Lanes;
 use super::place::GROUP_BYTES;
-use super::{Writer, lane_of};
+use super::{Ending, Writer};
 
 /// How often an interrupted write is submitted again before it counts as failed.
 const RETRIES: u32 = 64;
@@ -72,7 +72,7 @@ impl Writer {
         while queue.in_flight() < QUEUE_DEPTH
             && let Some(request) = self.todo.pop_front()
         {
-            let lane = lane_of(&mut self.lane, &mut self.old, request.segment());
+            let lane = self.lanes.of(request.segment());
             let file = Arc::clone(&lane.file);
             let op = match &request {
                 Request::Piece { at, buf, dsync, .. } => {
@@ -144,7 +144,7 @@ impl Writer {
     }
 
     fn fail_write(&mut self, request: &Request, at: u64, e: io::Error) {
-        let lane = lane_of(&mut self.lane, &mut self.old, request.segment());
+        let lane = self.lanes.of(request.segment());
         let error = Error::io("write", &lane.segment.path, Some(at), e);
         self.poison(error);
     }
@@ -165,11 +165,11 @@ impl Writer {
                 self.count(records, counts);
                 if !dsync {
                     let now = self.now;
-                    lane_of(&mut self.lane, &mut self.old, segment).wrote_plain(bytes, now);
+                    self.lanes.of(segment).wrote_plain(bytes, now);
                 }
             }
             Request::Footer { segment, .. } => {
-                lane_of(&mut self.lane, &mut self.old, segment).sealed = true;
+                self.lanes.of(segment).sealed = true;
             }
             Request::Sync { .. } => unreachable!("a sync is no write"),
         }
@@ -193,7 +193,7 @@ impl Writer {
     }
 
     fn sync_done(&mut self, segment: u64, result: io::Result<usize>) {
-        let lane = lane_of(&mut self.lane, &mut self.old, segment);
+        let lane = self.lanes.of(segment);
         lane.sync_in_flight = false;
         match result {
             Ok(_) => self.flight.sync_done(segment),
@@ -211,16 +211,14 @@ impl Writer {
     /// Syncs each open segment that has plain groups somebody waits for, or too many of them.
     pub(super) fn start_syncs(&mut self) {
         let flush = self.must_flush();
-        let current = self.lane.as_ref().map(Lane::number);
-        for lane in self.old.iter_mut().chain(&mut self.lane) {
+        for lane in self.lanes.all_mut() {
             if lane.sync_in_flight {
                 continue;
             }
             let number = lane.number();
             let Some(group) = self.flight.first_unsynced(number) else { continue };
             let wanted = group.needs_durable || group.first <= self.want || flush;
-            let rolled = Some(number) != current;
-            if wanted || rolled || lane.sync_due().is_some_and(|due| due <= self.now) {
+            if wanted || lane.rolled || lane.sync_due().is_some_and(|due| due <= self.now) {
                 lane.sync_started();
                 self.flight.sync_started(number);
                 self.todo.push_back(Request::Sync { segment: number });
@@ -228,10 +226,18 @@ impl Writer {
         }
     }
 
+    /// At the end of a log all its lanes are sealed but one: there it can go on in place.
+    pub(super) fn roll_at_end(&mut self) {
+        let closing = matches!(self.ending, Ending::Close(_));
+        if closing && self.backlog.is_empty() && self.gather.is_none() {
+            self.lanes.roll_all_but_last();
+        }
+    }
+
     /// Ends segments that were rolled over: footer first, then they are let go.
     pub(super) fn seal(&mut self, queue: &mut dyn Queue) {
         let durable_upto = self.shared.catalog.durable();
-        for lane in &mut self.old {
+        for lane in self.lanes.old_mut() {
             if lane.sealing || self.flight.has(lane.number()) {
                 continue;
             }
@@ -247,15 +253,16 @@ impl Writer {
             buf.bytes_mut().expect("just allocated").copy_from_slice(&image);
             self.todo.push_back(Request::Footer { segment: lane.number(), at, buf, tries: 0 });
         }
-        let before = self.old.len();
-        for lane in self.old.extract_if(.., |lane| lane.sealed) {
+        let old = self.lanes.old_mut();
+        let before = old.len();
+        for lane in old.extract_if(.., |lane| lane.sealed) {
             if let Some(listed) = &lane.listed {
                 listed.seal();
             }
             queue.release(&lane.file);
         }
-        if self.old.len() < before {
-            self.shared.mailbox.unsealed(self.old.len());
+        if old.len() < before {
+            self.shared.mailbox.unsealed(old.len());
         }
     }
 }
@@ -274,16 +281,31 @@ impl Group {
     }
 }
 
-impl Lane {
+impl Lanes {
     /// Shows a written group to readers.
     pub(super) fn list(&mut self, catalog: &Catalog, group: &Group) {
-        let listed = self.listed.get_or_insert_with(|| {
-            let tail = Some(Arc::clone(&self.file));
-            let listed = Arc::new(Segment::new(self.segment.clone(), group.first, tail));
-            catalog.insert(Arc::clone(&listed));
-            listed
-        });
-        let entry = IndexEntry { lsn: group.first, offset: group.at };
-        listed.publish(entry, group.last, group.end, group.time_us);
+        let holds_records = group.last >= group.first;
+        let since = self.since(group.first);
+        let lane = self.of(group.segment);
+        let listed = match &lane.listed {
+            Some(listed) => listed,
+            // The record that follows a mark may go elsewhere.
+            None if !holds_records => return,
+            None => {
+                let (file, tail) = (lane.segment.clone(), Some(Arc::clone(&lane.file)));
+                let listed = Arc::new(Segment::new(file, group.first, since, tail));
+                if lane.rolled {
+                    listed.stop();
+                }
+                catalog.insert(Arc::clone(&listed));
+                lane.listed.insert(listed)
+            }
+        };
+        if holds_records {
+            let entry = IndexEntry { lsn: group.first, offset: group.at };
+            listed.publish(entry, group.last, group.end, group.time_us);
+        } else {
+            listed.grow(group.end);
+        }
     }
 }

@@ -11,7 +11,7 @@ use crate::segment::{SegmentFile, Summary};
 use super::super::catalog::Segment;
 use super::super::shared::Shared;
 use super::flight::Flight;
-use super::lane::Lane;
+use super::lane::{Lane, Lanes};
 use super::{Ending, Writer};
 
 /// Where the writer starts.
@@ -30,7 +30,7 @@ impl Writer {
     /// A writer at the end of what recovery found; it runs on the thread that made it.
     pub(crate) fn new(shared: Arc<Shared>, start: Start) -> Writer {
         let now = shared.world.host.now();
-        let lane = start.tail.map(|(segment, file, summary, listed)| {
+        let tail = start.tail.map(|(segment, file, summary, listed)| {
             let tail = round_up(summary.end(), shared.block);
             Lane::resumed(segment, file, summary, tail, listed)
         });
@@ -39,10 +39,9 @@ impl Writer {
             SyncMethod::Fdatasync => SyncMethod::Fdatasync,
         };
         Writer {
+            lanes: Lanes::new(shared.config.num_segments, tail),
             shared,
             method,
-            lane,
-            old: Vec::new(),
             backlog: Default::default(),
             gather: None,
             flight: Flight::default(),
