@@ -117,7 +117,7 @@ pub enum CompactionPolicy {
     /// Records that are older than so many milliseconds.
     TimeWindow(u64),
     /// The oldest records, so that the log takes at most so many bytes on disk and one segment,
-    /// pool included. At least two segments and 2 MiB.
+    /// pool included. At least one segment more than are open at once, and 2 MiB.
     SizeWindow(u64),
 }
 
@@ -290,13 +290,13 @@ impl WalConfig {
         if self.retention_ms == Some(0) || self.compaction == CompactionPolicy::TimeWindow(0) {
             return refuse("a retention of 0 ms keeps nothing; it must be at least 1".into());
         }
+        let least = (self.num_segments as u64 + 1) * bytes + (2 << 20);
         if let CompactionPolicy::SizeWindow(window) = self.compaction
-            && window < 2 * bytes + (2 << 20)
+            && window < least
         {
             return refuse(format!(
-                "SizeWindow is {window}; it must be at least two segments and 2 MiB, {}; or lower \
-                 segment_bytes",
-                2 * bytes + (2 << 20)
+                "SizeWindow is {window}; it must be at least {least}: one segment more than are \
+                 open at once, and 2 MiB; or lower segment_bytes"
             ));
         }
         if let Some(cap) = self.max_disk_bytes.filter(|cap| *cap < MIN_DISK_BYTES) {

@@ -311,20 +311,26 @@ fn read_segment(
         let (path, kind) = (path.clone(), FindingKind::Corrupt);
         tally.tell(Finding { path, offset, kind, lsn, detail });
     }
-    let expected = f.runs.last().map(|run| run.last.next());
     let read = tally.summary.records - before;
-    let fewer = match &f.state {
-        State::Sealed(footer) => woven && f.cut_at.is_none() && footer.records != read,
-        State::Open(_) => false,
-    };
-    // Of one that was cut beside others only a walk knows where it ends.
-    let known = !f.is_sparse() || f.walked || f.cut_at.is_none();
-    if places.is_empty() && (fewer || !beyond && known && next != expected) {
+    if places.is_empty() && holds_others(f, beyond, woven, read, next) {
         let (path, kind) = (path.clone(), FindingKind::Corrupt);
         let detail = "the footer promises other records".into();
         tally.tell(Finding { path, offset: end, kind, lsn: next, detail });
     }
     Ok(places)
+}
+
+/// Whether a segment of whole frames, with `read` records up to before `next`, is not what its
+/// footer says.
+fn holds_others(f: &Found, beyond: bool, woven: bool, read: u64, next: Option<Lsn>) -> bool {
+    let fewer = match &f.state {
+        State::Sealed(footer) => woven && f.cut_at.is_none() && footer.records != read,
+        State::Open(_) => false,
+    };
+    let expected = f.runs.last().map(|run| run.last.next());
+    // Of one that was cut beside others only a walk knows where it ends.
+    let known = !f.is_sparse() || f.walked || f.cut_at.is_none();
+    fewer || !beyond && known && next != expected
 }
 
 /// Looks into a compressed frame, further than its checksum; tells what is wrong with its body.

@@ -176,8 +176,9 @@ impl Life {
             min_compress_bytes: self.codecs.pick(&[0, 256]),
             ..CompressionConfig::throughput_optimized()
         };
+        let least = (config.num_segments as u64 + 1) * config.segment_bytes + (2 << 20);
         if self.policies && rng.chance(500) {
-            config.compaction = CompactionPolicy::SizeWindow(2 * config.segment_bytes + (2 << 20));
+            config.compaction = CompactionPolicy::SizeWindow(least);
         }
         if self.policies && rng.chance(300) {
             config.retention_ms = Some(rng.pick(&[1, 100, 2000]));
