@@ -244,8 +244,8 @@ fn linger(criterion: &mut Criterion) {
         });
         // Groups are counted a moment after their answers.
         std::thread::sleep(Duration::from_millis(20));
-        let stats = log.wal.stats();
-        let records = stats.records as f64 / stats.groups.max(1) as f64;
+        let metrics = log.wal.metrics();
+        let records = metrics.records as f64 / metrics.groups.max(1) as f64;
         eprintln!("linger/{linger_ms}: {records:.0} records a group");
     }
     group.finish();

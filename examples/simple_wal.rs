@@ -19,7 +19,7 @@ fn main() -> prkdb_core::Result<()> {
     for ticket in tickets {
         ticket.wait()?;
     }
-    println!("100 more batches took {} groups", wal.stats().groups - 1);
+    println!("100 more batches took {} groups", wal.metrics().groups - 1);
 
     // Weaker and faster: answered when the place is reserved; durable when one asks for it.
     let last = wal.with(Durability::Queued).append_batch(["a metric"])?.wait()?.last();

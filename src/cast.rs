@@ -2,12 +2,19 @@
 //!
 //! The crate needs 64-bit addresses: a segment may be 4 GiB, a mapping of it no less.
 
+use std::time::Duration;
+
 const _: () = assert!(usize::BITS == 64, "prkdb-core needs a 64-bit target");
 
 /// A byte count or offset as a memory length.
 #[expect(clippy::cast_possible_truncation, reason = "usize is 64 bits wide, asserted above")]
 pub(crate) const fn len(bytes: u64) -> usize {
     bytes as usize
+}
+
+/// A time as nanoseconds: 584 years fit.
+pub(crate) const fn nanos(time: Duration) -> u64 {
+    time.as_secs().saturating_mul(1_000_000_000).saturating_add(time.subsec_nanos() as u64)
 }
 
 /// `value` rounded up to a multiple of `unit`, a power of two.

@@ -77,9 +77,9 @@ pub use options::{
     SyncMethod, WalConfig,
 };
 pub use wal::{
-    Append, Appender, Batch, Finding, FindingKind, GivenUp, LogStat, ReadLevel, ReadOnlyWal,
-    Reader, Record, RecordData, Records, RecoveryReport, Stats, Ticket, Verdict, VerifySummary,
-    WaitDurable, Wal,
+    Append, Appender, Batch, Finding, FindingKind, GivenUp, Histogram, LogStat, Metrics, ReadLevel,
+    ReadOnlyWal, Reader, Record, RecordData, Records, RecoveryReport, Ticket, Verdict,
+    VerifySummary, WaitDurable, Wal,
 };
 
 #[cfg(doctest)]

@@ -94,11 +94,11 @@ fn sync_method_says_what_is_called() {
         let config = WalConfig { backend: Backend::Pwrite, sync_method, ..config };
         let wal = Wal::open(config).unwrap();
         append(&wal, 1, 100);
-        let before = wal.stats().calls.unwrap();
+        let before = wal.metrics().calls.unwrap();
         for _ in 0..20 {
             append(&wal, 1, 100);
         }
-        wal.stats().calls.unwrap().since(&before).syncs
+        wal.metrics().calls.unwrap().since(&before).syncs
     };
     let (dsync, fdatasync) =
         (syncs(SyncMethod::Dsync, "dsync"), syncs(SyncMethod::Fdatasync, "fdatasync"));

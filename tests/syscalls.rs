@@ -45,9 +45,9 @@ fn child_keeps_groups_in_flight() {
     for ticket in tickets {
         ticket.wait().unwrap();
     }
-    let stats = wal.stats();
-    println!("groups {}", stats.groups);
-    if let Some(calls) = stats.calls {
+    let metrics = wal.metrics();
+    println!("groups {}", metrics.groups);
+    if let Some(calls) = metrics.calls {
         println!("enters {}", calls.enters);
         println!("reads {}", calls.reads);
         println!("writes {}", calls.writes);

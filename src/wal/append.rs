@@ -14,9 +14,10 @@ use crate::lsn::{Lsn, LsnRange};
 use crate::options::Durability;
 use crate::segment::Geometry;
 
+use super::metrics::add;
 use super::records::{Records, measure};
 use super::room::Grant;
-use super::shared::{Pending, Shared};
+use super::shared::{Asked, Pending, Shared};
 use super::ticket::{Ticket, pair};
 
 /// Waits for one append; see [`Wal::append_batch`](super::Wal::append_batch).
@@ -48,12 +49,15 @@ impl<'a> Appender<'a> {
     /// # Errors
     /// `Invalid`, `Poisoned`, `Closed`: nothing was queued.
     pub fn append_batch(&self, records: impl Records) -> Result<Append> {
-        let size = self.measure(&records)?;
-        let grant = match self.shared.room.try_take(size.frame)? {
-            Some(grant) => grant,
-            None => self.shared.room.take(size.frame).wait()?,
+        let (size, called_ns) = self.call(&records)?;
+        let (grant, roomed_ns) = match self.counted(self.shared.room.try_take(size.frame))? {
+            Some(grant) => (grant, called_ns),
+            None => {
+                let grant = self.counted(self.shared.room.take(size.frame).wait())?;
+                (grant, self.shared.now_ns())
+            }
         };
-        Ok(self.queue(&records, size, grant))
+        Ok(self.queue(&records, size, grant, Asked { called_ns, roomed_ns }))
     }
 
     /// As [`Wal::try_append_batch`](super::Wal::try_append_batch), with this durability.
@@ -61,10 +65,13 @@ impl<'a> Appender<'a> {
     /// # Errors
     /// `Busy`, `Invalid`, `Poisoned`, `Closed`: nothing was queued.
     pub fn try_append_batch(&self, records: impl Records) -> Result<Append> {
-        let size = self.measure(&records)?;
-        match self.shared.room.try_take(size.frame)? {
-            Some(grant) => Ok(self.queue(&records, size, grant)),
+        let (size, called_ns) = self.call(&records)?;
+        match self.counted(self.shared.room.try_take(size.frame))? {
+            Some(grant) => {
+                Ok(self.queue(&records, size, grant, Asked { called_ns, roomed_ns: called_ns }))
+            }
             None => {
+                add(&self.shared.meters.busy, 1);
                 let why = "the queue is full; nothing was queued, try again";
                 Err(Error::new(ErrorKind::Busy, "append", why))
             }
@@ -76,12 +83,25 @@ impl<'a> Appender<'a> {
     /// # Errors
     /// `Invalid`, `Poisoned`, `Closed`: nothing was queued.
     pub async fn append_batch_async(&self, records: impl Records) -> Result<Append> {
-        let size = self.measure(&records)?;
-        let grant = match self.shared.room.try_take(size.frame)? {
-            Some(grant) => grant,
-            None => self.shared.room.take(size.frame).await?,
+        let (size, called_ns) = self.call(&records)?;
+        let (grant, roomed_ns) = match self.counted(self.shared.room.try_take(size.frame))? {
+            Some(grant) => (grant, called_ns),
+            None => {
+                let grant = self.counted(self.shared.room.take(size.frame).await)?;
+                (grant, self.shared.now_ns())
+            }
         };
-        Ok(self.queue(&records, size, grant))
+        Ok(self.queue(&records, size, grant, Asked { called_ns, roomed_ns }))
+    }
+
+    /// What a call asks for, if it may, and when it came.
+    fn call(&self, records: &impl Records) -> Result<(Size, u64)> {
+        Ok((self.counted(self.measure(records))?, self.shared.now_ns()))
+    }
+
+    /// Counts a refusal.
+    fn counted<T>(&self, outcome: Result<T>) -> Result<T> {
+        outcome.inspect_err(|_| add(&self.shared.meters.refused, 1))
     }
 
     fn measure(&self, records: &impl Records) -> Result<Size> {
@@ -100,7 +120,7 @@ impl<'a> Appender<'a> {
         Ok(Size { record_bytes, frame })
     }
 
-    fn queue(&self, records: &impl Records, size: Size, grant: Grant) -> Append {
+    fn queue(&self, records: &impl Records, size: Size, grant: Grant, asked: Asked) -> Append {
         let raw_len = size.frame - FRAME_HEADER_LEN;
         let Shared { encoder, pool, .. } = self.shared;
         let encoded = encoder.encode(pool, records, size.record_bytes, raw_len);
@@ -112,6 +132,7 @@ impl<'a> Appender<'a> {
             expected: self.expected,
             answer,
             grant,
+            asked,
         });
         ticket
     }

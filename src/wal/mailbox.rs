@@ -200,7 +200,7 @@ impl Mailbox {
     }
 
     /// Lets the maker look again.
-    pub(super) fn nudge(&self) {
+    pub(crate) fn nudge(&self) {
         Mailbox::wake(&self.lock());
     }
 

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::cast;
 use crate::error::{Error, Result};
-use crate::io::{BackendReason, BackendReport, Host, SystemCalls, ThreadHost, World, open_disk};
+use crate::io::{BackendReason, BackendReport, Host, ThreadHost, World, open_disk};
 use crate::lsn::Lsn;
 use crate::options::{Backend, Durability, MAX_USER_STATE_BYTES, WalConfig};
 
@@ -24,6 +24,7 @@ mod mailbox;
 mod maker;
 mod merge;
 mod meta;
+mod metrics;
 mod reader;
 mod readonly;
 mod records;
@@ -35,6 +36,7 @@ mod verify;
 mod writer;
 
 pub use append::{Append, Appender};
+pub use metrics::{Histogram, Metrics};
 pub use reader::{ReadLevel, Reader, Record, RecordData};
 pub use readonly::{LogStat, ReadOnlyWal};
 pub use records::{Batch, Records};
@@ -58,23 +60,6 @@ pub struct Wal {
     shared: Arc<Shared>,
     backend: BackendReport,
     engine: Mutex<Engine>,
-}
-
-/// What completed since the log was opened.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Stats {
-    /// Groups of batches, each one write or a few.
-    pub groups: u64,
-    /// Batches.
-    pub batches: u64,
-    /// Records.
-    pub records: u64,
-    /// Bytes of records, without headers, checksums and padding.
-    pub bytes: u64,
-    /// System calls that moved them, of all the log's threads, opening and reading included; none
-    /// where the backend does not count (`tokio-uring`, `sim`).
-    pub calls: Option<SystemCalls>,
 }
 
 impl Wal {
@@ -387,17 +372,11 @@ impl Wal {
         self.backend.clone()
     }
 
-    /// What completed since the log was opened.
-    pub fn stats(&self) -> Stats {
-        use std::sync::atomic::Ordering::Relaxed;
-        let counters = &self.shared.counters;
-        Stats {
-            groups: counters.groups.load(Relaxed),
-            batches: counters.batches.load(Relaxed),
-            records: counters.records.load(Relaxed),
-            bytes: counters.bytes.load(Relaxed),
-            calls: self.shared.world.disk.calls(),
-        }
+    /// What it did since it was opened: counts, sizes of groups, latencies. Always counted.
+    ///
+    /// - Units: in each name. Cheap enough to be asked every second.
+    pub fn metrics(&self) -> Metrics {
+        self.shared.metrics()
     }
 
     /// Makes all that was queued durable, marks the log as closed, unlocks it.

@@ -18,6 +18,7 @@ use crate::options::{Backend, RecoveryPolicy};
 
 use super::catalog::Catalog;
 use super::meta::META;
+use super::metrics::{self, Metrics};
 use super::reader::{ReadLevel, Reader, Record};
 use super::recovery::{LOCK, Plan, RecoveryReport, catalog_of, classify, inspect, inspect_beside};
 
@@ -54,7 +55,7 @@ pub struct LogStat {
     pub durable_lsn: Option<Lsn>,
     /// Segment files, empty ones too.
     pub segments: u64,
-    /// Bytes of segments, META and the pool.
+    /// Bytes of segments, META, METRICS and the pool.
     pub size_bytes: u64,
     /// The format's version.
     pub format_version: u32,
@@ -208,6 +209,13 @@ impl ReadOnlyWal {
     /// What recovery would find and give up.
     pub fn recovery(&self) -> RecoveryReport {
         self.report.clone()
+    }
+
+    /// The metrics that the last process to write the log left in its directory, as of
+    /// [`Metrics::at_us`]: at its clean close, or now and then while it runs. None if there are
+    /// none, or if what is there is damaged.
+    pub fn last_metrics(&self) -> Option<Metrics> {
+        metrics::file::load(&*self.disk, &self.dir)
     }
 
     /// Facts about the log, as of the last look.

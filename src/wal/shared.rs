@@ -1,4 +1,4 @@
-//! What callers, writer and maker of one log share: the queue, the bell, the latch, the counters.
+//! What callers, writer and maker of one log share: the queue, the bell, the latch, the meters.
 //!
 //! ```text
 //! caller                                   writer
@@ -10,12 +10,14 @@
 //! Either the caller sees the threshold or the writer sees the bytes: no wake-up is lost.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Waker;
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender};
 
+use crate::cast::nanos;
 use crate::error::{Error, ErrorKind, Result};
 use crate::io::{BufPool, ForkGuard, World};
 use crate::lsn::{Lsn, LsnRange};
@@ -24,6 +26,7 @@ use crate::options::{Durability, WalConfig};
 use super::catalog::Catalog;
 use super::encode::{BodyEncoder, Encoded};
 use super::mailbox::{Cut, Mailbox};
+use super::metrics::{Meters, Metrics, add};
 use super::recovery::RecoveryReport;
 use super::room::{Grant, MAX_QUEUED_BATCHES, Room};
 use super::ticket::Answer;
@@ -37,6 +40,16 @@ pub(crate) struct Pending {
     pub(crate) expected: Option<Lsn>,
     pub(crate) answer: Answer<LsnRange>,
     pub(crate) grant: Grant,
+    pub(crate) asked: Asked,
+}
+
+/// When an append came, for the latencies: nanoseconds on the host's clock.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Asked {
+    /// It was called.
+    pub(crate) called_ns: u64,
+    /// It had room; the same where it did not have to wait for it.
+    pub(crate) roomed_ns: u64,
 }
 
 /// Frames from this size on are written from their own buffer instead of being copied.
@@ -130,15 +143,6 @@ impl Latch {
     }
 }
 
-/// Counts of what completed since the log was opened.
-#[derive(Default)]
-pub(crate) struct Counters {
-    pub(crate) groups: AtomicU64,
-    pub(crate) batches: AtomicU64,
-    pub(crate) records: AtomicU64,
-    pub(crate) bytes: AtomicU64,
-}
-
 /// Everything the threads of one log share.
 pub(crate) struct Shared {
     pub(crate) config: WalConfig,
@@ -152,8 +156,10 @@ pub(crate) struct Shared {
     pub(crate) mailbox: Mailbox,
     pub(crate) pool: BufPool,
     pub(crate) encoder: BodyEncoder,
-    pub(crate) counters: Counters,
+    pub(crate) meters: Meters,
     pub(crate) fork: ForkGuard,
+    /// When the log was opened, on the host's clock.
+    opened: Duration,
     /// What the last recovery found; read without waiting for one that runs.
     report: Mutex<Option<RecoveryReport>>,
     /// The caller's bytes in META, as they are durable.
@@ -178,8 +184,9 @@ impl Shared {
             mailbox: Mailbox::default(),
             pool: BufPool::new(block),
             encoder: BodyEncoder::new(block, config.effective_compression()),
-            counters: Counters::default(),
+            meters: Meters::default(),
             fork: ForkGuard::new(),
+            opened: world.host.now(),
             report: Mutex::default(),
             user_state: Mutex::default(),
             gone: AtomicBool::new(false),
@@ -197,6 +204,21 @@ impl Shared {
     pub(crate) fn last_report(&self) -> RecoveryReport {
         let report = self.report.lock().unwrap_or_else(PoisonError::into_inner);
         report.clone().expect("set when the log was opened")
+    }
+
+    /// The host's clock, in nanoseconds.
+    pub(crate) fn now_ns(&self) -> u64 {
+        nanos(self.world.host.now())
+    }
+
+    /// What was counted so far, with its time.
+    pub(crate) fn metrics(&self) -> Metrics {
+        let World { disk, host } = &self.world;
+        let mut metrics = self.meters.look();
+        metrics.at_us = host.wall_us();
+        metrics.open_us = nanos(host.now().saturating_sub(self.opened)) / 1000;
+        metrics.calls = disk.calls();
+        metrics
     }
 
     pub(crate) fn set_user_state(&self, state: Vec<u8>) {
@@ -259,6 +281,7 @@ impl Shared {
     fn drop_queued(&self) {
         while let Ok(batch) = self.batches.1.try_recv() {
             let kind = self.latch.get().map_or(ErrorKind::Closed, |_| ErrorKind::Poisoned);
+            add(&self.meters.failed, 1);
             batch.answer.fail(Error::new(kind, "append", "the log ended before it was written"));
         }
         while self.controls.1.try_recv().is_ok() {}

@@ -33,8 +33,8 @@ pub fn records_come_back_in_order_and_so_do_their_lsns(place: &Place) {
     assert_eq!(wal.read(Lsn::new(5)).unwrap().data[..], *b"five");
     let times: Vec<u64> = wal.reader(Lsn::FIRST).unwrap().map(|r| r.unwrap().time_us).collect();
     assert!(times.is_sorted());
-    let stats = wal.stats();
-    assert_eq!((stats.batches, stats.records, stats.bytes), (4, 7, 19));
+    let metrics = wal.metrics();
+    assert_eq!((metrics.batches, metrics.records, metrics.bytes), (4, 7, 19));
     wal.close().unwrap();
     assert_eq!(place.contents(), expected.map(Vec::from));
 }

@@ -21,6 +21,7 @@ mod disk;
 #[cfg(all(target_os = "linux", not(prkdb_portable)))]
 mod forbidden;
 mod log;
+mod metrics;
 mod place;
 mod threads;
 
@@ -107,6 +108,13 @@ macro_rules! one_world {
                 a_reset_log_starts_where_it_was_told,
                 a_size_window_holds_while_ten_times_as_much_goes_through,
                 a_capped_log_goes_on_when_it_was_truncated,
+            }
+            metrics {
+                many_tickets_share_groups_and_keep_several_in_flight,
+                refusals_and_waits_for_room_are_counted,
+                segments_and_syncs_are_counted,
+                the_last_metrics_outlive_the_process,
+                what_stands_in_its_file_never_harms_the_log,
             }
             bytes {
                 the_same_records_make_the_same_segments,

@@ -54,7 +54,8 @@ fn stat_has_the_promised_fields() {
         let names = field_names(line);
         assert_eq!(names[..5].join(" "), "backend backend_reason remedy last_backend sync_method");
         assert_eq!(names[5..8].join(" "), "first_lsn next_lsn durable_lsn");
-        assert_eq!(names[8..].join(" "), "segments size_bytes format_version");
+        let rest = names[8..12].join(" ");
+        assert_eq!(rest, "segments size_bytes format_version metrics");
     }
     let value = &json_lines(full.as_bytes())[0];
     assert_eq!((&value["first_lsn"], &value["next_lsn"]), (&1.into(), &3.into()));
@@ -64,6 +65,32 @@ fn stat_has_the_promised_fields() {
     assert!(value["segments"].as_u64().unwrap() >= 1);
     let text = String::from_utf8(run_ok("stat", root.path(), &[], b"")).unwrap();
     assert!(text.contains("\nnext_lsn       3\n"), "{text}");
+}
+
+#[test]
+fn stat_tells_what_the_last_writer_counted() {
+    let root = tempfile::tempdir().unwrap();
+    let stat = |args: &[&str]| String::from_utf8(run_ok("stat", root.path(), args, b"")).unwrap();
+    run_ok("append", root.path(), &["--batch", "2"], b"one\ntwo\nthree\n");
+    let metrics = &json_lines(stat(&["--json"]).as_bytes())[0]["metrics"];
+    assert_eq!((&metrics["batches"], &metrics["records"]), (&2.into(), &3.into()), "{metrics}");
+    assert_eq!((&metrics["bytes"], &metrics["failed"]), (&11.into(), &0.into()), "{metrics}");
+    assert!(metrics["written_bytes"].as_u64().unwrap().is_multiple_of(4096));
+    let answer = &metrics["answer_ns"];
+    assert_eq!(answer["count"], 2);
+    let of = |name: &str| answer[name].as_u64().unwrap();
+    assert!(of("p50") > 0 && of("p50") <= of("p99") && of("p99") <= of("max"), "{answer}");
+    let text = stat(&[]);
+    assert!(text.contains("\nmetrics of the last writer, "), "{text}");
+    assert!(text.contains("\nrecords            3\n"), "{text}");
+    // Advisory: whatever stands in it, the log is described.
+    for junk in [&b""[..], b"prkdb-metrics 1 00000000\ngroups 1\n", &[0xff; 300_000]] {
+        std::fs::write(root.path().join("METRICS"), junk).unwrap();
+        assert!(json_lines(stat(&["--json"]).as_bytes())[0]["metrics"].is_null());
+        assert!(!stat(&[]).contains("metrics"));
+    }
+    std::fs::remove_file(root.path().join("METRICS")).unwrap();
+    assert!(json_lines(stat(&["--json"]).as_bytes())[0]["metrics"].is_null());
 }
 
 #[test]

@@ -163,7 +163,7 @@ pub fn run(args: &Args) -> Result<ExitCode, Stop> {
     }
     feeder.join().map_err(|_| Stop::Failed("the thread that reads stdin panicked".into()))?;
     let seconds = started.elapsed().as_secs_f64();
-    let (groups, backend) = (wal.stats().groups, wal.backend().name);
+    let (groups, backend) = (wal.metrics().groups, wal.backend().name);
     Arc::into_inner(wal).expect("the feeder, joined, had the only other one").close()?;
     finish(args, &acked, groups, seconds, backend)
 }

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::meta::{self, Meta};
@@ -12,25 +13,37 @@ use crate::segment::{free_name, pool_dir};
 use super::super::catalog::Segment;
 use super::super::mailbox::{Cut, Job};
 use super::super::meta::MetaFile;
+use super::super::metrics::add;
 use super::super::ticket::Answer;
 use super::{Maker, POOL_SEGMENTS};
+
+/// What comes next.
+enum Chore {
+    Job(Job),
+    /// Look for what is too old or too much.
+    Retain,
+    /// Write METRICS.
+    Tell,
+}
 
 impl Maker {
     pub(super) async fn do_jobs(&self, flow: &Flow, mut meta: MetaFile) {
         self.retain(flow, &mut meta).await;
         loop {
-            let due = self.expiry();
-            flow.wake_at(due);
-            let host = &self.shared.world.host;
-            let mailbox = &self.shared.mailbox;
-            let expired = || due.is_some_and(|due| due <= host.now());
-            let job = flow.until(|| mailbox.next_job().map(Some).or(expired().then_some(None)));
-            let job = job.await;
+            let expiry = self.expiry();
+            let chore = flow.until(|| self.next_chore(flow, expiry)).await;
             // While it works only completions matter: a time that has passed would spin.
             flow.wake_at(None);
-            let Some(job) = job else {
-                self.retain(flow, &mut meta).await;
-                continue;
+            let job = match chore {
+                Chore::Job(job) => job,
+                Chore::Retain => {
+                    self.retain(flow, &mut meta).await;
+                    continue;
+                }
+                Chore::Tell => {
+                    self.teller.tell(flow, &self.shared).await;
+                    continue;
+                }
             };
             match job {
                 Job::Stop => return,
@@ -61,6 +74,21 @@ impl Maker {
         }
     }
 
+    /// What there is to do, or else when to look again.
+    fn next_chore(&self, flow: &Flow, expiry: Option<Duration>) -> Option<Chore> {
+        if let Some(job) = self.shared.mailbox.next_job() {
+            return Some(Chore::Job(job));
+        }
+        let times = [(expiry, Chore::Retain), (self.teller.due(&self.shared), Chore::Tell)];
+        let next = times.into_iter().filter_map(|(time, chore)| Some((time?, chore)));
+        let (time, chore) = next.min_by_key(|(time, _)| *time).unzip();
+        if time.is_some_and(|time| time <= self.shared.world.host.now()) {
+            return chore;
+        }
+        flow.wake_at(time);
+        None
+    }
+
     fn answer<T>(&self, answer: Answer<T>, outcome: Result<T>) {
         match outcome {
             Ok(value) => answer.ok(value),
@@ -76,6 +104,8 @@ impl Maker {
     }
 
     async fn mark_clean(&self, flow: &Flow, meta: &mut MetaFile) -> Result<()> {
+        // Before META: that the log is clean is the last thing written.
+        self.teller.tell(flow, &self.shared).await;
         let durable_upto = self.shared.catalog.durable();
         let (highest_number, growth_bytes) = self.sizes();
         let disk = &*self.shared.world.disk;
@@ -173,6 +203,7 @@ impl Maker {
     /// nobody knows which names the device holds, and no file may be used again.
     fn retire_all(&self, segments: Vec<Arc<Segment>>) -> Result<()> {
         let shared = &self.shared;
+        add(&shared.meters.segments_retired, segments.len() as u64);
         let mut retired = Vec::new();
         for segment in segments {
             match self.retire(segment, retired.len()) {

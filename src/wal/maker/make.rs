@@ -8,6 +8,7 @@ use crate::segment::{
     Geometry, Made, NewSegment, file_name, fill_with_zeros, install, making_name, pool_dir,
 };
 
+use super::super::metrics::add;
 use super::Maker;
 use super::retain::Admission;
 
@@ -88,6 +89,7 @@ impl Maker {
                 install(flow, new, &file, &path, true).await
             };
             let made = made.await;
+            add(&self.shared.meters.segments_made, u64::from(made.is_ok()));
             flow.release(&file);
             made
         };
@@ -115,6 +117,7 @@ impl Maker {
             };
             let new = self.next_segment(self.shared.config.segment_bytes)?;
             let made = install(flow, new, &file, &path, false).await;
+            add(&self.shared.meters.segments_recycled, u64::from(made.is_ok()));
             flow.release(&file);
             if made.is_err() {
                 self.discard(&path);

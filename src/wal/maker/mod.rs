@@ -5,6 +5,7 @@
 //!                                   |      | no room on disk: cut the oldest
 //! caller --Job----------> Mailbox --+--> chores: META first, then whole segments are retired
 //!                                          ^ retain: what is old or too much goes
+//!                                          ^ tell: the file METRICS, now and then
 //! ```
 //!
 //! Two flows on one queue: a long write of zeros never delays a truncation. Invariants: a segment
@@ -22,6 +23,7 @@ use crate::format::LogId;
 use crate::io::Flow;
 
 use super::meta::MetaFile;
+use super::metrics::file::Teller;
 use super::shared::Shared;
 
 mod chores;
@@ -36,6 +38,7 @@ pub(crate) struct Maker {
     shared: Arc<Shared>,
     log_id: LogId,
     stock: Mutex<Stock>,
+    teller: Teller,
 }
 
 /// Numbers, sizes and files to come.
@@ -62,7 +65,7 @@ impl Drop for Maker {
 
 impl Maker {
     pub(crate) fn new(shared: Arc<Shared>, log_id: LogId, stock: Stock) -> Maker {
-        Maker { shared, log_id, stock: Mutex::new(stock) }
+        Maker { shared, log_id, stock: Mutex::new(stock), teller: Teller::default() }
     }
 
     fn stock(&self) -> MutexGuard<'_, Stock> {

@@ -18,6 +18,7 @@ use crate::segment::{Cursor, Evidence, Geometry, Run, SegmentFile, Step, Summary
 
 use super::super::catalog::Segment;
 use super::super::meta::{self, META, META_TMP};
+use super::super::metrics::file::{METRICS, METRICS_TMP};
 use super::judge::{judge, last_time};
 use super::weave::weave;
 use super::{Found, Plan, Scan, State};
@@ -42,7 +43,8 @@ pub(crate) fn classify(dir: &Path, entries: &[Entry]) -> Result<Contents> {
         return Ok(Contents::Log);
     }
     // A probe that was killed leaves its scratch file where the kernel has no nameless ones.
-    let ours = |name: &str| [LOCK, META_TMP, "pool"].contains(&name) || is_scratch(name);
+    let named = [LOCK, META_TMP, METRICS, METRICS_TMP, "pool"];
+    let ours = |name: &str| named.contains(&name) || is_scratch(name);
     if let Some(entry) = entries.iter().find(|entry| parse_name(&entry.name).is_some()) {
         let why = "a segment without a META: the log's own record is missing";
         return Err(Error::corrupt("open", &dir.join(&entry.name), 0, why));

@@ -12,6 +12,7 @@
 //! prefix only.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use crate::io::Buf;
 use crate::lsn::{Lsn, LsnRange};
@@ -24,9 +25,11 @@ pub(crate) struct Placed {
     pub(crate) answer: Answer<LsnRange>,
     pub(crate) range: LsnRange,
     pub(crate) durability: Durability,
+    /// When the append was called, nanoseconds on the host's clock.
+    pub(crate) called_ns: u64,
 }
 
-/// What a group holds, for the statistics.
+/// What a group holds, for the metrics.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Counts {
     pub(crate) batches: u64,
@@ -47,6 +50,8 @@ pub(crate) struct Group {
     pub(crate) counts: Counts,
     /// When its last batch was given its place.
     pub(crate) time_us: u64,
+    /// When it was handed to the queue, on the host's clock.
+    pub(crate) since: Duration,
     pub(crate) dsync: bool,
     /// It counts as in flight until it is durable, not only until it is written.
     pub(crate) needs_durable: bool,
@@ -194,6 +199,7 @@ mod tests {
             end: 0,
             counts: Counts::default(),
             time_us: 0,
+            since: Duration::ZERO,
             dsync,
             needs_durable,
             batches: Vec::new(),

@@ -23,11 +23,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::bugs::{self, Bug};
+use crate::cast::nanos;
 use crate::error::{Error, ErrorKind};
 use crate::io::{Buf, Completion, Machine, Next, OpId, Queue};
 use crate::lsn::Lsn;
 use crate::options::{Durability, SyncMethod};
 
+use super::metrics::add;
 use super::shared::{Control, Pending, Shared, poisoned};
 use super::ticket::Answer;
 use cut::Cutting;
@@ -149,9 +151,11 @@ impl Writer {
             let why = self.refusal("append");
             let gathered = self.gather.take().map(|gather| gather.batches).unwrap_or_default();
             for placed in groups.into_iter().flat_map(|group| group.batches) {
+                add(&self.shared.meters.failed, 1);
                 placed.answer.fail(why.as_kind(ErrorKind::NotConfirmed));
             }
             for placed in gathered {
+                add(&self.shared.meters.failed, 1);
                 // It has LSNs, but no byte of it was submitted: it is certainly absent.
                 placed.answer.fail(why.clone());
             }
@@ -161,6 +165,7 @@ impl Writer {
 
     fn refuse_queued(&mut self) {
         let why = self.refusal("append");
+        add(&self.shared.meters.failed, self.backlog.len() as u64);
         for batch in self.backlog.drain(..) {
             batch.answer.fail(why.clone());
         }
@@ -184,15 +189,16 @@ impl Writer {
 
     /// Moves both watermarks over their contiguous prefixes and answers what they passed.
     fn publish(&mut self) {
+        let (meters, now_ns) = (&self.shared.meters, nanos(self.now));
         while let Some(group) = self.flight.next_written() {
             let last = group.last;
             self.lanes.list(&self.shared.catalog, group);
             self.shared.catalog.set_written(last);
-            group.answer_upto(Durability::Written);
+            group.answer_upto(Durability::Written, meters, now_ns);
         }
         while let Some(mut group) = self.flight.pop_durable() {
             self.shared.catalog.set_durable(group.last);
-            group.answer_upto(crate::options::Durability::Sync);
+            group.answer_upto(Durability::Sync, meters, now_ns);
         }
         // Also if nothing moved: who came just now may wait for what is durable already.
         let durable = self.shared.catalog.durable();

@@ -12,8 +12,8 @@
 use std::time::Duration;
 
 use crate::bugs::{self, Bug};
-use crate::cast::{len, round_up};
-use crate::error::Error;
+use crate::cast::{len, nanos, round_up};
+use crate::error::{Error, ErrorKind};
 use crate::format::Nonce;
 use crate::format::frame::{Codec, FRAME_HEADER_LEN, FrameHeader, Tag};
 use crate::io::Buf;
@@ -23,8 +23,8 @@ use crate::segment::Made;
 
 use super::super::encode::{BodyFields, Encoded};
 use super::super::mailbox::Taken;
-use super::super::shared::{LARGE, Pending};
-use super::super::ticket::Answer;
+use super::super::metrics::{Meters, add};
+use super::super::shared::{Asked, LARGE, Pending};
 use super::flight::{Counts, Group, Placed, Stage};
 use super::gather::Gather;
 use super::{Ending, Writer};
@@ -122,6 +122,7 @@ impl Writer {
         let batch = self.backlog.pop_front().expect("the caller looked at it");
         let next = self.next_lsn;
         let why = format!("it was to be record {expected}, the next record is {next}");
+        add(&self.shared.meters.refused, 1);
         batch.answer.fail(Error::invalid("append_at", why));
     }
 
@@ -156,8 +157,9 @@ impl Writer {
         let gather = self.gather.as_mut().expect("looked at above");
         gather.put(pos, &header, &nonce, &batch);
         let range = LsnRange::new(header.first_lsn, header.count);
-        let Pending { durability, answer, grant, encoded, .. } = batch;
-        gather.batches.extend(queued(answer, range, durability));
+        let Pending { durability, answer, grant, asked, encoded, .. } = batch;
+        let placed = Placed { answer, range, durability, called_ns: asked.called_ns };
+        gather.batches.extend(queued(placed, asked, &self.shared.meters, nanos(self.now)));
         drop(grant);
         self.shared.pool.give(encoded.buf);
     }
@@ -168,13 +170,15 @@ impl Writer {
         let at = self.lanes.current().tail;
         let (header, nonce) = self.header(&batch, at);
         let range = LsnRange::new(header.first_lsn, header.count);
-        let Pending { encoded, record_bytes, durability, answer, grant, .. } = batch;
+        let Pending { encoded, record_bytes, durability, answer, grant, asked, .. } = batch;
         let Encoded { mut buf, frame_len, .. } = encoded;
         let bytes = buf.bytes_mut().expect("the caller gave its only handle away");
         header.encode(&nonce, at, bytes);
         self.lanes.current().tail += buf.len() as u64;
         drop(grant);
-        let batches = queued(answer, range, durability).into_iter().collect();
+        let placed = Placed { answer, range, durability, called_ns: asked.called_ns };
+        let batches = queued(placed, asked, &self.shared.meters, nanos(self.now));
+        let batches = batches.into_iter().collect();
         let counts = Counts { batches: 1, record_bytes };
         let group = self.group((at, frame_len), buf, range.first(), counts, durability, batches);
         self.launch(group);
@@ -285,6 +289,7 @@ impl Writer {
             end: at + used as u64,
             counts,
             time_us: self.time_us,
+            since: self.now,
             dsync: needs_durable && self.method == SyncMethod::Dsync,
             needs_durable,
             batches,
@@ -301,7 +306,7 @@ impl Writer {
             placed.answer.submitted();
         }
         if bugs::on(Bug::EarlyAcknowledgement) {
-            group.answer_upto(Durability::Sync);
+            group.answer_upto(Durability::Sync, &self.shared.meters, nanos(self.now));
         }
         self.idle_since = self.now;
         let bytes = group.buf.as_ref().map_or(0, Buf::len) as u64;
@@ -342,6 +347,8 @@ impl Writer {
         let (place, none) = ((at, FRAME_HEADER_LEN), Counts::default());
         let group = self.group(place, buf, first, none, Durability::Sync, Vec::new());
         self.launch(group);
+        // Idle since a second: a good moment for telling how it was.
+        self.shared.mailbox.nudge();
     }
 
     /// Goes on in the next segment; false if there is none yet.
@@ -373,6 +380,10 @@ impl Writer {
         if !matches!(self.ending, Ending::No) {
             self.lost = Some(error.clone());
         }
+        let meters = &self.shared.meters;
+        let full = error.kind() == ErrorKind::StorageFull;
+        let count = if full { &meters.storage_full } else { &meters.failed };
+        add(count, self.backlog.len() as u64);
         for batch in self.backlog.drain(..) {
             batch.answer.fail(error.clone());
         }
@@ -380,10 +391,14 @@ impl Writer {
 }
 
 /// Answers a `Queued` batch at once; others wait for their level.
-fn queued(answer: Answer<LsnRange>, range: LsnRange, durability: Durability) -> Option<Placed> {
-    if durability == Durability::Queued {
-        answer.ok(range);
+fn queued(placed: Placed, asked: Asked, meters: &Meters, now_ns: u64) -> Option<Placed> {
+    if asked.roomed_ns > asked.called_ns {
+        meters.room_ns.record(asked.roomed_ns - asked.called_ns);
+    }
+    meters.queue_ns.record(now_ns.saturating_sub(asked.roomed_ns));
+    if placed.durability == Durability::Queued {
+        placed.done(meters, now_ns);
         return None;
     }
-    Some(Placed { answer, range, durability })
+    Some(placed)
 }

@@ -12,16 +12,18 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::bugs::{self, Bug};
-use crate::cast::{len, round_down};
+use crate::cast::{len, nanos, round_down};
 use crate::error::Error;
 use crate::format::footer::IndexEntry;
 use crate::io::{Buf, Completion, Op, Queue};
 use crate::options::{Durability, MAX_DEPTH};
 
 use super::super::catalog::{Catalog, Segment};
-use super::flight::{Counts, Group};
+use super::super::metrics::{Meters, add};
+use super::flight::{Counts, Group, Placed};
 use super::lane::Lanes;
 use super::place::GROUP_BYTES;
 use super::{Ending, Writer};
@@ -57,7 +59,11 @@ impl Writer {
     pub(super) fn send_group(&mut self, group: Group) {
         let buf = group.buf.clone().expect("a new group has its buffer");
         let (segment, at, dsync) = (group.segment, group.at, group.dsync);
+        let is_mark = group.counts.batches == 0;
         let seq = self.flight.push(group);
+        if !is_mark {
+            self.shared.meters.depth.record(self.flight.in_flight() as u64);
+        }
         let mut done = 0;
         while done < buf.len() {
             let piece = buf.slice(done, GROUP_BYTES.min(buf.len() - done));
@@ -159,10 +165,10 @@ impl Writer {
                 let group = self.flight.get(seq).expect("it was written just now");
                 let (bytes, dsync) = (group.end - group.at, group.dsync);
                 let records = group.last.get() + 1 - group.first.get();
-                let counts = group.counts;
+                let (counts, since) = (group.counts, group.since);
                 let buf = group.buf.take().expect("kept until it is written");
+                self.count(records, counts, buf.len() as u64, since);
                 self.give_back(buf);
-                self.count(records, counts);
                 if !dsync {
                     let now = self.now;
                     self.lanes.of(segment).wrote_plain(bytes, now);
@@ -175,13 +181,20 @@ impl Writer {
         }
     }
 
-    fn count(&self, records: u64, of: Counts) {
-        use std::sync::atomic::Ordering::Relaxed;
-        let counters = &self.shared.counters;
-        counters.groups.fetch_add(u64::from(records > 0), Relaxed);
-        counters.batches.fetch_add(of.batches, Relaxed);
-        counters.records.fetch_add(records, Relaxed);
-        counters.bytes.fetch_add(of.record_bytes, Relaxed);
+    /// A group of `bytes` was written.
+    fn count(&self, records: u64, of: Counts, bytes: u64, since: Duration) {
+        let meters = &self.shared.meters;
+        add(&meters.written_bytes, bytes);
+        if records == 0 {
+            return add(&meters.marks, 1);
+        }
+        add(&meters.groups, 1);
+        add(&meters.batches, of.batches);
+        add(&meters.records, records);
+        add(&meters.bytes, of.record_bytes);
+        meters.group_batches.record(of.batches);
+        meters.group_bytes.record(bytes);
+        meters.write_ns.record(nanos(self.now.saturating_sub(since)));
     }
 
     fn give_back(&mut self, buf: Buf) {
@@ -196,7 +209,10 @@ impl Writer {
         let lane = self.lanes.of(segment);
         lane.sync_in_flight = false;
         match result {
-            Ok(_) => self.flight.sync_done(segment),
+            Ok(_) => {
+                add(&self.shared.meters.syncs, 1);
+                self.flight.sync_done(segment);
+            }
             Err(_) if bugs::on(Bug::RetriedSync) => {
                 lane.sync_in_flight = true;
                 self.todo.push_back(Request::Sync { segment });
@@ -274,10 +290,18 @@ fn is_passing(e: &io::Error) -> bool {
 
 impl Group {
     /// Answers the batches that asked for no more than `level`.
-    pub(super) fn answer_upto(&mut self, level: Durability) {
+    pub(super) fn answer_upto(&mut self, level: Durability, meters: &Meters, now_ns: u64) {
         for placed in self.batches.extract_if(.., |placed| placed.durability <= level) {
-            placed.answer.ok(placed.range);
+            placed.done(meters, now_ns);
         }
+    }
+}
+
+impl Placed {
+    /// It has the level it asked for.
+    pub(super) fn done(self, meters: &Meters, now_ns: u64) {
+        meters.answer_ns.record(now_ns.saturating_sub(self.called_ns));
+        self.answer.ok(self.range);
     }
 }
 

@@ -102,10 +102,10 @@ fn look(log: Option<&Log>) -> Result<Look, Stop> {
     let cpu = cpu::process_time().map_err(|e| Stop::Failed(format!("CPU time: {e}")))?;
     let at = Instant::now();
     let Some(log) = log else { return Ok(Look { at, cpu, groups: 0, enters: None, calls: None }) };
-    let stats = log.stats();
-    let enters = stats.calls.map(|calls| calls.enters).filter(|_| log.has_ring());
-    let calls = stats.calls.map(|calls| calls.total());
-    Ok(Look { at, cpu, groups: stats.groups, enters, calls })
+    let metrics = log.metrics();
+    let enters = metrics.calls.map(|calls| calls.enters).filter(|_| log.has_ring());
+    let calls = metrics.calls.map(|calls| calls.total());
+    Ok(Look { at, cpu, groups: metrics.groups, enters, calls })
 }
 
 /// Sleeps until `when`, looking now and then whether the work was ended.

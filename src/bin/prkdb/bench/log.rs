@@ -17,7 +17,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use prkdb_core::{Append, Backend, Durability, Lsn, Reader, Stats, Wal, WalConfig};
+use prkdb_core::{Append, Backend, Durability, Lsn, Metrics, Reader, Wal, WalConfig};
 
 use crate::outcome::Stop;
 
@@ -157,8 +157,8 @@ impl Log {
     }
 
     /// What completed so far.
-    pub fn stats(&self) -> Stats {
-        self.wal.stats()
+    pub fn metrics(&self) -> Metrics {
+        self.wal.metrics()
     }
 
     /// Whether it writes through a ring.
