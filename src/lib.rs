@@ -31,6 +31,7 @@
 //!
 //! ```text
 //! 5  lib.rs            this map
+//! 4  compat/           names of other times: [`wal`], [`batch_config`]
 //! 3  wal/              the log: callers, writer, maker, recovery, readers
 //! 2  segment/          one file of frames: geometry, walking, making
 //! 1  io/     format/   bytes <-> disk | bytes <-> meaning (pure)
@@ -59,27 +60,31 @@ pub mod bugs;
 #[cfg(not(feature = "bugs"))]
 mod bugs;
 mod cast;
+mod compat;
 mod error;
 pub mod format;
 pub mod io;
+// Its folder is `wal`; that name stands for the public face below.
+#[path = "wal/mod.rs"]
+mod log;
 mod lsn;
 mod options;
 mod segment;
-mod wal;
 
+pub use compat::{batch_config, wal};
 pub use error::{Error, ErrorKind, Result};
 pub use io::{BackendReason, BackendReport, SystemCalls, probe};
+pub use log::{
+    Append, Appender, Batch, Finding, FindingKind, GivenUp, Histogram, LogStat, Metrics, ReadLevel,
+    ReadOnlyWal, Reader, Record, RecordData, Records, RecoveryReport, Ticket, Verdict,
+    VerifySummary, WaitDurable, Wal,
+};
 pub use lsn::{Lsn, LsnRange};
 pub use options::{
     Backend, BatchConfig, CompactionPolicy, CompressionConfig, CompressionType, Durability,
     MAX_BATCH_BYTES, MAX_BATCH_RECORDS, MAX_DEPTH, MAX_NUM_SEGMENTS, MAX_RECORD_BYTES,
     MAX_SEGMENT_BYTES, MAX_USER_STATE_BYTES, MIN_DISK_BYTES, MIN_SEGMENT_BYTES, RecoveryPolicy,
     SyncMethod, WalConfig,
-};
-pub use wal::{
-    Append, Appender, Batch, Finding, FindingKind, GivenUp, Histogram, LogStat, Metrics, ReadLevel,
-    ReadOnlyWal, Reader, Record, RecordData, Records, RecoveryReport, Ticket, Verdict,
-    VerifySummary, WaitDurable, Wal,
 };
 
 #[cfg(doctest)]

@@ -23,6 +23,8 @@ pub const MIN_SEGMENT_BYTES: u64 = 1 << 20;
 pub const MAX_SEGMENT_BYTES: u64 = 4 << 30;
 /// The least cap on the size on disk, bytes.
 pub const MIN_DISK_BYTES: u64 = 4 << 20;
+/// The distance of index entries unless another is asked for, bytes.
+pub(crate) const INDEX_INTERVAL_BYTES: u64 = 4096;
 /// The most groups in flight.
 pub const MAX_DEPTH: usize = 32;
 /// The most segments open for writing at once.
@@ -189,6 +191,10 @@ pub struct WalConfig {
     /// Size of a full-grown segment, bytes, 1 MiB to 4 GiB, a multiple of 1 MiB. Default 64 MiB.
     /// More: rarer rolls; less: space is freed in smaller steps.
     pub segment_bytes: u64,
+    /// Bytes between two entries of a segment's sparse index, at least 1. Default 4096. The index
+    /// has room for 128, so in a segment over 512 KiB they end up further apart (64 MiB: 512 KiB).
+    /// More: fewer entries from the start, and longer walks to a record. Acts on new segments.
+    pub index_interval_bytes: u64,
     /// How many segments may be open for writing at once, 1 to 32. Default 1. Groups take turns on
     /// them; the order of records stays one. More: syncs of several files at a time, where those of
     /// one wait for each other; a segment's space for each, and files that readers have to merge.
@@ -226,6 +232,7 @@ impl Default for WalConfig {
             log_dir: PathBuf::from("./wal"),
             create_new: false,
             segment_bytes: 64 << 20,
+            index_interval_bytes: INDEX_INTERVAL_BYTES,
             num_segments: 1,
             backend: Backend::Auto,
             sync_method: SyncMethod::Auto,
@@ -273,6 +280,9 @@ impl WalConfig {
             return refuse(format!(
                 "segment_bytes is {bytes}; it must be a multiple of 1 MiB, 1 MiB to 4 GiB"
             ));
+        }
+        if self.index_interval_bytes == 0 {
+            return refuse("index_interval_bytes is 0; it must be at least 1".into());
         }
         let lanes = self.num_segments;
         if !(1..=MAX_NUM_SEGMENTS).contains(&lanes) {
@@ -328,6 +338,8 @@ mod tests {
             let told = bad.validate().unwrap_err().to_string();
             assert!(told.contains(&format!("num_segments is {num_segments}")), "{told}");
         }
+        let bad = WalConfig { index_interval_bytes: 0, ..WalConfig::default() };
+        assert!(bad.validate().unwrap_err().to_string().contains("index_interval_bytes is 0"));
         let bad = WalConfig { log_dir: "".into(), ..WalConfig::default() };
         assert!(bad.validate().is_err());
         let compression = CompressionConfig { compression_level: 0, ..CompressionConfig::none() };

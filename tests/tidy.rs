@@ -28,7 +28,9 @@ const MODULES: &[Module] = &[
     Module("io", 1, &[]),
     Module("format", 1, &[]),
     Module("segment", 2, &[]),
+    // The folder `wal`, and the name under which others import it.
     Module("wal", 3, &[]),
+    Module("log", 3, &[]),
     Module("table", 3, &[]),
     Module("store", 4, &[]),
     Module("compat", 4, &[]),

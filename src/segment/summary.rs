@@ -1,14 +1,13 @@
 //! What a segment holds, gathered frame by frame: the content of its footer.
 //!
 //! The sparse index has room for a fixed number of entries; when it is full every second one goes
-//! and the distance between entries doubles, so that it covers a segment of any size evenly.
+//! and the distance between entries doubles, so that it covers a segment of any size evenly. Where
+//! the first distance is no less than the segment needs it stays as it was chosen.
 
 use crate::format::footer::{Footer, IndexEntry, MAX_INDEX_ENTRIES};
 use crate::format::frame::{FrameHeader, Tag};
 use crate::lsn::Lsn;
-
-/// The first distance between index entries, bytes.
-const INDEX_STEP: u64 = 64 << 10;
+use crate::options::INDEX_INTERVAL_BYTES;
 
 /// Some frames and their offsets, evenly spread, at most `MAX_INDEX_ENTRIES`.
 #[derive(Clone, Debug)]
@@ -19,11 +18,17 @@ pub(crate) struct SparseIndex {
 
 impl Default for SparseIndex {
     fn default() -> SparseIndex {
-        SparseIndex { entries: Vec::with_capacity(MAX_INDEX_ENTRIES), step: INDEX_STEP }
+        SparseIndex::every(INDEX_INTERVAL_BYTES)
     }
 }
 
 impl SparseIndex {
+    /// An empty one, with an entry every so many bytes at most.
+    pub(crate) fn every(bytes: u64) -> SparseIndex {
+        debug_assert!(bytes > 0);
+        SparseIndex { entries: Vec::with_capacity(MAX_INDEX_ENTRIES), step: bytes }
+    }
+
     /// Takes in a frame's place, if it is far enough from the one before.
     pub(crate) fn push(&mut self, entry: IndexEntry) {
         let far = |last: &IndexEntry| entry.offset - last.offset >= self.step;
@@ -31,12 +36,14 @@ impl SparseIndex {
             return;
         }
         if self.entries.len() == MAX_INDEX_ENTRIES {
+            // Frames may be further apart than the step; then that is the distance to double.
+            let span = self.entries[MAX_INDEX_ENTRIES - 1].offset - self.entries[0].offset;
+            self.step = 2 * self.step.max(span / (MAX_INDEX_ENTRIES as u64 - 1));
             let mut keep = false;
             self.entries.retain(|_| {
                 keep = !keep;
                 keep
             });
-            self.step *= 2;
         }
         self.entries.push(entry);
     }
@@ -68,6 +75,11 @@ pub(crate) struct Summary {
 impl Summary {
     /// Of a segment whose frames start at `start`.
     pub(crate) fn new(start: u64) -> Summary {
+        Summary::indexed(start, SparseIndex::default())
+    }
+
+    /// The same, with an index of its own distance.
+    pub(crate) fn indexed(start: u64, index: SparseIndex) -> Summary {
         Summary {
             first_lsn: Lsn::NONE,
             last_lsn: Lsn::NONE,
@@ -76,7 +88,7 @@ impl Summary {
             frames: 0,
             records: 0,
             end: start,
-            index: SparseIndex::default(),
+            index,
         }
     }
 
@@ -157,15 +169,32 @@ mod tests {
 
     #[test]
     fn the_index_stays_small_and_even() {
-        let mut summary = Summary::new(4096);
-        for i in 0..4096 {
-            summary.add(4096 + i * (64 << 10), &header(i + 1, 100));
+        for every in [1, 4096, 64 << 10, 1 << 20] {
+            let mut summary = Summary::indexed(4096, SparseIndex::every(every));
+            for i in 0..4096 {
+                summary.add(4096 + i * (64 << 10), &header(i + 1, 100));
+            }
+            let index = &summary.index().entries;
+            assert!(index.len() <= MAX_INDEX_ENTRIES);
+            assert!(index.len() >= MAX_INDEX_ENTRIES / 2);
+            assert_eq!(index[0].lsn, Lsn::FIRST);
+            let gaps: Vec<_> = index.windows(2).map(|w| w[1].lsn.get() - w[0].lsn.get()).collect();
+            let (least, most) = (gaps.iter().min().unwrap(), gaps.iter().max().unwrap());
+            assert!(*least > 0 && *most <= 2 * least, "{least} to {most} with {every}");
+            assert_eq!(summary.last_lsn(), Lsn::new(4096));
         }
-        let index = &summary.index().entries;
-        assert!(index.len() <= MAX_INDEX_ENTRIES);
-        assert!(index.len() >= MAX_INDEX_ENTRIES / 2);
-        assert_eq!(index[0].lsn, Lsn::FIRST);
-        assert!(index.windows(2).all(|w| w[0].lsn < w[1].lsn));
-        assert_eq!(summary.last_lsn(), Lsn::new(4096));
+    }
+
+    #[test]
+    fn entries_are_as_far_apart_as_was_asked() {
+        let entries = |every| {
+            let mut index = SparseIndex::every(every);
+            let offsets = (1..=256).map(|block| block * 4096);
+            offsets.for_each(|at| index.push(IndexEntry { lsn: Lsn::new(at), offset: at }));
+            index.entries.len()
+        };
+        assert_eq!([64 << 10, 32 << 10, 16 << 10, 1 << 20].map(entries), [16, 32, 64, 1]);
+        // More than there is room for: every second one goes, once.
+        assert_eq!([1, 4096, 8192].map(entries), [128, 128, 128]);
     }
 }

@@ -46,10 +46,16 @@ struct State {
 }
 
 impl Segment {
-    pub(crate) fn new(file: SegmentFile, first: Lsn, since: Lsn, tail: Option<FileRef>) -> Segment {
+    pub(crate) fn new(
+        file: SegmentFile,
+        first: Lsn,
+        since: Lsn,
+        tail: Option<FileRef>,
+        index: SparseIndex,
+    ) -> Segment {
         debug_assert!(since <= first);
         let end = file.geometry.frames_start();
-        let (last, index, grows) = (first.prev(), SparseIndex::default(), tail.is_some());
+        let (last, grows) = (first.prev(), tail.is_some());
         let state = State { last, last_time_us: 0, end, index, grows, tail };
         Segment { file, first, since, state: Mutex::new(state) }
     }

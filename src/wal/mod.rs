@@ -42,6 +42,7 @@ pub use readonly::{LogStat, ReadOnlyWal};
 pub use records::{Batch, Records};
 pub use recovery::{GivenUp, RecoveryReport, Verdict};
 pub use ticket::Ticket;
+pub(crate) use ticket::pair;
 pub use verify::{Finding, FindingKind, VerifySummary};
 
 use engine::Engine;

@@ -134,14 +134,14 @@ impl Tally<'_> {
         (self.found)(finding);
     }
 
+    fn tell_corrupt(&mut self, path: &Path, offset: u64, lsn: Option<Lsn>, detail: String) {
+        let (path, kind) = (path.to_path_buf(), FindingKind::Corrupt);
+        self.tell(Finding { path, offset, kind, lsn, detail });
+    }
+
     fn tell_error(&mut self, dir: &Path, error: &Error, lsn: Option<Lsn>) {
-        self.tell(Finding {
-            path: error.path().unwrap_or(dir).to_path_buf(),
-            offset: error.offset().unwrap_or(0),
-            kind: FindingKind::Corrupt,
-            lsn,
-            detail: error.to_string(),
-        });
+        let (path, offset) = (error.path().unwrap_or(dir), error.offset().unwrap_or(0));
+        self.tell_corrupt(path, offset, lsn, error.to_string());
     }
 }
 
@@ -296,26 +296,21 @@ fn read_segment(
                 let lsn = header.map(|header| header.first_lsn);
                 (offset, lsn.or(next.filter(|_| !woven)), why.to_string())
             }
-            Step::End if lost => {
-                cursor.skip_block();
-                continue;
-            }
             Step::End => {
-                lost = true;
                 let at = cursor.at();
                 cursor.skip_block();
+                if std::mem::replace(&mut lost, true) {
+                    continue;
+                }
                 (at, next.filter(|_| !woven), "zeros where a frame should be".into())
             }
         };
         places.push(offset);
-        let (path, kind) = (path.clone(), FindingKind::Corrupt);
-        tally.tell(Finding { path, offset, kind, lsn, detail });
+        tally.tell_corrupt(path, offset, lsn, detail);
     }
     let read = tally.summary.records - before;
     if places.is_empty() && holds_others(f, beyond, woven, read, next) {
-        let (path, kind) = (path.clone(), FindingKind::Corrupt);
-        let detail = "the footer promises other records".into();
-        tally.tell(Finding { path, offset: end, kind, lsn: next, detail });
+        tally.tell_corrupt(path, end, next, "the footer promises other records".into());
     }
     Ok(places)
 }

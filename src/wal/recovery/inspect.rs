@@ -14,7 +14,9 @@ use crate::format::{Bad, SegmentId};
 use crate::io::{Access, Buf, Disk, Entry, EntryKind, FileRef, is_scratch};
 use crate::lsn::Lsn;
 use crate::options::RecoveryPolicy;
-use crate::segment::{Cursor, Evidence, Geometry, Run, SegmentFile, Step, Summary, parse_name};
+use crate::segment::{
+    Cursor, Evidence, Geometry, Run, SegmentFile, SparseIndex, Step, Summary, parse_name,
+};
 
 use super::super::catalog::Segment;
 use super::super::meta::{self, META, META_TMP};
@@ -280,7 +282,8 @@ pub(crate) fn catalog_of(disk: &dyn Disk, found: &[Found]) -> Result<BTreeMap<u6
             }
         };
         let since = since.get(&f.file.id.number).copied().unwrap_or(first.first);
-        let segment = Segment::new(f.file.clone(), first.first, since, tail);
+        let segment =
+            Segment::new(f.file.clone(), first.first, since, tail, SparseIndex::default());
         let (entries, end) = match &f.state {
             State::Sealed(footer) => (footer.index.clone(), footer.end),
             State::Open(scan) => (scan.summary.index().entries().to_vec(), scan.summary.end()),

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use crate::io::FileRef;
 use crate::lsn::Lsn;
-use crate::segment::{Made, SegmentFile, Summary};
+use crate::segment::{Made, SegmentFile, SparseIndex, Summary};
 
 use super::super::catalog::Segment;
 
@@ -29,6 +29,8 @@ const UNSYNCED_AGE: Duration = Duration::from_secs(1);
 pub(super) struct Lanes {
     /// How many may take frames at once.
     most: usize,
+    /// Bytes between entries of their indexes.
+    pub(super) index_interval: u64,
     /// Those that do.
     open: Vec<Lane>,
     /// The one whose turn it is: groups are placed there.
@@ -41,9 +43,9 @@ pub(super) struct Lanes {
 }
 
 impl Lanes {
-    pub(super) fn new(most: usize, resumed: Option<Lane>) -> Lanes {
+    pub(super) fn new(most: usize, index_interval: u64, resumed: Option<Lane>) -> Lanes {
         let open = resumed.into_iter().collect();
-        Lanes { most, open, turn: 0, old: Vec::new(), placed: 0, span: 0 }
+        Lanes { most, index_interval, open, turn: 0, old: Vec::new(), placed: 0, span: 0 }
     }
 
     /// The lane whose turn it is.
@@ -91,7 +93,7 @@ impl Lanes {
 
     /// Opens a segment and gives it the turn; where no more may be open the fullest is rolled.
     pub(super) fn open(&mut self, made: Made) {
-        let lane = Lane::new(made);
+        let lane = Lane::new(made, self.index_interval);
         let fullest = (0..self.open.len()).min_by_key(|i| self.open[*i].left());
         match fullest.filter(|_| self.open.len() >= self.most) {
             Some(full) => {
@@ -170,9 +172,10 @@ pub(super) struct Lane {
 }
 
 impl Lane {
-    pub(super) fn new(made: Made) -> Lane {
+    pub(super) fn new(made: Made, index_interval: u64) -> Lane {
         let start = made.segment.geometry.frames_start();
-        Lane::resumed(made.segment, made.file, Summary::new(start), start, None)
+        let summary = Summary::indexed(start, SparseIndex::every(index_interval));
+        Lane::resumed(made.segment, made.file, summary, start, None)
     }
 
     /// A segment that already holds frames, after a clean close.

@@ -20,6 +20,7 @@ use crate::error::Error;
 use crate::format::footer::IndexEntry;
 use crate::io::{Buf, Completion, Op, Queue};
 use crate::options::{Durability, MAX_DEPTH};
+use crate::segment::SparseIndex;
 
 use super::super::catalog::{Catalog, Segment};
 use super::super::metrics::{Meters, add};
@@ -309,7 +310,7 @@ impl Lanes {
     /// Shows a written group to readers.
     pub(super) fn list(&mut self, catalog: &Catalog, group: &Group) {
         let holds_records = group.last >= group.first;
-        let since = self.since(group.first);
+        let (since, index_interval) = (self.since(group.first), self.index_interval);
         let lane = self.of(group.segment);
         let listed = match &lane.listed {
             Some(listed) => listed,
@@ -317,7 +318,9 @@ impl Lanes {
             None if !holds_records => return,
             None => {
                 let (file, tail) = (lane.segment.clone(), Some(Arc::clone(&lane.file)));
-                let listed = Arc::new(Segment::new(file, group.first, since, tail));
+                let index = SparseIndex::every(index_interval);
+                let listed = Segment::new(file, group.first, since, tail, index);
+                let listed = Arc::new(listed);
                 if lane.rolled {
                     listed.stop();
                 }

@@ -39,7 +39,7 @@ impl Writer {
             SyncMethod::Fdatasync => SyncMethod::Fdatasync,
         };
         Writer {
-            lanes: Lanes::new(shared.config.num_segments, tail),
+            lanes: Lanes::new(shared.config.num_segments, shared.config.index_interval_bytes, tail),
             shared,
             method,
             backlog: Default::default(),

@@ -1,0 +1,3 @@
+//! [`BatchConfig`] under the path where the seed had it.
+
+pub use crate::options::BatchConfig;

@@ -1,0 +1,20 @@
+//! The seed's names, under the seed's module paths: thin faces of one [`Wal`](crate::Wal).
+//!
+//! ```text
+//! wal::mmap_parallel_wal::MmapParallelWal ----+
+//! wal::async_parallel_wal::AsyncParallelWal --+--> Face --await--> Wal: one log, one order
+//! wal::mmap_wal::MmapWal, uring_wal::UringWal +      `--> Helper: a thread for calls that block
+//! ```
+//!
+//! Each file here is one name. Nothing in it has a behaviour of its own: a face picks a backend
+//! and a number of segments, and turns calls that block into futures.
+
+pub mod async_parallel_wal;
+pub mod batch_config;
+pub mod config;
+mod face;
+mod helper;
+pub mod mmap_parallel_wal;
+pub mod mmap_wal;
+pub mod uring_wal;
+pub mod wal;
