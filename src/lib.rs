@@ -26,6 +26,23 @@
 //! what would help. The same records make the same bytes on each, and each continues the others'
 //! logs. [`io`] holds the traits behind them: a storage of one's own can be plugged in.
 //!
+//! # Where to find what
+//! - Append from a thread or a task: [`Wal::append_batch`], [`Wal::append_batch_async`]; without
+//!   waiting for room: [`Wal::try_append_batch`]; at one LSN or not at all: [`Wal::append_at`];
+//!   with another durability: [`Wal::with`].
+//! - Read and follow, in the writer's process or beside it: [`Wal::reader`], [`ReadOnlyWal`].
+//! - Cut the start, the end or all of it: [`Wal::truncate_before`], [`Wal::truncate_after`],
+//!   [`Wal::reset_to`]; by itself: [`CompactionPolicy`], [`WalConfig::retention_ms`].
+//! - Bound the disk use: [`WalConfig::max_disk_bytes`]. Compress: [`CompressionConfig`].
+//! - Keep a little state beside the records: [`Wal::set_user_state`].
+//! - Go on after a failed disk: [`Wal::resume`].
+//! - Look: [`Wal::metrics`] counts and latencies, [`ReadOnlyWal::verify`] damage.
+//!
+//! # Features
+//! `lz4`, `snappy`, `zstd` (default): the codecs; `zstd` compiles C. `cli`: the command `prkdb`.
+//! `sim`: the simulated disk. `tokio-uring`: one more backend, for comparison. `bugs`: planted
+//! bugs that the tests have to find, for nothing else.
+//!
 //! # Layers
 //! Imports point down only; a test holds the table.
 //!

@@ -1,7 +1,7 @@
 //! What all of the seed's logs do, on one [`Wal`]: its calls as futures that need no runtime.
 //!
 //! Appends and syncs await the log's own tickets; what would block (open, reads, truncation,
-//! close) runs on the helper, so that no executor's thread waits for a disk.
+//! close) runs on one thread, so that no executor's thread waits for a disk.
 
 use std::sync::Arc;
 
@@ -10,13 +10,13 @@ use crate::log::{Metrics, Record, Records, Wal};
 use crate::lsn::Lsn;
 use crate::options::{Backend, WalConfig};
 
-use super::helper::Helper;
+use super::blocking::Blocking;
 
 /// A log and the thread that makes its blocking calls.
 pub(super) struct Face {
     /// None once it is closed.
     wal: Option<Arc<Wal>>,
-    helper: Option<Helper>,
+    blocking: Option<Blocking>,
 }
 
 /// `config` with what a face decides.
@@ -27,9 +27,9 @@ pub(super) fn lanes(config: WalConfig, n: usize, backend: Backend) -> WalConfig 
 impl Face {
     pub(super) async fn open(config: Result<WalConfig>) -> Result<Face> {
         let config = config?;
-        let helper = Helper::start()?;
-        let wal = helper.call("open", move || Wal::open(config)).await?;
-        Ok(Face { wal: Some(Arc::new(wal)), helper: Some(helper) })
+        let blocking = Blocking::start()?;
+        let wal = blocking.call("open", move || Wal::open(config)).await?;
+        Ok(Face { wal: Some(Arc::new(wal)), blocking: Some(blocking) })
     }
 
     pub(super) fn wal(&self) -> &Arc<Wal> {
@@ -48,8 +48,8 @@ impl Face {
         call: impl FnOnce(&Wal) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let wal = Arc::clone(self.wal());
-        let helper = self.helper.as_ref().expect("closing consumes it");
-        helper.call(op, move || call(&wal)).await
+        let blocking = self.blocking.as_ref().expect("closing consumes it");
+        blocking.call(op, move || call(&wal)).await
     }
 
     pub(super) async fn scan(&self, from: Option<Lsn>) -> Result<Vec<Record>> {
@@ -68,20 +68,20 @@ impl Face {
 
     pub(super) async fn close(mut self) -> Result<()> {
         let wal = self.wal.take().expect("closing consumes it");
-        let helper = self.helper.as_ref().expect("closing consumes it");
+        let blocking = self.blocking.as_ref().expect("closing consumes it");
         let close = || {
             let wal = Arc::into_inner(wal);
             wal.expect("its other owners were calls, all made before this one").close()
         };
-        helper.call("close", close).await
+        blocking.call("close", close).await
     }
 }
 
 impl Drop for Face {
     /// Calls whose futures were dropped end first: when this returns the log is closed.
     fn drop(&mut self) {
-        if let Some(helper) = self.helper.take() {
-            helper.finish();
+        if let Some(blocking) = self.blocking.take() {
+            blocking.finish();
         }
     }
 }

@@ -138,6 +138,12 @@ impl<'a> Appender<'a> {
     }
 }
 
+impl std::fmt::Debug for Appender<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Appender({:?}, at {:?})", self.durability, self.expected)
+    }
+}
+
 #[derive(Clone, Copy)]
 struct Size {
     record_bytes: usize,

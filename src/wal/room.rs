@@ -186,7 +186,7 @@ mod tests {
         let room = room(100);
         let first = room.try_take(60).unwrap().unwrap();
         let mut large = room.take(80);
-        assert!(large.poll_now().is_none());
+        assert!(large.try_wait().is_none());
         assert!(room.try_take(1).unwrap().is_none(), "it would overtake");
         drop(first);
         let large = large.wait().unwrap();
@@ -199,7 +199,7 @@ mod tests {
         let room = room(100);
         let small = room.try_take(1).unwrap().unwrap();
         let mut huge = room.take(1000);
-        assert!(huge.poll_now().is_none());
+        assert!(huge.try_wait().is_none());
         drop(small);
         let huge = huge.wait().unwrap();
         assert!(room.try_take(1).unwrap().is_none());

@@ -113,7 +113,7 @@ impl<T> Ticket<T> {
     /// The answer's own: for an append `StorageFull`, `NotConfirmed`, `Poisoned`, `Io` or `Closed`.
     pub fn wait(mut self) -> Result<T> {
         loop {
-            if let Some(outcome) = self.poll_now() {
+            if let Some(outcome) = self.try_wait() {
                 return outcome;
             }
             if self.cell.host.step() {
@@ -127,7 +127,7 @@ impl<T> Ticket<T> {
     }
 
     /// The answer, if it is there; it can be taken once.
-    pub fn poll_now(&mut self) -> Option<Result<T>> {
+    pub fn try_wait(&mut self) -> Option<Result<T>> {
         if self.fork.is_child() {
             let why = "this is a forked child; the answer goes to its parent";
             return Some(Err(Error::new(ErrorKind::Closed, "wait", why)));
@@ -159,7 +159,7 @@ impl<T> Future for Ticket<T> {
             }
             return Poll::Pending;
         }
-        self.poll_now().map_or(Poll::Pending, Poll::Ready)
+        self.try_wait().map_or(Poll::Pending, Poll::Ready)
     }
 }
 
@@ -222,6 +222,6 @@ mod tests {
         }
         assert!(flag.0.load(std::sync::atomic::Ordering::SeqCst));
         assert!(matches!(Pin::new(&mut ticket).poll(&mut cx), Poll::Ready(Ok(1))));
-        assert!(ticket.poll_now().unwrap().is_err());
+        assert!(ticket.try_wait().unwrap().is_err());
     }
 }

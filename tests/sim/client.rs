@@ -1,7 +1,7 @@
 //! Logical clients of a simulated log: what they append, and what becomes of their tickets.
 //!
 //! ```text
-//! draw records -> try_append_batch | append_batch -> Ticket --poll_now | wait--> Promises
+//! draw records -> try_append_batch | append_batch -> Ticket --try_wait | wait--> Promises
 //! ```
 
 use std::future::Future;
@@ -117,7 +117,7 @@ impl Clients {
 
     /// Takes the answers that are there.
     pub fn poll(&mut self, promises: &mut Promises) {
-        self.waiting.retain_mut(|w| match w.ticket.poll_now() {
+        self.waiting.retain_mut(|w| match w.ticket.try_wait() {
             Some(answer) => {
                 promises.answered(w.batch, w.level, &answer);
                 false

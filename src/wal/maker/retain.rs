@@ -168,6 +168,6 @@ impl Maker {
         }
         let (answer, mut ticket) = pair(&self.shared.world.host, "make room");
         mailbox.job(Job::CutOldest(answer));
-        flow.until(|| ticket.poll_now()).await
+        flow.until(|| ticket.try_wait()).await
     }
 }

@@ -60,7 +60,7 @@ impl Writer {
         let idle = self.backlog.is_empty() && self.gather.is_none() && self.flight.is_empty();
         match self.cuts.front_mut() {
             Some(Cutting { stage: Stage::Asked(ticket), .. }) => {
-                let Some(outcome) = ticket.poll_now() else { return false };
+                let Some(outcome) = ticket.try_wait() else { return false };
                 let cutting = self.cuts.pop_front().expect("looked at above");
                 match outcome {
                     Ok(next) => {

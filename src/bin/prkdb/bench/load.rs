@@ -180,7 +180,7 @@ fn append(
         }
         tickets.push_back((since, log.append(durability, records, cost)?));
         while let Some((since, ticket)) = tickets.front_mut() {
-            let Some(outcome) = ticket.poll_now() else { break };
+            let Some(outcome) = ticket.try_wait() else { break };
             outcome?;
             answered(*since);
             tickets.pop_front();

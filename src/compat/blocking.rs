@@ -1,11 +1,12 @@
 //! A thread that makes calls which block, for tasks that must not: one after the other, in order.
 //!
 //! ```text
-//! task --call(f)--> channel --> prkdb-helper: f() --> answer --> task woken
+//! task --call(f)--> channel --> prkdb-blocking: f() --> answer --> task woken
 //! ```
 //!
 //! Invariants: each call is answered exactly once, also when the thread is gone; a call whose
-//! future was dropped is made all the same, and its result dropped there.
+//! future was dropped is made all the same, and its result dropped there. What waits here is bounded
+//! by the tasks that ask: each waits for one call, or gave up on it.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -19,7 +20,7 @@ use crate::log::{Ticket, pair};
 type Call = Box<dyn FnOnce() + Send>;
 
 /// The thread; it ends when this is dropped and all that was asked for is done.
-pub(super) struct Helper {
+pub(super) struct Blocking {
     /// Wakes tasks.
     host: Arc<dyn Host>,
     calls: Sender<Call>,
@@ -27,16 +28,16 @@ pub(super) struct Helper {
     fork: ForkGuard,
 }
 
-impl Helper {
+impl Blocking {
     /// Starts the thread.
-    pub(super) fn start() -> Result<Helper> {
+    pub(super) fn start() -> Result<Blocking> {
         let (calls, asked) = crossbeam_channel::unbounded::<Call>();
-        let thread = std::thread::Builder::new().name("prkdb-helper".into());
+        let thread = std::thread::Builder::new().name("prkdb-blocking".into());
         let thread = thread.spawn(move || asked.iter().for_each(|call| call()));
         let thread = thread.map_err(|e| {
             Error::new(ErrorKind::Io, "open", format!("no thread can be started ({e})"))
         })?;
-        Ok(Helper { host: Arc::new(ThreadHost::new()), calls, thread, fork: ForkGuard::new() })
+        Ok(Blocking { host: Arc::new(ThreadHost::new()), calls, thread, fork: ForkGuard::new() })
     }
 
     /// Makes `call` there; the ticket has what it returned.
