@@ -266,6 +266,7 @@ fn a_changed_byte_in_meta_is_outlived_by_the_other_slot() {
             assert!(contents(&dir) == all, "slot {slot}, byte {at}");
             let found = findings(&dir);
             assert!(found.len() == 1 && found[0].kind == FindingKind::Meta, "{found:?}");
+            assert!(!found[0].is_damage(), "a crash leaves the same");
             assert_eq!((found[0].path.clone(), found[0].offset), (meta.clone(), slot as u64));
             flip(&meta, slot + at);
         }
@@ -322,6 +323,27 @@ fn a_changed_byte_in_a_footer_is_outlived_by_the_frames() {
     wal.close().unwrap();
     assert!(findings(&dir).is_empty(), "opening did not mend the footers");
     assert_eq!(contents(&dir).len(), all.len() + 10);
+}
+
+#[test]
+fn only_a_footer_of_an_earlier_life_is_damaged_others_a_crash_may_have_torn() {
+    let root = tempfile::tempdir().unwrap();
+    let dir = root.path().join("log");
+    append_and_kill(&dir, 1, 200);
+    let (frames, _) = format::log(&dir);
+    let sealed = frames.into_iter().find(|f| f.sealed).expect("8 MB fill a segment").path;
+    let footer = usize::try_from(fs::metadata(&sealed).unwrap().len()).unwrap() - 4096;
+    let kind = |kind| {
+        flip(&sealed, footer + 16);
+        let found = findings(&dir);
+        flip(&sealed, footer + 16);
+        let about: Vec<_> = found.iter().filter(|f| f.offset == footer as u64).collect();
+        assert!(about.len() == 1 && about[0].kind == kind, "{found:?}");
+        assert_eq!(about[0].is_damage(), kind == FindingKind::Footer);
+    };
+    kind(FindingKind::Torn);
+    append_and_kill(&dir, 2, 10);
+    kind(FindingKind::Footer);
 }
 
 // ---- shared ----------------------------------------------------------------------------------

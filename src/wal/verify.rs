@@ -22,13 +22,15 @@ const WINDOW: u64 = 1 << 20;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FindingKind {
-    /// A slot of META is damaged; the other one serves.
+    /// A slot of META is damaged, or a crash came while it was written; the other one serves, and
+    /// the next `open` writes both.
     Meta,
     /// A footer is damaged; the frames serve.
     Footer,
     /// Promised bytes are damaged or missing.
     Corrupt,
-    /// Bytes behind the end of the log that nobody was promised.
+    /// What a crash leaves: bytes behind the end of the log that nobody was promised, or a footer
+    /// that was being written; the frames serve.
     Torn,
 }
 
@@ -60,9 +62,12 @@ pub struct Finding {
 }
 
 impl Finding {
-    /// Whether it is damage: everything but a torn tail.
+    /// Whether it is damage, and not what a crash may leave.
     pub fn is_damage(&self) -> bool {
-        self.kind != FindingKind::Torn
+        match self.kind {
+            FindingKind::Footer | FindingKind::Corrupt => true,
+            FindingKind::Meta | FindingKind::Torn => false,
+        }
     }
 }
 
@@ -78,7 +83,7 @@ pub struct VerifySummary {
     pub bytes: u64,
     /// Findings that are damage.
     pub damaged: u64,
-    /// Torn tails.
+    /// Findings that a crash may have left.
     pub torn: u64,
 }
 
@@ -169,7 +174,7 @@ fn verify(
     unusable.iter().for_each(|error| tally.tell_error(dir, error, None));
     if let Some(offset) = survey.meta.bad_slot {
         let (path, kind) = (dir.join(META), FindingKind::Meta);
-        let detail = "this slot is damaged; the other one serves".into();
+        let detail = "this slot is damaged or half written; the other one serves".into();
         tally.tell(Finding { path, offset, kind, lsn: None, detail });
     }
     match judge(dir, survey, RecoveryPolicy::TornTail) {
@@ -215,6 +220,9 @@ fn read_all(
 
 /// What the look at footers and the end of the log already told.
 fn notes(plan: &Plan, tally: &mut Tally<'_>) {
+    // Recovery has every footer on disk before its life makes a segment: only in the newest life a
+    // crash can have torn one.
+    let newest = plan.found.iter().map(|f| f.file.id.epoch).max();
     for f in &plan.found {
         // Only the segment with the last record is not sealed before a log is closed.
         let before = f.kept_last() < plan.next.prev();
@@ -224,8 +232,13 @@ fn notes(plan: &Plan, tally: &mut Tally<'_>) {
             && let Some(why) = scan.bad_footer.as_ref().or(missing.as_ref())
         {
             let (path, offset) = (f.file.path.clone(), f.file.geometry.frames_end());
-            let detail = format!("the footer is damaged ({why}); the frames serve");
-            tally.tell(Finding { path, offset, kind: FindingKind::Footer, lsn: None, detail });
+            let torn = !plan.meta.meta.clean && Some(f.file.id.epoch) == newest;
+            let (kind, is) = match torn {
+                true => (FindingKind::Torn, "half written"),
+                false => (FindingKind::Footer, "damaged"),
+            };
+            let detail = format!("the footer is {is} ({why}); the frames serve");
+            tally.tell(Finding { path, offset, kind, lsn: None, detail });
         }
     }
     for gone in &plan.report.given_up {
