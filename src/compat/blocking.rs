@@ -5,8 +5,8 @@
 //! ```
 //!
 //! Invariants: each call is answered exactly once, also when the thread is gone; a call whose
-//! future was dropped is made all the same, and its result dropped there. What waits here is bounded
-//! by the tasks that ask: each waits for one call, or gave up on it.
+//! future was dropped is made all the same, and its result dropped there. What waits here is
+//! bounded by the tasks that ask: each waits for one call, or gave up on it.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;

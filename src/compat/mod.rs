@@ -3,7 +3,7 @@
 //! ```text
 //! wal::mmap_parallel_wal::MmapParallelWal ----+
 //! wal::async_parallel_wal::AsyncParallelWal --+--> Face --await--> Wal: one log, one order
-//! wal::mmap_wal::MmapWal, uring_wal::UringWal +      `--> Blocking: one thread, for calls that block
+//! wal::mmap_wal::MmapWal, uring_wal::UringWal +      `--> Blocking: a thread for calls that wait
 //! ```
 //!
 //! Each file here is one name. Nothing in it has a behaviour of its own: a face picks a backend
