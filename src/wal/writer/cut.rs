@@ -42,9 +42,16 @@ impl Cutting {
     }
 
     /// The log failed; once META was asked for, nobody knows what it holds.
-    pub(super) fn fail(self, why: &Error) {
+    pub(super) fn fail(self, why: Error) {
         let asked = matches!(self.stage, Stage::Asked(_));
-        self.answer.fail(if asked { why.as_kind(ErrorKind::NotConfirmed) } else { why.clone() });
+        self.answer.fail(if asked { why.as_kind(ErrorKind::NotConfirmed) } else { why });
+    }
+
+    pub(super) fn op(&self) -> &'static str {
+        match self.cut {
+            Cut::After(_) => "truncate_after",
+            Cut::Reset(_) => "reset_to",
+        }
     }
 }
 
@@ -125,6 +132,7 @@ impl Writer {
     fn ask_for_cut(&mut self) {
         let Some(cutting) = self.cuts.front_mut() else { return };
         let (answer, ticket) = pair(&self.shared.world.host, "truncate");
+        cutting.answer.submitted();
         cutting.stage = Stage::Asked(ticket);
         self.shared.mailbox.job(Job::Cut(cutting.cut, answer));
     }

@@ -172,8 +172,9 @@ impl Writer {
         for wait in self.waits.drain(..) {
             wait.answer.fail(why.clone());
         }
-        for cutting in self.cuts.drain(..) {
-            cutting.fail(&why);
+        while let Some(cutting) = self.cuts.pop_front() {
+            let why = self.refusal(cutting.op());
+            cutting.fail(why);
         }
         while let Some(batch) = self.shared.next_batch() {
             add(&self.shared.meters.failed, 1);
