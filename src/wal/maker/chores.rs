@@ -240,9 +240,9 @@ impl Maker {
         None
     }
 
-    /// Takes the names of segments away, and adds them to those that were `retired` before. An error
-    /// means that a directory could not be synced: then nobody knows which names the device holds,
-    /// and no file may be used again.
+    /// Takes the names of segments away, and adds them to those that were `retired` before. An
+    /// error means that a directory could not be synced: then nobody knows which names the device
+    /// holds, and no file may be used again.
     fn retire_all(&self, segments: Vec<Arc<Segment>>, mut retired: Vec<PathBuf>) -> Result<()> {
         let shared = &self.shared;
         add(&shared.meters.segments_retired, segments.len() as u64);
