@@ -102,8 +102,8 @@ pub struct Reader {
     hand: Option<Hand>,
     decoder: Decoder,
     failed: Option<Error>,
-    /// Recoveries of the log that this reader knows of.
-    recoveries: usize,
+    /// Changes of the catalog that this reader knows of.
+    known: u64,
     fork: ForkGuard,
 }
 
@@ -129,7 +129,8 @@ impl Reader {
             return Err(Error::invalid("read", "LSNs start at 1; read from Lsn::FIRST"));
         }
         let (window, fork) = (LARGE_WINDOW, ForkGuard::new());
-        let (recoveries, _) = catalog.cuts_after(usize::MAX);
+        // Before anything else is looked at.
+        let known = catalog.changes();
         let reader = Reader {
             catalog,
             disk,
@@ -140,7 +141,7 @@ impl Reader {
             hand: None,
             decoder: Decoder::default(),
             failed: None,
-            recoveries,
+            known,
             fork,
         };
         reader.check_first()?;
@@ -182,10 +183,14 @@ impl Reader {
     }
 
     /// After a `resume` or a truncation the log may go on differently from where it was cut.
-    fn notice_recovery(&mut self) -> Result<()> {
-        let (recoveries, cut) = self.catalog.cuts_after(self.recoveries);
+    fn notice_changes(&mut self) -> Result<()> {
+        let changes = self.catalog.changes();
+        if changes == self.known {
+            return Ok(());
+        }
+        let cut = self.catalog.cut_since(self.known);
+        self.known = changes;
         let Some(cut) = cut else { return Ok(()) };
-        self.recoveries = recoveries;
         self.hand = None;
         self.merge.clear();
         if self.next > cut {
@@ -196,6 +201,30 @@ impl Reader {
         Ok(())
     }
 
+    /// The next record, or why there is none, of a log that did not change while it was read; none
+    /// at the watermark. Begins anew only if records were taken out meanwhile.
+    fn settled_record(&mut self) -> Option<Result<Record>> {
+        loop {
+            // Before the limit is looked at: what lies beyond it may be another history.
+            if let Err(truncated) = self.notice_changes() {
+                return Some(Err(truncated));
+            }
+            if self.next > self.limit() {
+                return None;
+            }
+            let outcome = self.record();
+            let changes = match outcome {
+                Ok(_) => self.catalog.changes(),
+                // It may have met the middle of a change.
+                Err(_) => self.catalog.settled_changes(),
+            };
+            if changes == self.known {
+                return Some(outcome);
+            }
+        }
+    }
+
+    /// The next record as it stands at this moment; the reader stays before it.
     fn record(&mut self) -> Result<Record> {
         let held = |hand: &Hand| hand.header.first_lsn <= self.next && self.next <= hand.last;
         if !self.hand.as_ref().is_some_and(held) {
@@ -213,9 +242,7 @@ impl Reader {
         let start = data.as_ptr().addr() - hand.body.as_ptr().addr();
         let range = start..start + data.len();
         let data = RecordData { body: Arc::clone(&hand.body), range };
-        let record = Record { lsn: self.next, time_us: hand.header.time_us, data };
-        self.next = self.next.next();
-        Ok(record)
+        Ok(Record { lsn: self.next, time_us: hand.header.time_us, data })
     }
 
     /// The frame that holds the next record.
@@ -352,20 +379,11 @@ impl Iterator for Reader {
             let why = "this is a forked child; open the log anew";
             return Some(Err(Error::new(ErrorKind::Closed, "read", why)));
         }
-        // Also before the limit is looked at: what lies beyond it may be another history.
-        if let Err(error) = self.notice_recovery() {
-            self.failed = Some(error.clone());
-            return Some(Err(error));
-        }
-        if self.next > self.limit() {
-            return None;
-        }
-        // And after: a cut meanwhile may have let it read on in another history.
-        let outcome = self.record().and_then(|record| self.notice_recovery().map(|()| record));
-        if let Err(error) = &outcome
-            && error.kind() != ErrorKind::Io
-        {
-            self.failed = Some(error.clone());
+        let outcome = self.settled_record()?;
+        match &outcome {
+            Ok(record) => self.next = record.lsn.next(),
+            Err(error) if error.kind() == ErrorKind::Io => {}
+            Err(error) => self.failed = Some(error.clone()),
         }
         Some(outcome)
     }

@@ -1,0 +1,187 @@
+//! Readers beside a thread that cuts the log at both ends: a record whole, or `Truncated`.
+//!
+//! ```text
+//! cutter:  append in life 1 .. cut from c2 on, life 2: append .. cut from c3 on, life 3 ..
+//! reader:  n of life 1, n + 1 of life 2: right if n < c2; else it read two histories
+//! ```
+//!
+//! A record names its LSN and the life in which it was appended; each cut from the end begins a
+//! life. `PRKDB_CUT_ROUNDS` asks for another number of cuts than 120 in each test.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::path::Path;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use prkdb_core::{Backend, Durability, ErrorKind, Lsn, ReadLevel, Reader, Record, Wal, WalConfig};
+
+mod support;
+
+use support::{Random, config, record};
+
+/// What the cutter did and the readers met.
+struct Histories {
+    /// For each life the first LSN that was cut when it began, noted before the cut.
+    cuts: Mutex<Vec<u64>>,
+    done: AtomicBool,
+    given: AtomicU64,
+    truncated: AtomicU64,
+}
+
+impl Histories {
+    fn new() -> Histories {
+        Histories {
+            cuts: Mutex::new(vec![0, 0]),
+            done: AtomicBool::new(false),
+            given: AtomicU64::new(0),
+            truncated: AtomicU64::new(0),
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        self.done.load(Ordering::Acquire)
+    }
+
+    /// Begins a life; its number.
+    fn cut(&self, from: u64) -> u64 {
+        let mut cuts = self.cuts.lock().unwrap();
+        cuts.push(from);
+        cuts.len() as u64 - 1
+    }
+
+    /// The life of a record that is whole.
+    fn life(&self, read: &Record) -> usize {
+        let text = String::from_utf8_lossy(&read.data[..read.data.len().min(40)]).into_owned();
+        let life = text.split(' ').next().and_then(|life| life.parse().ok()).unwrap();
+        assert!(*read.data == record(life, read.lsn.get())[..], "record {}: {text:?}", read.lsn);
+        self.given.fetch_add(1, Ordering::Relaxed);
+        usize::try_from(life).unwrap()
+    }
+
+    /// Takes some of what `reader` gives, after the record `last` of a life; false once it failed.
+    fn follow(&self, reader: &mut Reader, last: &mut Option<(usize, u64)>, most: usize) -> bool {
+        for read in reader.take(most) {
+            let read = match read {
+                Ok(read) => read,
+                Err(e) => {
+                    assert_eq!(e.kind(), ErrorKind::Truncated, "after {last:?}: {e}");
+                    self.truncated.fetch_add(1, Ordering::Relaxed);
+                    return false;
+                }
+            };
+            let (life, lsn) = (self.life(&read), read.lsn.get());
+            if let Some((before, gave)) = *last {
+                assert_eq!(lsn, gave + 1, "a gap");
+                let cuts = self.cuts.lock().unwrap();
+                assert!(before <= life, "{gave} of life {before}, then {lsn} of life {life}");
+                let between = &cuts[before + 1..=life];
+                assert!(
+                    between.iter().all(|cut| *cut > gave),
+                    "{gave} of life {before}, then {lsn} of life {life}; cuts {between:?}"
+                );
+            }
+            *last = Some((life, lsn));
+        }
+        true
+    }
+}
+
+/// Ends the readers, also when the cutter panics.
+struct Done<'a>(&'a Histories);
+
+impl Drop for Done<'_> {
+    fn drop(&mut self) {
+        self.0.done.store(true, Ordering::Release);
+    }
+}
+
+/// Appends, and cuts at both ends. Resets are left out where somebody has to come after.
+fn cut_again_and_again(wal: &Wal, histories: &Histories, seed: u64) {
+    let _done = Done(histories);
+    let (mut random, mut life) = (Random(seed), 1);
+    let rounds = std::env::var("PRKDB_CUT_ROUNDS").map_or(120, |rounds| rounds.parse().unwrap());
+    for round in 0..rounds {
+        let levels = [Durability::Sync, Durability::Written, Durability::Queued];
+        for level in levels.iter().cycle().take(1 + usize::try_from(random.below(12)).unwrap()) {
+            let first = wal.next_lsn().get();
+            let batch: Vec<_> =
+                (first..first + 1 + random.below(40)).map(|lsn| record(life, lsn)).collect();
+            let lsns = wal.with(*level).append_batch(&batch).unwrap().wait().unwrap();
+            assert_eq!(lsns.first().get(), first);
+        }
+        let (first, next) = (wal.first_lsn().get(), wal.next_lsn().get());
+        match round % 8 {
+            3 => wal.truncate_before(Lsn::new(first + random.below(next - first + 1))).unwrap(),
+            7 => {
+                life = histories.cut(1);
+                wal.reset_to(Lsn::new(next.saturating_sub(200 + random.below(400)).max(1)))
+                    .unwrap();
+            }
+            _ => {
+                let keep = first - 1 + random.below(next - first + 1);
+                life = histories.cut(keep + 1);
+                wal.truncate_after(Lsn::new(keep)).unwrap();
+            }
+        }
+    }
+}
+
+/// Reads from anywhere to the end, again and again.
+fn read_on(wal: &Wal, histories: &Histories, level: ReadLevel, seed: u64) {
+    let mut random = Random(seed);
+    while !histories.is_done() {
+        let (first, next) = (wal.first_lsn().get(), wal.next_lsn().get());
+        let from = first + random.below(next.saturating_sub(first) + 1);
+        let Ok(mut reader) = wal.reader_at(Lsn::new(from), level) else { continue };
+        let mut last = None;
+        for _ in 0..1 + random.below(400) {
+            if histories.is_done() || !histories.follow(&mut reader, &mut last, 20) {
+                break;
+            }
+            std::thread::yield_now();
+        }
+    }
+}
+
+/// Reads single records.
+fn read_one(wal: &Wal, histories: &Histories, seed: u64) {
+    let mut random = Random(seed);
+    while !histories.is_done() {
+        let (first, next) = (wal.first_lsn().get(), wal.next_lsn().get());
+        let lsn = Lsn::new(first + random.below(next.saturating_sub(first) + 1));
+        match wal.read(lsn) {
+            Ok(read) => assert!(read.lsn == lsn && histories.life(&read) > 0),
+            Err(e) if e.kind() == ErrorKind::Invalid => assert!(e.to_string().contains("durable")),
+            Err(e) => {
+                assert_eq!(e.kind(), ErrorKind::Truncated, "{e}");
+                histories.truncated.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+fn log(dir: &Path, num_segments: usize) -> Wal {
+    let config = config(&dir.join(num_segments.to_string()), Backend::Pwrite);
+    Wal::open(WalConfig { num_segments, ..config }).unwrap()
+}
+
+#[test]
+fn readers_beside_cuts_get_one_history_or_truncated() {
+    let root = tempfile::tempdir().unwrap();
+    for num_segments in [1, 4] {
+        let (wal, histories) = (log(root.path(), num_segments), Histories::new());
+        std::thread::scope(|scope| {
+            let (wal, histories) = (&wal, &histories);
+            for seed in 1..3 {
+                scope.spawn(move || read_on(wal, histories, ReadLevel::Durable, seed));
+                scope.spawn(move || read_on(wal, histories, ReadLevel::Written, seed + 10));
+                scope.spawn(move || read_one(wal, histories, seed + 20));
+            }
+            cut_again_and_again(wal, histories, 30 + num_segments as u64);
+        });
+        let (given, truncated) = (histories.given.into_inner(), histories.truncated.into_inner());
+        println!("{num_segments} segments at once: {given} records, {truncated} times Truncated");
+        assert!(given > 0 && truncated > 0, "{given} records, {truncated} times Truncated");
+        wal.close().unwrap();
+    }
+}
