@@ -9,15 +9,18 @@
 //! life. `PRKDB_CUT_ROUNDS` asks for another number of cuts than 120 in each test.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
-use prkdb_core::{Backend, Durability, ErrorKind, Lsn, ReadLevel, Reader, Record, Wal, WalConfig};
+use prkdb_core::{
+    Backend, Durability, ErrorKind, Lsn, ReadLevel, ReadOnlyWal, Reader, Record, Wal, WalConfig,
+};
 
 mod support;
 
-use support::{Random, config, record};
+use support::{Random, config, fill, record};
 
 /// What the cutter did and the readers met.
 struct Histories {
@@ -160,8 +163,12 @@ fn read_one(wal: &Wal, histories: &Histories, seed: u64) {
     }
 }
 
-fn log(dir: &Path, num_segments: usize) -> Wal {
-    let config = config(&dir.join(num_segments.to_string()), Backend::Pwrite);
+fn log_dir(root: &Path, num_segments: usize) -> PathBuf {
+    root.join(num_segments.to_string())
+}
+
+fn log(root: &Path, num_segments: usize) -> Wal {
+    let config = config(&log_dir(root, num_segments), Backend::Pwrite);
     Wal::open(WalConfig { num_segments, ..config }).unwrap()
 }
 
@@ -184,4 +191,74 @@ fn readers_beside_cuts_get_one_history_or_truncated() {
         assert!(given > 0 && truncated > 0, "{given} records, {truncated} times Truncated");
         wal.close().unwrap();
     }
+}
+
+/// A follower of a log of 100 records of life 1, and readers that took so many of them.
+fn follower(root: &Path, took: &[u64]) -> (Wal, ReadOnlyWal, Vec<Reader>) {
+    let wal = log(root, 1);
+    fill(&wal, 1, 100, 10);
+    let mut outside = ReadOnlyWal::open(log_dir(root, 1)).unwrap();
+    while outside.durable_lsn().get() < 100 {
+        // The last records are known to be promised once the log is idle.
+        std::thread::sleep(Duration::from_millis(10));
+        outside.refresh().unwrap();
+    }
+    let readers = took.iter().map(|took| {
+        let mut reader = outside.reader(Lsn::FIRST).unwrap();
+        (1..=*took).for_each(|lsn| assert_next(&mut reader, 1, lsn));
+        reader
+    });
+    let readers = readers.collect();
+    (wal, outside, readers)
+}
+
+fn assert_next(reader: &mut Reader, life: u64, lsn: u64) {
+    let read = reader.next().unwrap().unwrap();
+    assert_eq!(read.lsn.get(), lsn);
+    assert!(*read.data == record(life, lsn)[..], "record {lsn} is not of life {life}");
+}
+
+fn assert_truncated(reader: &mut Reader) {
+    let read = reader.next().unwrap().map(|read| read.lsn);
+    assert_eq!(read.unwrap_err().kind(), ErrorKind::Truncated);
+}
+
+#[test]
+fn a_follower_reads_on_below_one_cut_and_not_beyond_it() {
+    let root = tempfile::tempdir().unwrap();
+    let (wal, mut outside, mut readers) = follower(root.path(), &[0, 10, 49, 50, 80]);
+    wal.truncate_after(Lsn::new(49)).unwrap();
+    fill(&wal, 2, 100, 10);
+    wal.close().unwrap();
+    assert!(outside.refresh().unwrap());
+    assert_next(&mut readers[0], 1, 1);
+    assert_next(&mut readers[1], 1, 11);
+    assert_next(&mut readers[2], 2, 50);
+    readers[3..].iter_mut().for_each(assert_truncated);
+}
+
+#[test]
+fn a_follower_that_missed_a_cut_trusts_nothing_it_read() {
+    let root = tempfile::tempdir().unwrap();
+    let (wal, mut outside, mut readers) = follower(root.path(), &[0, 80, 10]);
+    wal.truncate_after(Lsn::new(49)).unwrap();
+    fill(&wal, 2, 100, 10);
+    wal.truncate_after(Lsn::new(120)).unwrap();
+    fill(&wal, 3, 10, 10);
+    wal.close().unwrap();
+    outside.refresh().unwrap();
+    assert_next(&mut readers[0], 1, 1);
+    readers[1..].iter_mut().for_each(assert_truncated);
+    assert_next(&mut outside.reader(Lsn::new(81)).unwrap(), 2, 81);
+    // One that it can know to be the only one since asks no more than it must, also after a clean
+    // close.
+    let mut reader = outside.reader(Lsn::new(40)).unwrap();
+    assert_next(&mut reader, 1, 40);
+    let wal = log(root.path(), 1);
+    wal.truncate_after(Lsn::new(60)).unwrap();
+    wal.close().unwrap();
+    assert!(!outside.refresh().unwrap());
+    (41..50).for_each(|lsn| assert_next(&mut reader, 1, lsn));
+    (50..61).for_each(|lsn| assert_next(&mut reader, 2, lsn));
+    assert!(reader.next().is_none());
 }

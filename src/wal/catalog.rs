@@ -204,9 +204,20 @@ impl Catalog {
 
     /// An empty log from `first` on, or what recovery found.
     pub(crate) fn restart(&self, segments: Vec<Arc<Segment>>, first: Lsn, next: Lsn) {
+        self.refresh(segments, first, next, None);
+    }
+
+    /// The log as it is found now; what readers got from `cut` on is no more.
+    pub(crate) fn refresh(
+        &self,
+        segments: Vec<Arc<Segment>>,
+        first: Lsn,
+        next: Lsn,
+        cut: Option<Lsn>,
+    ) {
         let mut change = self.change();
         *change.segments = segments.into_iter().map(|s| (key(&s), s)).collect();
-        self.push_cut(&change, next);
+        self.push_cut(&change, cut.map_or(next, |cut| cut.min(next)));
         self.set_start(first, next);
     }
 
@@ -245,10 +256,6 @@ impl Catalog {
     }
 
     /// What readers got from `cut` on is no more.
-    pub(crate) fn note_cut(&self, cut: Lsn) {
-        self.push_cut(&self.change(), cut);
-    }
-
     fn push_cut(&self, change: &Change<'_>, cut: Lsn) {
         let number = change.changes.load(Ordering::Relaxed) + 1;
         self.cuts.lock().unwrap_or_else(PoisonError::into_inner).push((number, cut));

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::FORMAT_VERSION;
-use crate::format::meta::Cut;
+use crate::format::meta::{Cut, Meta};
 use crate::io::{Disk, open_disk};
 use crate::lsn::Lsn;
 use crate::options::{Backend, RecoveryPolicy};
@@ -35,8 +35,36 @@ pub struct ReadOnlyWal {
     report: RecoveryReport,
     stat: LogStat,
     user_state: Vec<u8>,
-    /// The last cut that a look at META saw.
+    seen: Seen,
+}
+
+/// What META said of cuts at the last look.
+#[derive(Clone, Copy, Debug)]
+struct Seen {
+    /// The last one.
     cut: Option<Cut>,
+    /// Of the next one, if no recovery comes before it.
+    next_epoch: u64,
+}
+
+impl Seen {
+    fn of(meta: &Meta) -> Seen {
+        Seen { cut: meta.cut, next_epoch: meta.next_epoch }
+    }
+
+    /// From where on records that were served after this look are no more, if `now` is a later one.
+    fn cut_since(&self, now: &Seen) -> Option<Lsn> {
+        match now.cut {
+            cut if cut == self.cut => None,
+            // A cut takes the next epoch and raises it, and nothing lowers it: this is the first
+            // one since, and a later one would stand here in its place.
+            Some(cut) if cut.epoch == self.next_epoch => Some(cut.lsn),
+            // Others may have been between, lower than this one: META knows the last alone. Or a
+            // recovery was, and this is the only one; that it asks too much of a reader then is
+            // the price.
+            _ => Some(Lsn::FIRST),
+        }
+    }
 }
 
 /// Facts about a log on disk.
@@ -123,8 +151,8 @@ impl ReadOnlyWal {
         let catalog = Arc::new(Catalog::default());
         let stat = stat_of(&*disk, &dir, &plan)?;
         let report = plan.report.clone();
-        let (user_state, cut) = (Vec::new(), plan.meta.meta.cut);
-        let mut log = ReadOnlyWal { dir, disk, catalog, report, stat, user_state, cut };
+        let (user_state, seen) = (Vec::new(), Seen::of(&plan.meta.meta));
+        let mut log = ReadOnlyWal { dir, disk, catalog, report, stat, user_state, seen };
         log.serve(plan, live)?;
         Ok(log)
     }
@@ -138,14 +166,9 @@ impl ReadOnlyWal {
         self.stat.first_lsn = (!empty).then_some(first);
         self.stat.next_lsn = (!empty).then_some(next);
         self.stat.durable_lsn = (!empty).then_some(next.prev());
-        let cut = plan.meta.meta.cut;
-        if self.cut != cut
-            && let Some(cut) = cut
-        {
-            // The records from there on may be others than a reader of ours was given.
-            self.catalog.note_cut(cut.lsn);
-        }
-        self.cut = cut;
+        let seen = Seen::of(&plan.meta.meta);
+        let cut = self.seen.cut_since(&seen);
+        self.seen = seen;
         self.user_state = plan.meta.meta.user_state;
         self.report = plan.report;
         self.report.kept_through = next.prev();
@@ -153,7 +176,7 @@ impl ReadOnlyWal {
             // What lies behind the end is being written, not given up.
             self.report.given_up.clear();
         }
-        self.catalog.restart(listed.into_values().collect(), first, next);
+        self.catalog.refresh(listed.into_values().collect(), first, next, cut);
         Ok(())
     }
 
