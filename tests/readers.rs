@@ -10,8 +10,8 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, RwLock};
 use std::time::Duration;
 
 use prkdb_core::{
@@ -163,6 +163,35 @@ fn read_one(wal: &Wal, histories: &Histories, seed: u64) {
     }
 }
 
+/// Follows from outside: one thread looks again, others read on with readers of its log.
+fn follow_from_outside(dir: &Path, histories: &Histories) {
+    let log = RwLock::new(ReadOnlyWal::open(dir).unwrap());
+    let read = || {
+        while !histories.is_done() {
+            let outside = log.read().unwrap();
+            let from = outside.first_lsn().unwrap_or(outside.next_lsn());
+            let Ok(mut reader) = outside.reader(from) else { continue };
+            drop(outside);
+            let mut last = None;
+            while !histories.is_done() && histories.follow(&mut reader, &mut last, 20) {
+                std::thread::yield_now();
+            }
+            // Until somebody looks again it may meet the same.
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(read);
+        scope.spawn(read);
+        let mut random = Random(7);
+        while !histories.is_done() {
+            // Long enough that several cuts may pass unseen.
+            std::thread::sleep(Duration::from_millis(random.below(4) * random.below(30)));
+            log.write().unwrap().refresh().unwrap();
+        }
+    });
+}
+
 fn log_dir(root: &Path, num_segments: usize) -> PathBuf {
     root.join(num_segments.to_string())
 }
@@ -185,6 +214,22 @@ fn readers_beside_cuts_get_one_history_or_truncated() {
                 scope.spawn(move || read_one(wal, histories, seed + 20));
             }
             cut_again_and_again(wal, histories, 30 + num_segments as u64);
+        });
+        let (given, truncated) = (histories.given.into_inner(), histories.truncated.into_inner());
+        println!("{num_segments} segments at once: {given} records, {truncated} times Truncated");
+        assert!(given > 0 && truncated > 0, "{given} records, {truncated} times Truncated");
+        wal.close().unwrap();
+    }
+}
+
+#[test]
+fn followers_beside_cuts_get_one_history_or_truncated() {
+    let root = tempfile::tempdir().unwrap();
+    for num_segments in [1, 4] {
+        let (wal, histories) = (log(root.path(), num_segments), Histories::new());
+        std::thread::scope(|scope| {
+            scope.spawn(|| follow_from_outside(&log_dir(root.path(), num_segments), &histories));
+            cut_again_and_again(&wal, &histories, 40 + num_segments as u64);
         });
         let (given, truncated) = (histories.given.into_inner(), histories.truncated.into_inner());
         println!("{num_segments} segments at once: {given} records, {truncated} times Truncated");

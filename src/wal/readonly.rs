@@ -16,7 +16,7 @@ use crate::io::{Disk, open_disk};
 use crate::lsn::Lsn;
 use crate::options::{Backend, RecoveryPolicy};
 
-use super::catalog::Catalog;
+use super::catalog::{Catalog, Segment};
 use super::meta::META;
 use super::metrics::{self, Metrics};
 use super::reader::{ReadLevel, Reader, Record};
@@ -89,8 +89,17 @@ pub struct LogStat {
     pub format_version: u32,
 }
 
+/// A log as it was at one moment.
+pub(super) struct Look {
+    pub(super) plan: Plan,
+    /// What is kept, ready to be read.
+    listed: Vec<Arc<Segment>>,
+    /// There is a living writer.
+    live: bool,
+}
+
 /// Looks at a log; beside a living writer again, until it is seen as it was at one moment.
-pub(super) fn look(disk: &dyn Disk, dir: &Path) -> Result<(Plan, bool)> {
+pub(super) fn look(disk: &dyn Disk, dir: &Path) -> Result<Look> {
     let (mut before, mut known) = (None, None);
     for look in 1.. {
         let live = disk.is_locked(&dir.join(LOCK));
@@ -99,8 +108,13 @@ pub(super) fn look(disk: &dyn Disk, dir: &Path) -> Result<(Plan, bool)> {
             true => inspect_beside(disk, dir, &mut known),
             false => inspect(disk, dir, RecoveryPolicy::TornTail),
         };
+        // Open segments are opened once more here, and may be gone by then.
+        let looked = looked.and_then(|plan| Ok((catalog_of(disk, &plan.found)?, plan)));
         let error = match looked {
-            Ok(plan) => return Ok((plan, live)),
+            Ok((listed, plan)) => {
+                let listed = listed.into_values().collect();
+                return Ok(Look { plan, listed, live });
+            }
             Err(error) => error,
         };
         let gone = error.io_kind() == Some(io::ErrorKind::NotFound);
@@ -147,18 +161,18 @@ impl ReadOnlyWal {
     /// As [`ReadOnlyWal::open`].
     pub fn open_on(disk: Arc<dyn Disk>, dir: impl AsRef<Path>) -> Result<ReadOnlyWal> {
         let dir = dir.as_ref().to_path_buf();
-        let (plan, live) = look(&*disk, &dir)?;
+        let look = look(&*disk, &dir)?;
         let catalog = Arc::new(Catalog::default());
-        let stat = stat_of(&*disk, &dir, &plan)?;
-        let report = plan.report.clone();
-        let (user_state, seen) = (Vec::new(), Seen::of(&plan.meta.meta));
+        let stat = stat_of(&*disk, &dir, &look.plan)?;
+        let report = look.plan.report.clone();
+        let (user_state, seen) = (Vec::new(), Seen::of(&look.plan.meta.meta));
         let mut log = ReadOnlyWal { dir, disk, catalog, report, stat, user_state, seen };
-        log.serve(plan, live)?;
+        log.serve(look);
         Ok(log)
     }
 
-    fn serve(&mut self, plan: Plan, live: bool) -> Result<()> {
-        let listed = catalog_of(&*self.disk, &plan.found)?;
+    fn serve(&mut self, look: Look) {
+        let Look { plan, listed, live } = look;
         let first = plan.meta.meta.first_lsn;
         let next = if live { plan.next.min(plan.promised.next()) } else { plan.next };
         let next = next.max(first);
@@ -176,8 +190,7 @@ impl ReadOnlyWal {
             // What lies behind the end is being written, not given up.
             self.report.given_up.clear();
         }
-        self.catalog.refresh(listed.into_values().collect(), first, next, cut);
-        Ok(())
+        self.catalog.refresh(listed, first, next, cut);
     }
 
     /// Looks again; true if there are more records than before.
@@ -186,9 +199,9 @@ impl ReadOnlyWal {
     /// As [`ReadOnlyWal::open`].
     pub fn refresh(&mut self) -> Result<bool> {
         let before = self.durable_lsn();
-        let (plan, live) = look(&*self.disk, &self.dir)?;
-        self.stat = stat_of(&*self.disk, &self.dir, &plan)?;
-        self.serve(plan, live)?;
+        let look = look(&*self.disk, &self.dir)?;
+        self.stat = stat_of(&*self.disk, &self.dir, &look.plan)?;
+        self.serve(look);
         Ok(self.durable_lsn() > before)
     }
 
