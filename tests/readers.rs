@@ -9,6 +9,7 @@
 //! life. `PRKDB_CUT_ROUNDS` asks for another number of cuts than 120 in each test.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, RwLock};
@@ -20,7 +21,7 @@ use prkdb_core::{
 
 mod support;
 
-use support::{Random, config, fill, record};
+use support::{Random, config, fill, record, segments};
 
 /// What the cutter did and the readers met.
 struct Histories {
@@ -306,4 +307,37 @@ fn a_follower_that_missed_a_cut_trusts_nothing_it_read() {
     (41..50).for_each(|lsn| assert_next(&mut reader, 1, lsn));
     (50..61).for_each(|lsn| assert_next(&mut reader, 2, lsn));
     assert!(reader.next().is_none());
+}
+
+#[test]
+fn of_segments_written_side_by_side_any_may_be_used_again_under_a_follower() {
+    let root = tempfile::tempdir().unwrap();
+    let wal = log(root.path(), 4);
+    // A group each, and those take turns.
+    (0..800).for_each(|_| fill(&wal, 1, 1, 1));
+    wal.close().unwrap();
+    let all = segments(&log_dir(root.path(), 4));
+    let headers: Vec<_> = all.iter().map(|path| fs::read(path).unwrap()[..4096].to_vec()).collect();
+    for (i, path) in all.iter().enumerate().take(4) {
+        let outside = ReadOnlyWal::open(log_dir(root.path(), 4)).unwrap();
+        let mut reader = outside.reader(Lsn::FIRST).unwrap();
+        (1..=20).for_each(|lsn| assert_next(&mut reader, 1, lsn));
+        // As its next life begins: its own header, and nothing of it yet where the reader is.
+        let before = fs::read(path).unwrap();
+        let mut bytes = vec![0; before.len()];
+        bytes[..4096].copy_from_slice(&headers[(i + 1) % headers.len()]);
+        fs::write(path, &bytes).unwrap();
+        for lsn in 21.. {
+            match reader.next() {
+                Some(Ok(read)) => assert!(*read.data == record(1, lsn)[..]),
+                Some(Err(e)) => {
+                    assert_eq!(e.kind(), ErrorKind::Truncated, "{}: {e}", path.display());
+                    assert!(e.path() == Some(path), "{e}");
+                    break;
+                }
+                None => panic!("{} holds no record", path.display()),
+            }
+        }
+        fs::write(path, &before).unwrap();
+    }
 }

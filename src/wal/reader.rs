@@ -299,13 +299,20 @@ impl Reader {
     }
 
     fn missing(&mut self) -> Error {
-        match self.merge.instead(self.next) {
-            Ok(fault) => {
-                let segment = Arc::clone(&self.merge.track(fault.track).segment);
-                self.damage(&segment, fault.offset, &fault.why)
+        let fault = match self.merge.instead(self.next) {
+            Ok(fault) => fault,
+            Err((track, e)) => return self.io_error(track, e),
+        };
+        // Each may have held it: one that was used again shows no damage, only later records.
+        for i in 0..self.merge.len() {
+            let track = self.merge.track(i);
+            let (segment, at) = (Arc::clone(&track.segment), track.cursor.at());
+            if let Some(error) = self.used_again(&segment, at) {
+                return error;
             }
-            Err((track, e)) => self.io_error(track, e),
         }
+        let segment = Arc::clone(&self.merge.track(fault.track).segment);
+        self.corrupt(&segment, fault.offset, &fault.why)
     }
 
     /// Opens the segments that may hold the next record; those at hand stay where they are.
@@ -354,17 +361,29 @@ impl Reader {
 
     /// Damage, unless the file was cut from the log and used again under this reader.
     fn damage(&self, segment: &Segment, offset: u64, why: &str) -> Error {
+        let used_again = self.used_again(segment, offset);
+        used_again.unwrap_or_else(|| self.corrupt(segment, offset, why))
+    }
+
+    fn corrupt(&self, segment: &Segment, offset: u64, why: &str) -> Error {
+        Error::corrupt("read", &segment.file.path, offset, format!("record {}: {why}", self.next))
+    }
+
+    /// What to say if the file at `segment` is not, or not known to be, the one that was opened.
+    fn used_again(&self, segment: &Segment, offset: u64) -> Option<Error> {
         let file = &segment.file;
-        let reused = match identity(&*self.disk, file) {
-            Ok(identity) => identity.is_some_and(|id| id != file.id),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => true,
-            Err(e) => return Error::io("read", &file.path, Some(0), e),
-        };
-        if reused {
-            let why = format!("record {} was cut while it was read", self.next);
-            return Error::new(ErrorKind::Truncated, "read", why).at(&file.path, Some(offset));
+        match identity(&*self.disk, file) {
+            Ok(None) => None,
+            Ok(Some(id)) if id == file.id => None,
+            Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                Some(Error::io("read", &file.path, Some(0), e))
+            }
+            _ => {
+                let why = format!("record {} was cut while it was read", self.next);
+                let error = Error::new(ErrorKind::Truncated, "read", why);
+                Some(error.at(&file.path, Some(offset)))
+            }
         }
-        Error::corrupt("read", &file.path, offset, format!("record {}: {why}", self.next))
     }
 }
 
