@@ -36,6 +36,10 @@ use crate::io::{Access, Disk, FileRef};
 use crate::lsn::Lsn;
 use crate::segment::{SegmentFile, SparseIndex};
 
+mod cuts;
+
+use cuts::Cuts;
+
 /// One listed segment.
 #[derive(Debug)]
 pub(crate) struct Segment {
@@ -179,9 +183,9 @@ impl Drop for Change<'_> {
 #[derive(Debug, Default)]
 pub(crate) struct Catalog {
     segments: RwLock<Segments>,
-    /// Where each recovery or truncation cut the log, and which change that was: what a reader got
-    /// from there on may be no more.
-    cuts: Mutex<Vec<(u64, Lsn)>>,
+    /// Where recoveries and truncations cut the log: what a reader got from there on may be no
+    /// more.
+    cuts: Mutex<Cuts>,
     /// Published to readers by whoever took records out, under the lock of `segments` and after
     /// all else: how often that was done.
     changes: AtomicU64,
@@ -202,12 +206,13 @@ impl Catalog {
         Change { segments, changes: &self.changes }
     }
 
-    /// An empty log from `first` on, or what recovery found.
+    /// An empty log from `first` on, or what recovery found: what it gave up may have been read
+    /// before it was promised.
     pub(crate) fn restart(&self, segments: Vec<Arc<Segment>>, first: Lsn, next: Lsn) {
-        self.refresh(segments, first, next, None);
+        self.list(segments, first, next, Some(next));
     }
 
-    /// The log as it is found now; what readers got from `cut` on is no more.
+    /// The log as somebody who looks again finds it; what readers got from `cut` on is no more.
     pub(crate) fn refresh(
         &self,
         segments: Vec<Arc<Segment>>,
@@ -215,9 +220,17 @@ impl Catalog {
         next: Lsn,
         cut: Option<Lsn>,
     ) {
+        // What is not served any more was given up, by a writer that nobody saw.
+        let given_up = (next < self.next()).then_some(next);
+        self.list(segments, first, next, cut.into_iter().chain(given_up).min());
+    }
+
+    fn list(&self, segments: Vec<Arc<Segment>>, first: Lsn, next: Lsn, cut: Option<Lsn>) {
         let mut change = self.change();
         *change.segments = segments.into_iter().map(|s| (key(&s), s)).collect();
-        self.push_cut(&change, cut.map_or(next, |cut| cut.min(next)));
+        if let Some(cut) = cut {
+            self.push_cut(&change, cut);
+        }
         self.set_start(first, next);
     }
 
@@ -258,7 +271,7 @@ impl Catalog {
     /// What readers got from `cut` on is no more.
     fn push_cut(&self, change: &Change<'_>, cut: Lsn) {
         let number = change.changes.load(Ordering::Relaxed) + 1;
-        self.cuts.lock().unwrap_or_else(PoisonError::into_inner).push((number, cut));
+        self.cuts.lock().unwrap_or_else(PoisonError::into_inner).push(number, cut);
     }
 
     /// How many changes were done.
@@ -276,9 +289,7 @@ impl Catalog {
 
     /// The lowest cut of those after the change `known`.
     pub(crate) fn cut_since(&self, known: u64) -> Option<Lsn> {
-        let cuts = self.cuts.lock().unwrap_or_else(PoisonError::into_inner);
-        let new = cuts.iter().rev().take_while(|(change, _)| *change > known);
-        new.map(|(_, cut)| *cut).min()
+        self.cuts.lock().unwrap_or_else(PoisonError::into_inner).lowest_since(known)
     }
 
     pub(crate) fn insert(&self, segment: Arc<Segment>) {

@@ -323,13 +323,13 @@ impl Reader {
             let why = format!("no segment holds record {}", self.next);
             return Err(Error::new(ErrorKind::Corrupt, "read", why));
         }
-        self.merge.keep_from(self.next);
         let window = (self.window / found.len() as u64).max(SMALL_WINDOW);
-        for segment in found {
-            if !self.merge.has(&segment) {
-                let cursor = self.cursor(&segment, window)?;
-                self.merge.add(segment, cursor);
-            }
+        let mut new = found;
+        new.retain(|segment| !self.merge.has(segment, self.window_in(segment, window)));
+        self.merge.keep_from(self.next);
+        for segment in new {
+            let cursor = self.cursor(&segment, window)?;
+            self.merge.add(segment, cursor);
         }
         Ok(())
     }
@@ -346,12 +346,17 @@ impl Reader {
             Err(e) => return Err(Error::io("read", path, None, e)),
         };
         let at = segment.offset_for(self.next);
-        let room = segment.end().saturating_sub(at).max(segment.file.geometry.block);
-        let window = window.min(room);
+        let window = self.window_in(segment, window);
         let mut cursor = Cursor::new(file, segment.file.id, segment.file.geometry, at, window);
         cursor.set_end(segment.end());
         debug_assert!(len(at) > 0);
         Ok(cursor)
+    }
+
+    /// `window`, or what is left of the segment if that is less.
+    fn window_in(&self, segment: &Segment, window: u64) -> u64 {
+        let at = segment.offset_for(self.next);
+        window.min(segment.end().saturating_sub(at).max(segment.file.geometry.block))
     }
 
     fn io_error(&mut self, track: usize, e: io::Error) -> Error {

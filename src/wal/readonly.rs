@@ -190,6 +190,8 @@ impl ReadOnlyWal {
             // What lies behind the end is being written, not given up.
             self.report.given_up.clear();
         }
+        // They hold what was found and no more: a reader that is through lets go of them.
+        listed.iter().for_each(|segment| segment.stop());
         self.catalog.refresh(listed, first, next, cut);
     }
 
