@@ -174,6 +174,16 @@ impl Cursor {
         }
     }
 
+    /// Forgets what it read, for blocks at the old end may have been under way then; reads at least
+    /// `window_bytes` at a time from now on.
+    pub(crate) fn renew(&mut self, window_bytes: u64) {
+        let window = round_up(window_bytes, self.block);
+        if (self.window.capacity() as u64) < window {
+            self.window = Buf::zeroed(len(window), len(self.block));
+        }
+        self.window_len = 0;
+    }
+
     /// Reads on from the position, block start by block start, to the end of the segment.
     pub(crate) fn look_ahead(&mut self) -> io::Result<Evidence> {
         let mut seen = Evidence::default();

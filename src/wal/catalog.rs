@@ -8,19 +8,37 @@
 //! Segments that were open at the same time overlap in LSNs: each record stands in one of them, and
 //! only their frames say in which.
 //!
+//! Records go while others read, and who meets half of that must not call it damage:
+//!
+//! ```text
+//! who takes records out                 reader
+//!   lock of the map                       known = changes             [acquire]
+//!   watermarks, cuts, segments, first     hear of cuts up to known, look at the limit
+//!   changes += 1          [release]       find, read, check
+//!   unlock                                Ok: changes != known?       [acquire]
+//!   files go                              Err: the same, under the lock of the map
+//!                                           yes: forget it, begin anew
+//! ```
+//! What is read of a later history was published after `changes` was, so the reader sees that too.
+//! Who meets any step of a change took the lock after it: he waits for its end and counts one more.
+//!
 //! Invariants: a segment is listed from its first written group on; below its `end` no byte
 //! changes while it is listed or held; `first <= durable + 1`, `durable <= written < next`.
 
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockWriteGuard};
 
 use crate::cast::round_up;
 use crate::format::footer::IndexEntry;
 use crate::io::{Access, Disk, FileRef};
 use crate::lsn::Lsn;
 use crate::segment::{SegmentFile, SparseIndex};
+
+mod cuts;
+
+use cuts::Cuts;
 
 /// One listed segment.
 #[derive(Debug)]
@@ -136,23 +154,41 @@ impl Segment {
 
     /// Opens it for reading.
     pub(crate) fn open(&self, disk: &dyn Disk) -> io::Result<FileRef> {
-        match &self.lock().tail {
-            Some(file) => Ok(Arc::clone(file)),
+        // The lock is let go first: whoever cuts the log needs it and does not wait for a disk.
+        let tail = self.lock().tail.clone();
+        match tail {
+            Some(file) => Ok(file),
             None => disk.open(&self.file.path, Access::Cached),
         }
     }
 }
 
-/// The segments of a log by their first LSN (and number: of two that begin below the start of the
-/// log no more is known), and its watermarks.
+/// By their first LSN, and number: of two that begin below the start of the log no more is known.
+type Segments = BTreeMap<(Lsn, u64), Arc<Segment>>;
+
+/// Records are being taken out, or segments replaced: one change for readers, done when dropped.
+struct Change<'a> {
+    segments: RwLockWriteGuard<'a, Segments>,
+    changes: &'a AtomicU64,
+}
+
+impl Drop for Change<'_> {
+    fn drop(&mut self) {
+        // The lock is let go after this.
+        self.changes.fetch_add(1, Ordering::Release);
+    }
+}
+
+/// The segments of a log and its watermarks.
 #[derive(Debug, Default)]
 pub(crate) struct Catalog {
-    segments: RwLock<BTreeMap<(Lsn, u64), Arc<Segment>>>,
-    /// Where each recovery or truncation cut the log: what a reader got from there on may be no
+    segments: RwLock<Segments>,
+    /// Where recoveries and truncations cut the log: what a reader got from there on may be no
     /// more.
-    cuts: Mutex<Vec<Lsn>>,
-    /// How many those are, for readers to see without the lock that there is none they don't know.
-    cut_count: AtomicUsize,
+    cuts: Mutex<Cuts>,
+    /// Published to readers by whoever took records out, under the lock of `segments` and after
+    /// all else: how often that was done.
+    changes: AtomicU64,
     /// Published by the maker to readers: records below are cut.
     first: AtomicU64,
     /// Published by the writer to everybody: the LSN the next record gets.
@@ -164,58 +200,96 @@ pub(crate) struct Catalog {
 }
 
 impl Catalog {
-    /// An empty log from `first` on, or what recovery found.
+    /// Begins a change that readers must notice.
+    fn change(&self) -> Change<'_> {
+        let segments = self.segments.write().unwrap_or_else(PoisonError::into_inner);
+        Change { segments, changes: &self.changes }
+    }
+
+    /// An empty log from `first` on, or what recovery found: what it gave up may have been read
+    /// before it was promised.
     pub(crate) fn restart(&self, segments: Vec<Arc<Segment>>, first: Lsn, next: Lsn) {
-        let mut map = self.segments.write().unwrap_or_else(PoisonError::into_inner);
-        *map = segments.into_iter().map(|s| (key(&s), s)).collect();
-        self.note_cut(next);
-        drop(map);
+        self.list(segments, first, next, Some(next));
+    }
+
+    /// The log as somebody who looks again finds it; what readers got from `cut` on is no more.
+    pub(crate) fn refresh(
+        &self,
+        segments: Vec<Arc<Segment>>,
+        first: Lsn,
+        next: Lsn,
+        cut: Option<Lsn>,
+    ) {
+        // What is not served any more was given up, by a writer that nobody saw.
+        let given_up = (next < self.next()).then_some(next);
+        self.list(segments, first, next, cut.into_iter().chain(given_up).min());
+    }
+
+    fn list(&self, segments: Vec<Arc<Segment>>, first: Lsn, next: Lsn, cut: Option<Lsn>) {
+        let mut change = self.change();
+        *change.segments = segments.into_iter().map(|s| (key(&s), s)).collect();
+        if let Some(cut) = cut {
+            self.push_cut(&change, cut);
+        }
+        self.set_start(first, next);
+    }
+
+    /// Takes out all records from `cut` on; gives the segments that hold nothing else.
+    pub(crate) fn cut_from(&self, cut: Lsn) -> Vec<Arc<Segment>> {
+        self.take_from(&mut self.change(), cut)
+    }
+
+    /// Empties the log: its next record is `next`. Gives all its segments.
+    pub(crate) fn reset(&self, next: Lsn) -> Vec<Arc<Segment>> {
+        let mut change = self.change();
+        let gone = self.take_from(&mut change, Lsn::FIRST);
+        self.set_start(next, next);
+        gone
+    }
+
+    fn take_from(&self, change: &mut Change<'_>, cut: Lsn) -> Vec<Arc<Segment>> {
+        let last = cut.prev().get();
+        self.durable.fetch_min(last, Ordering::AcqRel);
+        self.written.fetch_min(last, Ordering::AcqRel);
+        self.next.fetch_min(cut.get(), Ordering::AcqRel);
+        self.push_cut(change, cut);
+        let gone = change.segments.split_off(&(cut, 0));
+        for segment in change.segments.values().filter(|segment| segment.last() >= cut) {
+            segment.cut(cut.prev());
+        }
+        gone.into_values().collect()
+    }
+
+    /// All records of the log from `first` on are promised, up to the one before `next`.
+    fn set_start(&self, first: Lsn, next: Lsn) {
         self.first.store(first.get(), Ordering::Release);
         self.next.store(next.get(), Ordering::Release);
         self.written.store(next.prev().get(), Ordering::Release);
         self.durable.store(next.prev().get(), Ordering::Release);
     }
 
-    /// Takes out all records from `cut` on; gives the segments that hold nothing else.
-    pub(crate) fn cut_from(&self, cut: Lsn) -> Vec<Arc<Segment>> {
-        // First nobody goes there any more, then whoever was there hears it, then it is gone.
-        let last = cut.prev().get();
-        self.durable.fetch_min(last, Ordering::AcqRel);
-        self.written.fetch_min(last, Ordering::AcqRel);
-        self.next.fetch_min(cut.get(), Ordering::AcqRel);
-        self.note_cut(cut);
-        let mut map = self.segments.write().unwrap_or_else(PoisonError::into_inner);
-        let gone = map.split_off(&(cut, 0));
-        for segment in map.values().filter(|segment| segment.last() >= cut) {
-            segment.cut(cut.prev());
-        }
-        gone.into_values().collect()
-    }
-
-    /// Empties the log: its next record is `next`. Gives all its segments.
-    pub(crate) fn reset(&self, next: Lsn) -> Vec<Arc<Segment>> {
-        let gone = self.cut_from(Lsn::FIRST);
-        self.first.store(next.get(), Ordering::Release);
-        self.next.store(next.get(), Ordering::Release);
-        self.written.store(next.prev().get(), Ordering::Release);
-        self.durable.store(next.prev().get(), Ordering::Release);
-        gone
-    }
-
     /// What readers got from `cut` on is no more.
-    pub(crate) fn note_cut(&self, cut: Lsn) {
-        let mut cuts = self.cuts.lock().unwrap_or_else(PoisonError::into_inner);
-        cuts.push(cut);
-        self.cut_count.store(cuts.len(), Ordering::Release);
+    fn push_cut(&self, change: &Change<'_>, cut: Lsn) {
+        let number = change.changes.load(Ordering::Relaxed) + 1;
+        self.cuts.lock().unwrap_or_else(PoisonError::into_inner).push(number, cut);
     }
 
-    /// How many recoveries there were, and the lowest cut of those after the first `known`.
-    pub(crate) fn cuts_after(&self, known: usize) -> (usize, Option<Lsn>) {
-        if self.cut_count.load(Ordering::Acquire) == known {
-            return (known, None);
-        }
-        let cuts = self.cuts.lock().unwrap_or_else(PoisonError::into_inner);
-        (cuts.len(), cuts.get(known..).and_then(|new| new.iter().copied().min()))
+    /// How many changes were done.
+    pub(crate) fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Acquire)
+    }
+
+    /// How many changes were done, those included that are under way: it waits for them.
+    pub(crate) fn settled_changes(&self) -> u64 {
+        let settled = self.segments.read().unwrap_or_else(PoisonError::into_inner);
+        let changes = self.changes();
+        drop(settled);
+        changes
+    }
+
+    /// The lowest cut of those after the change `known`.
+    pub(crate) fn cut_since(&self, known: u64) -> Option<Lsn> {
+        self.cuts.lock().unwrap_or_else(PoisonError::into_inner).lowest_since(known)
     }
 
     pub(crate) fn insert(&self, segment: Arc<Segment>) {
@@ -245,7 +319,7 @@ impl Catalog {
 
     /// Takes out the sealed segments that hold nothing at or above `lsn`.
     pub(crate) fn remove_before(&self, lsn: Lsn) -> Vec<Arc<Segment>> {
-        let mut map = self.segments.write().unwrap_or_else(PoisonError::into_inner);
+        let map = &mut self.change().segments;
         let gone = map.values().filter(|s| s.is_sealed() && s.last() < lsn).map(|s| key(s));
         let gone: Vec<(Lsn, u64)> = gone.collect();
         gone.into_iter().filter_map(|key| map.remove(&key)).collect()
@@ -284,6 +358,7 @@ impl Catalog {
     }
 
     pub(crate) fn set_first(&self, lsn: Lsn) {
+        let _change = self.change();
         self.first.store(lsn.get(), Ordering::Release);
     }
 

@@ -56,8 +56,19 @@ impl Merge {
         self.tracks.retain(|track| track.segment.goes_on(lsn));
     }
 
-    pub(super) fn has(&self, segment: &Arc<Segment>) -> bool {
-        self.tracks.iter().any(|track| Arc::ptr_eq(&track.segment, segment))
+    /// Whether it is at hand; what is known of it now is what `segment` says, and `window` bytes
+    /// of it are read at a time at least.
+    pub(super) fn has(&mut self, segment: &Arc<Segment>, window: u64) -> bool {
+        let same = |track: &&mut Track| track.segment.file == segment.file;
+        let Some(track) = self.tracks.iter_mut().find(same) else { return false };
+        if !Arc::ptr_eq(&track.segment, segment) {
+            // Somebody looked at the log again: the file is the same and holds more. How far its
+            // head is part of the log is to be seen again.
+            track.segment = Arc::clone(segment);
+            track.head = None;
+            track.cursor.renew(window);
+        }
+        true
     }
 
     pub(super) fn add(&mut self, segment: Arc<Segment>, cursor: Cursor) {

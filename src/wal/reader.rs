@@ -102,8 +102,8 @@ pub struct Reader {
     hand: Option<Hand>,
     decoder: Decoder,
     failed: Option<Error>,
-    /// Recoveries of the log that this reader knows of.
-    recoveries: usize,
+    /// Changes of the catalog that this reader knows of.
+    known: u64,
     fork: ForkGuard,
 }
 
@@ -129,7 +129,8 @@ impl Reader {
             return Err(Error::invalid("read", "LSNs start at 1; read from Lsn::FIRST"));
         }
         let (window, fork) = (LARGE_WINDOW, ForkGuard::new());
-        let (recoveries, _) = catalog.cuts_after(usize::MAX);
+        // Before anything else is looked at.
+        let known = catalog.changes();
         let reader = Reader {
             catalog,
             disk,
@@ -140,7 +141,7 @@ impl Reader {
             hand: None,
             decoder: Decoder::default(),
             failed: None,
-            recoveries,
+            known,
             fork,
         };
         reader.check_first()?;
@@ -182,10 +183,14 @@ impl Reader {
     }
 
     /// After a `resume` or a truncation the log may go on differently from where it was cut.
-    fn notice_recovery(&mut self) -> Result<()> {
-        let (recoveries, cut) = self.catalog.cuts_after(self.recoveries);
+    fn notice_changes(&mut self) -> Result<()> {
+        let changes = self.catalog.changes();
+        if changes == self.known {
+            return Ok(());
+        }
+        let cut = self.catalog.cut_since(self.known);
+        self.known = changes;
         let Some(cut) = cut else { return Ok(()) };
-        self.recoveries = recoveries;
         self.hand = None;
         self.merge.clear();
         if self.next > cut {
@@ -196,6 +201,30 @@ impl Reader {
         Ok(())
     }
 
+    /// The next record, or why there is none, of a log that did not change while it was read; none
+    /// at the watermark. Begins anew only if records were taken out meanwhile.
+    fn settled_record(&mut self) -> Option<Result<Record>> {
+        loop {
+            // Before the limit is looked at: what lies beyond it may be another history.
+            if let Err(truncated) = self.notice_changes() {
+                return Some(Err(truncated));
+            }
+            if self.next > self.limit() {
+                return None;
+            }
+            let outcome = self.record();
+            let changes = match outcome {
+                Ok(_) => self.catalog.changes(),
+                // It may have met the middle of a change.
+                Err(_) => self.catalog.settled_changes(),
+            };
+            if changes == self.known {
+                return Some(outcome);
+            }
+        }
+    }
+
+    /// The next record as it stands at this moment; the reader stays before it.
     fn record(&mut self) -> Result<Record> {
         let held = |hand: &Hand| hand.header.first_lsn <= self.next && self.next <= hand.last;
         if !self.hand.as_ref().is_some_and(held) {
@@ -213,9 +242,7 @@ impl Reader {
         let start = data.as_ptr().addr() - hand.body.as_ptr().addr();
         let range = start..start + data.len();
         let data = RecordData { body: Arc::clone(&hand.body), range };
-        let record = Record { lsn: self.next, time_us: hand.header.time_us, data };
-        self.next = self.next.next();
-        Ok(record)
+        Ok(Record { lsn: self.next, time_us: hand.header.time_us, data })
     }
 
     /// The frame that holds the next record.
@@ -272,13 +299,20 @@ impl Reader {
     }
 
     fn missing(&mut self) -> Error {
-        match self.merge.instead(self.next) {
-            Ok(fault) => {
-                let segment = Arc::clone(&self.merge.track(fault.track).segment);
-                self.damage(&segment, fault.offset, &fault.why)
+        let fault = match self.merge.instead(self.next) {
+            Ok(fault) => fault,
+            Err((track, e)) => return self.io_error(track, e),
+        };
+        // Each may have held it: one that was used again shows no damage, only later records.
+        for i in 0..self.merge.len() {
+            let track = self.merge.track(i);
+            let (segment, at) = (Arc::clone(&track.segment), track.cursor.at());
+            if let Some(error) = self.used_again(&segment, at) {
+                return error;
             }
-            Err((track, e)) => self.io_error(track, e),
         }
+        let segment = Arc::clone(&self.merge.track(fault.track).segment);
+        self.corrupt(&segment, fault.offset, &fault.why)
     }
 
     /// Opens the segments that may hold the next record; those at hand stay where they are.
@@ -289,13 +323,13 @@ impl Reader {
             let why = format!("no segment holds record {}", self.next);
             return Err(Error::new(ErrorKind::Corrupt, "read", why));
         }
-        self.merge.keep_from(self.next);
         let window = (self.window / found.len() as u64).max(SMALL_WINDOW);
-        for segment in found {
-            if !self.merge.has(&segment) {
-                let cursor = self.cursor(&segment, window)?;
-                self.merge.add(segment, cursor);
-            }
+        let mut new = found;
+        new.retain(|segment| !self.merge.has(segment, self.window_in(segment, window)));
+        self.merge.keep_from(self.next);
+        for segment in new {
+            let cursor = self.cursor(&segment, window)?;
+            self.merge.add(segment, cursor);
         }
         Ok(())
     }
@@ -312,12 +346,17 @@ impl Reader {
             Err(e) => return Err(Error::io("read", path, None, e)),
         };
         let at = segment.offset_for(self.next);
-        let room = segment.end().saturating_sub(at).max(segment.file.geometry.block);
-        let window = window.min(room);
+        let window = self.window_in(segment, window);
         let mut cursor = Cursor::new(file, segment.file.id, segment.file.geometry, at, window);
         cursor.set_end(segment.end());
         debug_assert!(len(at) > 0);
         Ok(cursor)
+    }
+
+    /// `window`, or what is left of the segment if that is less.
+    fn window_in(&self, segment: &Segment, window: u64) -> u64 {
+        let at = segment.offset_for(self.next);
+        window.min(segment.end().saturating_sub(at).max(segment.file.geometry.block))
     }
 
     fn io_error(&mut self, track: usize, e: io::Error) -> Error {
@@ -327,17 +366,29 @@ impl Reader {
 
     /// Damage, unless the file was cut from the log and used again under this reader.
     fn damage(&self, segment: &Segment, offset: u64, why: &str) -> Error {
+        let used_again = self.used_again(segment, offset);
+        used_again.unwrap_or_else(|| self.corrupt(segment, offset, why))
+    }
+
+    fn corrupt(&self, segment: &Segment, offset: u64, why: &str) -> Error {
+        Error::corrupt("read", &segment.file.path, offset, format!("record {}: {why}", self.next))
+    }
+
+    /// What to say if the file at `segment` is not, or not known to be, the one that was opened.
+    fn used_again(&self, segment: &Segment, offset: u64) -> Option<Error> {
         let file = &segment.file;
-        let reused = match identity(&*self.disk, file) {
-            Ok(identity) => identity.is_some_and(|id| id != file.id),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => true,
-            Err(e) => return Error::io("read", &file.path, Some(0), e),
-        };
-        if reused {
-            let why = format!("record {} was cut while it was read", self.next);
-            return Error::new(ErrorKind::Truncated, "read", why).at(&file.path, Some(offset));
+        match identity(&*self.disk, file) {
+            Ok(None) => None,
+            Ok(Some(id)) if id == file.id => None,
+            Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                Some(Error::io("read", &file.path, Some(0), e))
+            }
+            _ => {
+                let why = format!("record {} was cut while it was read", self.next);
+                let error = Error::new(ErrorKind::Truncated, "read", why);
+                Some(error.at(&file.path, Some(offset)))
+            }
         }
-        Error::corrupt("read", &file.path, offset, format!("record {}: {why}", self.next))
     }
 }
 
@@ -352,20 +403,11 @@ impl Iterator for Reader {
             let why = "this is a forked child; open the log anew";
             return Some(Err(Error::new(ErrorKind::Closed, "read", why)));
         }
-        // Also before the limit is looked at: what lies beyond it may be another history.
-        if let Err(error) = self.notice_recovery() {
-            self.failed = Some(error.clone());
-            return Some(Err(error));
-        }
-        if self.next > self.limit() {
-            return None;
-        }
-        // And after: a cut meanwhile may have let it read on in another history.
-        let outcome = self.record().and_then(|record| self.notice_recovery().map(|()| record));
-        if let Err(error) = &outcome
-            && error.kind() != ErrorKind::Io
-        {
-            self.failed = Some(error.clone());
+        let outcome = self.settled_record()?;
+        match &outcome {
+            Ok(record) => self.next = record.lsn.next(),
+            Err(error) if error.kind() == ErrorKind::Io => {}
+            Err(error) => self.failed = Some(error.clone()),
         }
         Some(outcome)
     }

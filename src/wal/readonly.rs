@@ -11,12 +11,12 @@ use std::time::Duration;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::FORMAT_VERSION;
-use crate::format::meta::Cut;
+use crate::format::meta::{Cut, Meta};
 use crate::io::{Disk, open_disk};
 use crate::lsn::Lsn;
 use crate::options::{Backend, RecoveryPolicy};
 
-use super::catalog::Catalog;
+use super::catalog::{Catalog, Segment};
 use super::disk_use::disk_use;
 use super::meta::META;
 use super::metrics::{self, Metrics};
@@ -36,8 +36,36 @@ pub struct ReadOnlyWal {
     report: RecoveryReport,
     stat: LogStat,
     user_state: Vec<u8>,
-    /// The last cut that a look at META saw.
+    seen: Seen,
+}
+
+/// What META said of cuts at the last look.
+#[derive(Clone, Copy, Debug)]
+struct Seen {
+    /// The last one.
     cut: Option<Cut>,
+    /// Of the next one, if no recovery comes before it.
+    next_epoch: u64,
+}
+
+impl Seen {
+    fn of(meta: &Meta) -> Seen {
+        Seen { cut: meta.cut, next_epoch: meta.next_epoch }
+    }
+
+    /// From where on records that were served after this look are no more, if `now` is a later one.
+    fn cut_since(&self, now: &Seen) -> Option<Lsn> {
+        match now.cut {
+            cut if cut == self.cut => None,
+            // A cut takes the next epoch and raises it, and nothing lowers it: this is the first
+            // one since, and a later one would stand here in its place.
+            Some(cut) if cut.epoch == self.next_epoch => Some(cut.lsn),
+            // Others may have been between, lower than this one: META knows the last alone. Or a
+            // recovery was, and this is the only one; that it asks too much of a reader then is
+            // the price.
+            _ => Some(Lsn::FIRST),
+        }
+    }
 }
 
 /// Facts about a log on disk.
@@ -62,8 +90,17 @@ pub struct LogStat {
     pub format_version: u32,
 }
 
+/// A log as it was at one moment.
+pub(super) struct Look {
+    pub(super) plan: Plan,
+    /// What is kept, ready to be read.
+    listed: Vec<Arc<Segment>>,
+    /// There is a living writer.
+    live: bool,
+}
+
 /// Looks at a log; beside a living writer again, until it is seen as it was at one moment.
-pub(super) fn look(disk: &dyn Disk, dir: &Path) -> Result<(Plan, bool)> {
+pub(super) fn look(disk: &dyn Disk, dir: &Path) -> Result<Look> {
     let (mut before, mut known) = (None, None);
     for look in 1.. {
         let live = disk.is_locked(&dir.join(LOCK));
@@ -72,8 +109,13 @@ pub(super) fn look(disk: &dyn Disk, dir: &Path) -> Result<(Plan, bool)> {
             true => inspect_beside(disk, dir, &mut known),
             false => inspect(disk, dir, RecoveryPolicy::TornTail),
         };
+        // Open segments are opened once more here, and may be gone by then.
+        let looked = looked.and_then(|plan| Ok((catalog_of(disk, &plan.found)?, plan)));
         let error = match looked {
-            Ok(plan) => return Ok((plan, live)),
+            Ok((listed, plan)) => {
+                let listed = listed.into_values().collect();
+                return Ok(Look { plan, listed, live });
+            }
             Err(error) => error,
         };
         let gone = error.io_kind() == Some(io::ErrorKind::NotFound);
@@ -120,18 +162,18 @@ impl ReadOnlyWal {
     /// As [`ReadOnlyWal::open`].
     pub fn open_on(disk: Arc<dyn Disk>, dir: impl AsRef<Path>) -> Result<ReadOnlyWal> {
         let dir = dir.as_ref().to_path_buf();
-        let (plan, live) = look(&*disk, &dir)?;
+        let look = look(&*disk, &dir)?;
         let catalog = Arc::new(Catalog::default());
-        let stat = stat_of(&*disk, &dir, &plan)?;
-        let report = plan.report.clone();
-        let (user_state, cut) = (Vec::new(), plan.meta.meta.cut);
-        let mut log = ReadOnlyWal { dir, disk, catalog, report, stat, user_state, cut };
-        log.serve(plan, live)?;
+        let stat = stat_of(&*disk, &dir, &look.plan)?;
+        let report = look.plan.report.clone();
+        let (user_state, seen) = (Vec::new(), Seen::of(&look.plan.meta.meta));
+        let mut log = ReadOnlyWal { dir, disk, catalog, report, stat, user_state, seen };
+        log.serve(look);
         Ok(log)
     }
 
-    fn serve(&mut self, plan: Plan, live: bool) -> Result<()> {
-        let listed = catalog_of(&*self.disk, &plan.found)?;
+    fn serve(&mut self, look: Look) {
+        let Look { plan, listed, live } = look;
         let first = plan.meta.meta.first_lsn;
         let next = if live { plan.next.min(plan.promised.next()) } else { plan.next };
         let next = next.max(first);
@@ -139,14 +181,9 @@ impl ReadOnlyWal {
         self.stat.first_lsn = (!empty).then_some(first);
         self.stat.next_lsn = (!empty).then_some(next);
         self.stat.durable_lsn = (!empty).then_some(next.prev());
-        let cut = plan.meta.meta.cut;
-        if self.cut != cut
-            && let Some(cut) = cut
-        {
-            // The records from there on may be others than a reader of ours was given.
-            self.catalog.note_cut(cut.lsn);
-        }
-        self.cut = cut;
+        let seen = Seen::of(&plan.meta.meta);
+        let cut = self.seen.cut_since(&seen);
+        self.seen = seen;
         self.user_state = plan.meta.meta.user_state;
         self.report = plan.report;
         self.report.kept_through = next.prev();
@@ -154,8 +191,9 @@ impl ReadOnlyWal {
             // What lies behind the end is being written, not given up.
             self.report.given_up.clear();
         }
-        self.catalog.restart(listed.into_values().collect(), first, next);
-        Ok(())
+        // They hold what was found and no more: a reader that is through lets go of them.
+        listed.iter().for_each(|segment| segment.stop());
+        self.catalog.refresh(listed, first, next, cut);
     }
 
     /// Looks again; true if there are more records than before.
@@ -164,9 +202,9 @@ impl ReadOnlyWal {
     /// As [`ReadOnlyWal::open`].
     pub fn refresh(&mut self) -> Result<bool> {
         let before = self.durable_lsn();
-        let (plan, live) = look(&*self.disk, &self.dir)?;
-        self.stat = stat_of(&*self.disk, &self.dir, &plan)?;
-        self.serve(plan, live)?;
+        let look = look(&*self.disk, &self.dir)?;
+        self.stat = stat_of(&*self.disk, &self.dir, &look.plan)?;
+        self.serve(look);
         Ok(self.durable_lsn() > before)
     }
 

@@ -158,7 +158,7 @@ fn verify(
 ) -> Result<()> {
     let live = disk.is_locked(&dir.join(LOCK));
     if live.map_err(|e| Error::io("verify", &dir.join(LOCK), None, e))? {
-        let (plan, _) = look(disk, dir)?;
+        let plan = look(disk, dir)?.plan;
         return read_all(disk, &plan.found, false, tally, progress).map(drop);
     }
     let mut survey = match survey(disk, dir) {

@@ -4,10 +4,11 @@
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use prkdb_core::io::sim::{CrashKind, Faults, Model, Sim};
 use prkdb_core::io::{Access, Buf, Disk, Entry, FileRef, LockGuard, Queue, World};
-use prkdb_core::{Durability, Lsn, ReadLevel, SyncMethod, Wal, WalConfig};
+use prkdb_core::{Durability, Lsn, ReadLevel, ReadOnlyWal, SyncMethod, Wal, WalConfig};
 
 const DIR: &str = "/log";
 
@@ -156,4 +157,36 @@ fn a_reader_across_resume_never_mixes_two_histories() {
     }
     assert!(cut > 0, "no seed lost what was written");
     assert!(kept > 0, "every seed lost what was written");
+}
+
+#[test]
+fn a_follower_opens_a_segment_once_however_often_it_looks() {
+    for num_segments in [1, 4] {
+        let (sim, opened) = (sim(), Arc::new(AtomicU64::new(0)));
+        let config = WalConfig { num_segments, segment_bytes: 1 << 20, ..WalConfig::new(DIR) };
+        let wal = Wal::open_in(sim.world(), config).unwrap();
+        let counter = Arc::clone(&opened);
+        let count = move |_: &Path| {
+            counter.fetch_add(1, Ordering::Relaxed);
+        };
+        let disk = Through { disk: sim.world().disk, blocks: 1, before: Box::new(count) };
+        for _ in 0..500 {
+            wal.append_batch([vec![0; 4000]]).unwrap().wait().unwrap();
+        }
+        let mut outside = ReadOnlyWal::open_on(Arc::new(disk), DIR).unwrap();
+        let (mut reader, mut by_reader) = (outside.reader(Lsn::FIRST).unwrap(), 0);
+        for round in 0..100 {
+            // It lags behind: most of what it reads was sealed long ago.
+            for i in 0..8 {
+                wal.append_batch([vec![i; 4000]]).unwrap().wait().unwrap();
+            }
+            outside.refresh().unwrap();
+            let before = opened.load(Ordering::Relaxed);
+            assert_eq!(reader.by_ref().take(round / 20).map(Result::unwrap).count(), round / 20);
+            by_reader += opened.load(Ordering::Relaxed) - before;
+        }
+        let segments = outside.stat().segments;
+        assert!(by_reader <= segments, "opened {by_reader} times to read {segments} segments");
+        wal.close().unwrap();
+    }
 }

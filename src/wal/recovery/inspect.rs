@@ -103,6 +103,8 @@ pub(crate) fn survey(disk: &dyn Disk, dir: &Path) -> Result<Survey> {
 
 /// Reads META, headers and footers, and the frames of what has no footer.
 fn look_around(disk: &dyn Disk, dir: &Path) -> Result<Survey> {
+    // Names before META: beside a writer no segment may come from after a cut that META, as it is
+    // read here, does not tell of.
     let entries = disk.list(dir).map_err(|e| Error::io("open", dir, None, e))?;
     let Some(meta) = meta::load(disk, dir)? else {
         return Err(Error::corrupt("open", &dir.join(META), 0, "META is missing"));
