@@ -86,11 +86,22 @@ pub enum ReadLevel {
     Written,
 }
 
-/// Records in LSN order; made by [`Wal::reader`](super::Wal::reader).
+/// Records in LSN order, without gaps; made by [`Wal::reader`](super::Wal::reader), or by
+/// [`ReadOnlyWal::reader`](super::ReadOnlyWal::reader) for a log as its last look found it.
 ///
-/// - Shape: ends at the watermark; asked again later it goes on from there. After an error it
-///   gives the same error again.
+/// - Shape: ends at the watermark; asked again later it goes on from there. `Send`; one thread at a
+///   time. It keeps at most one batch and one window of 256 KiB in memory, or a smaller window for
+///   each segment written side by side.
 /// - Durability: gives promised records only, unless made with [`ReadLevel::Written`].
+/// - Cuts: what it gave is of one history. If the log was cut from the end (`truncate_after`,
+///   `reset_to`, `resume`, or a recovery in another process) below the record it gives next, it
+///   says `Truncated`; at that record or beyond, it goes on. What `truncate_before` took and it did
+///   not have yet is `Truncated` too. It never says `Corrupt` for a cut that it raced with.
+///
+/// # Errors
+/// `Truncated`: make a new one from `first_lsn`, or from where the caller's own state ends.
+/// `Corrupt` with file and offset. `Unsupported`: a codec that this build lacks. `Closed`: a forked
+/// child. Each of these is final: asked again it gives the same error. After `Io` it tries again.
 #[derive(Debug)]
 pub struct Reader {
     catalog: Arc<Catalog>,

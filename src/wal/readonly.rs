@@ -27,7 +27,20 @@ use super::recovery::{LOCK, Plan, RecoveryReport, catalog_of, classify, inspect,
 const LOOKS: u32 = 16;
 const PAUSE: Duration = Duration::from_millis(1);
 
-/// A log open for reading only: no lock is held, no file is changed.
+/// A log open for reading only, also beside the process that writes it: no lock is held, no file is
+/// changed.
+///
+/// - Shape: a snapshot, taken by [`open`](ReadOnlyWal::open) and anew by
+///   [`refresh`](ReadOnlyWal::refresh); in between nothing is noticed, but that a file which the
+///   writer removed or used again is `Truncated` to whoever reads it. Its readers live on over a
+///   refresh and see what it brought.
+/// - Durability: without a writer it serves what recovery would keep. Beside one it serves what he
+///   has provably promised, up to the greatest watermark on disk, which trails his last append by
+///   at most about a second once the log is idle.
+/// - Cuts: a reader that is beyond a cut from the end hears `Truncated` once a refresh saw it. META
+///   tells of the last cut alone: if there may have been others since the last look, or a recovery,
+///   each reader that is beyond the first record of all hears it.
+/// - Source: `examples/follow.rs`.
 #[derive(Debug)]
 pub struct ReadOnlyWal {
     dir: PathBuf,
@@ -147,10 +160,15 @@ pub(super) fn disk_of(dir: &Path) -> Result<Arc<dyn Disk>> {
 }
 
 impl ReadOnlyWal {
-    /// Opens the log in `dir` for reading.
+    /// Opens the log in `dir` for reading: as it is at this moment, until `refresh`.
+    ///
+    /// - Shape: reads the headers and footers of all segments and the frames of those that are
+    ///   open; beside a writer again, if he changes something meanwhile, up to 16 times.
     ///
     /// # Errors
-    /// `Invalid`: no log there. `Corrupt`: promised records are missing. `Unsupported`, `Io`.
+    /// `Invalid`: no log there. `Corrupt`: promised records are missing. `Unsupported`: as
+    /// [`Wal::open`](super::Wal::open). `Io`; with `NotFound` in it a writer removed segments faster
+    /// than they could be looked at: try again.
     pub fn open(dir: impl AsRef<Path>) -> Result<ReadOnlyWal> {
         let dir = dir.as_ref();
         ReadOnlyWal::open_on(disk_of(dir)?, dir)
@@ -196,10 +214,14 @@ impl ReadOnlyWal {
         self.catalog.refresh(listed, first, next, cut);
     }
 
-    /// Looks again; true if there are more records than before.
+    /// Looks again; true if records are served that lie beyond all that were before.
+    ///
+    /// - Shape: costs what `open` costs. A log that was only cut is `false` and news all the same:
+    ///   ask a reader that was at its end, or it hears of the cut when there is more.
+    /// - Cuts: as on [`ReadOnlyWal`].
     ///
     /// # Errors
-    /// As [`ReadOnlyWal::open`].
+    /// As [`ReadOnlyWal::open`]; what was served before still is.
     pub fn refresh(&mut self) -> Result<bool> {
         let before = self.durable_lsn();
         let look = look(&*self.disk, &self.dir)?;
@@ -223,7 +245,7 @@ impl ReadOnlyWal {
         self.catalog.durable()
     }
 
-    /// Reads records from `from` on, in LSN order.
+    /// Reads records from `from` on, in LSN order; after a `refresh` also what that brought.
     ///
     /// # Errors
     /// `Truncated`: `from` was cut. `Invalid`: it is `Lsn::NONE`.

@@ -136,6 +136,56 @@ fn follow_goes_on_with_what_is_appended_later() {
     assert!(cat.wait().unwrap().success());
 }
 
+#[test]
+fn follow_ends_where_what_it_printed_was_cut() {
+    let root = tempfile::tempdir().unwrap();
+    let dir = root.path().to_str().unwrap();
+    // What is cut below the reader, and what stands there afterwards if anything does.
+    for (keep, new) in [(1, &b"new\nnew\nnew\n"[..]), (2, &b""[..])] {
+        run_ok("append", root.path(), &[], b"one\ntwo\nthree\n");
+        let mut cat = prkdb(["cat", dir, "--follow"]).spawn().unwrap();
+        let mut lines = BufReader::new(cat.stdout.take().unwrap()).lines();
+        let old: Vec<_> = lines.by_ref().take(3).map(Result::unwrap).collect();
+        assert_eq!(old, ["one", "two", "three"]);
+        let wal = prkdb_core::Wal::open(prkdb_core::WalConfig::new(dir)).unwrap();
+        wal.truncate_after(prkdb_core::Lsn::new(keep)).unwrap();
+        wal.close().unwrap();
+        run_ok("append", root.path(), &[], new);
+        assert!(lines.next().is_none(), "it went on in another history");
+        let ended = cat.wait_with_output().unwrap();
+        assert_eq!(ended.status.code(), Some(1));
+        let talk = String::from_utf8(ended.stderr).unwrap();
+        assert!(talk.contains("truncated"), "{talk}");
+        let wal = prkdb_core::Wal::open(prkdb_core::WalConfig::new(dir)).unwrap();
+        wal.reset_to(prkdb_core::Lsn::FIRST).unwrap();
+        wal.close().unwrap();
+    }
+}
+
+#[test]
+fn follow_ends_when_nobody_reads_though_nothing_is_appended() {
+    let root = tempfile::tempdir().unwrap();
+    run_ok("append", root.path(), &[], b"one\n");
+    let mut cat = prkdb(["cat", root.path().to_str().unwrap(), "--follow"]).spawn().unwrap();
+    let mut stdout = BufReader::new(cat.stdout.take().unwrap());
+    let mut line = String::new();
+    stdout.read_line(&mut line).unwrap();
+    assert_eq!(line, "one\n");
+    drop(stdout);
+    let ended = cat.wait_with_output().unwrap();
+    assert_eq!((ended.status.code(), &ended.stderr[..]), (Some(0), &b""[..]));
+}
+
+#[test]
+fn cat_of_a_log_that_was_emptied_prints_nothing() {
+    let root = tempfile::tempdir().unwrap();
+    run_ok("append", root.path(), &[], b"one\ntwo\n");
+    let wal = prkdb_core::Wal::open(prkdb_core::WalConfig::new(root.path())).unwrap();
+    wal.reset_to(prkdb_core::Lsn::new(1000)).unwrap();
+    wal.close().unwrap();
+    assert_eq!(run_ok("cat", root.path(), &[], b""), b"");
+}
+
 /// Appends `lines` one by one and closes the log only after the last is acknowledged.
 fn append_while_open(dir: &Path, lines: &[u8]) {
     let args = ["append", dir.to_str().unwrap(), "--acks", "--batch", "1"];

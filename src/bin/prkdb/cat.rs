@@ -4,19 +4,21 @@
 //! then shows what that process has promised so far.
 
 use std::io::{self, BufWriter, Write};
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use prkdb_core::{Lsn, ReadOnlyWal, Record};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, poll};
+use prkdb_core::{Lsn, ReadOnlyWal, Reader, Record};
 
 use crate::outcome::Stop;
 
 const BUFFER_BYTES: usize = 1 << 20;
-/// How long `--follow` sleeps when there was nothing new.
-const FOLLOW_PAUSE: Duration = Duration::from_millis(100);
+/// How long `--follow` sleeps when there was nothing new, milliseconds.
+const FOLLOW_PAUSE_MS: u16 = 100;
 
 /// Print the records, a newline after each.
 #[derive(clap::Args)]
@@ -41,42 +43,54 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<ExitCode, Stop> {
     let mut wal = ReadOnlyWal::open(&args.dir)?;
     let mut left = args.limit.unwrap_or(u64::MAX);
-    let mut next = args.from.map(Lsn::new).or(wal.first_lsn()).unwrap_or(Lsn::FIRST);
+    let start = args.from.map(Lsn::new).or(wal.first_lsn()).unwrap_or(wal.next_lsn());
     let mut printer = Printer::new(args.json);
+    if left == 0 {
+        return Ok(ExitCode::SUCCESS);
+    }
+    // One reader to the end: it knows what it gave, so that a cut below that is an error, not a
+    // seam between two histories.
+    let mut reader = wal.reader(start)?;
     loop {
-        let read = copy(&wal, &mut next, &mut left, &mut printer);
+        let before = left;
+        let read = copy(&mut reader, &mut left, &mut printer);
         // What was read before an error is right, so it is shown before the error is.
         printer.flush()?;
         read?;
         if !args.follow || left == 0 {
             return Ok(ExitCode::SUCCESS);
         }
-        while !(wal.refresh()? && wal.durable_lsn() >= next) {
-            std::thread::sleep(FOLLOW_PAUSE);
+        if left == before {
+            pause()?;
         }
+        // Whether it brought more or not: also a log that was only cut is news.
+        wal.refresh()?;
     }
 }
 
-/// Prints from `next` to the end of what is durable, at most `left` records; moves both on.
-fn copy(
-    wal: &ReadOnlyWal,
-    next: &mut Lsn,
-    left: &mut u64,
-    printer: &mut Printer,
-) -> Result<(), Stop> {
-    if *left == 0 {
-        return Ok(());
-    }
-    for record in wal.reader(*next)? {
-        let record = record?;
-        printer.print(&record)?;
-        *next = record.lsn.next();
+/// Prints to the end of what is durable, at most `left` records.
+fn copy(reader: &mut Reader, left: &mut u64, printer: &mut Printer) -> Result<(), Stop> {
+    while *left > 0
+        && let Some(record) = reader.next()
+    {
+        printer.print(&record?)?;
         *left -= 1;
-        if *left == 0 {
-            break;
-        }
     }
     Ok(())
+}
+
+/// Waits until it is time to look again; ends the command if nobody reads stdout any more, which
+/// no write would tell while there is nothing to write.
+fn pause() -> Result<(), Stop> {
+    let stdout = io::stdout();
+    // No event is asked for: that the other end of a pipe was closed is told all the same.
+    let mut fds = [PollFd::new(stdout.as_fd(), PollFlags::empty())];
+    match poll(&mut fds, FOLLOW_PAUSE_MS) {
+        // A signal that does not end the process: look earlier.
+        Ok(0) | Err(Errno::EINTR) => Ok(()),
+        Ok(_) => Err(Stop::PipeClosed),
+        Err(e) => Err(Stop::stdout(&e.into())),
+    }
 }
 
 /// Writes records to stdout in large pieces.
