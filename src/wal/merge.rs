@@ -89,8 +89,9 @@ impl Merge {
     }
 
     /// What stands where `lsn` should be, once no head holds it: bytes that are no frame rather
-    /// than a later frame or nothing.
-    pub(super) fn instead(&mut self, lsn: Lsn) -> Result<Fault, (usize, io::Error)> {
+    /// than a later frame or nothing. None if no segment is at hand: a cut took the last of them
+    /// after it was found.
+    pub(super) fn instead(&mut self, lsn: Lsn) -> Result<Option<Fault>, (usize, io::Error)> {
         let mut likeliest: Option<Fault> = None;
         for (i, track) in self.tracks.iter_mut().enumerate() {
             let (offset, why, doubt) = match track.cursor.peek().map_err(|e| (i, e))? {
@@ -106,7 +107,7 @@ impl Merge {
                 likeliest = Some(Fault { track: i, offset, why, doubt });
             }
         }
-        Ok(likeliest.expect("asked only after some segment was found"))
+        Ok(likeliest)
     }
 }
 

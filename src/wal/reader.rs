@@ -311,7 +311,8 @@ impl Reader {
 
     fn missing(&mut self) -> Error {
         let fault = match self.merge.instead(self.next) {
-            Ok(fault) => fault,
+            Ok(Some(fault)) => fault,
+            Ok(None) => return self.nowhere(),
             Err((track, e)) => return self.io_error(track, e),
         };
         // Each may have held it: one that was used again shows no damage, only later records.
@@ -331,8 +332,7 @@ impl Reader {
         let found = self.catalog.find(self.next);
         if found.is_empty() {
             self.check_first()?;
-            let why = format!("no segment holds record {}", self.next);
-            return Err(Error::new(ErrorKind::Corrupt, "read", why));
+            return Err(self.nowhere());
         }
         let window = (self.window / found.len() as u64).max(SMALL_WINDOW);
         let mut new = found;
@@ -379,6 +379,11 @@ impl Reader {
     fn damage(&self, segment: &Segment, offset: u64, why: &str) -> Error {
         let used_again = self.used_again(segment, offset);
         used_again.unwrap_or_else(|| self.corrupt(segment, offset, why))
+    }
+
+    fn nowhere(&self) -> Error {
+        let why = format!("no segment holds record {}", self.next);
+        Error::new(ErrorKind::Corrupt, "read", why)
     }
 
     fn corrupt(&self, segment: &Segment, offset: u64, why: &str) -> Error {

@@ -167,8 +167,8 @@ impl ReadOnlyWal {
     ///
     /// # Errors
     /// `Invalid`: no log there. `Corrupt`: promised records are missing. `Unsupported`: as
-    /// [`Wal::open`](super::Wal::open). `Io`; with `NotFound` in it a writer removed segments faster
-    /// than they could be looked at: try again.
+    /// [`Wal::open`](super::Wal::open). `Io`; with `NotFound` in it a writer removed segments
+    /// faster than they could be looked at: try again.
     pub fn open(dir: impl AsRef<Path>) -> Result<ReadOnlyWal> {
         let dir = dir.as_ref();
         ReadOnlyWal::open_on(disk_of(dir)?, dir)
