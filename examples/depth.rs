@@ -5,6 +5,7 @@
 //! *here*; a figure from another disk says little, and one of `--quick` nothing.
 
 use std::collections::VecDeque;
+use std::io::{IsTerminal, stderr};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -35,7 +36,9 @@ fn measure(root: &Path, rounds: usize, time: Duration) -> Result<()> {
             let backend = backends[slot / DEPTHS.len()];
             let name = backend.name();
             let depth = DEPTHS[slot % DEPTHS.len()];
-            eprint!("\rround {} of {rounds}: {name}, depth {depth}   ", round + 1);
+            if stderr().is_terminal() {
+                eprint!("\rround {} of {rounds}: {name}, depth {depth}   ", round + 1);
+            }
             match commits(&root.join(format!("{name}-{depth}")), backend, depth, time) {
                 Ok(rate) => rates.push(rate),
                 Err(error) if round == 0 => eprintln!("\n{name} left out: {error}"),
@@ -43,7 +46,9 @@ fn measure(root: &Path, rounds: usize, time: Duration) -> Result<()> {
             }
         }
     }
-    eprintln!();
+    if stderr().is_terminal() {
+        eprintln!();
+    }
     println!("durable {} KiB commits/s: median (lowest - highest) of {rounds} rounds", BATCH >> 10);
     for (slot, rates) in rates.iter_mut().enumerate().filter(|(_, rates)| !rates.is_empty()) {
         rates.sort_by(f64::total_cmp);

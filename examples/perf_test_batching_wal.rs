@@ -10,6 +10,7 @@
 //! and up to 1 GiB of disk in a folder under DIR (default `target`), removed at the end.
 
 use std::collections::VecDeque;
+use std::io::{IsTerminal, stderr};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -58,7 +59,9 @@ fn measure(root: &Path, rounds: usize, time: Duration) -> Result<()> {
     round(&wal, Sync, 64, &[RECORD; 1000], time)?;
     let mut cells: Vec<Vec<Round>> = (0..WAYS.len() * BATCHES.len()).map(|_| Vec::new()).collect();
     for number in 0..rounds {
-        eprint!("\rround {} of {rounds}", number + 1);
+        if stderr().is_terminal() {
+            eprint!("\rround {} of {rounds}", number + 1);
+        }
         for step in 0..cells.len() {
             let cell = if number % 2 == 0 { step } else { cells.len() - 1 - step };
             let (durability, tickets, _) = WAYS[cell / BATCHES.len()];
@@ -66,7 +69,9 @@ fn measure(root: &Path, rounds: usize, time: Duration) -> Result<()> {
             cells[cell].push(round(&wal, durability, tickets, &records, time)?);
         }
     }
-    eprintln!();
+    if stderr().is_terminal() {
+        eprintln!();
+    }
     println!("{}, {rounds} rounds of {time:?}: medians", wal.backend().name);
     println!("{}", HEAD.concat());
     for (cell, rounds) in cells.iter().enumerate() {

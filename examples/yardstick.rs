@@ -7,6 +7,7 @@
 //! log against the same loops.
 
 use std::error::Error;
+use std::io::{IsTerminal, stderr};
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -65,14 +66,18 @@ fn measure(folder: &Path, pace: &Pace) -> Result<(), Box<dyn Error>> {
     for round in 0..rounds {
         let total = cells.len();
         for step in 0..total {
-            eprint!("\rround {} of {rounds}: {:3} of {total} ", round + 1, step + 1);
+            if stderr().is_terminal() {
+                eprint!("\rround {} of {rounds}: {:3} of {total} ", round + 1, step + 1);
+            }
             let cell = &mut cells[if round % 2 == 0 { step } else { total - 1 - step }];
             let window = Window::after(pace.lead_in, pace.round, &stop);
             let count = raw(means, &files[cell.file], cell.load, &window)?;
             cell.rates.push(pace.per_second(count.writes));
         }
     }
-    eprintln!();
+    if stderr().is_terminal() {
+        eprintln!();
+    }
     println!("durable writes/s by {}: median (lowest - highest) of {rounds} rounds", means.name());
     for cell in &mut cells {
         let Load { write_bytes, depth, method } = cell.load;

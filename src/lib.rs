@@ -1,9 +1,26 @@
-//! An embeddable, Linux-first storage engine: a write-ahead log on io_uring.
+//! An embeddable, Linux-first write-ahead log on io_uring; the ground of a storage engine.
 //!
 //! ```text
 //!  callers, sync or async        the writer thread                     device
 //!  append_batch(records) ---->   LSNs, frames, groups  ==== ring ===>  segments
 //!  ticket: .wait() / .await <--- durable watermark     <== answers ==
+//! ```
+//!
+//! # Example
+//! ```
+//! # let dir = std::env::temp_dir().join(format!("prkdb-doc-{}", std::process::id()));
+//! use prkdb_core::{Lsn, Wal, WalConfig};
+//!
+//! let wal = Wal::open(WalConfig::new(&dir))?;
+//! let lsns = wal.append_batch(["one", "two"])?.wait()?;
+//! assert_eq!(wal.durable_lsn(), lsns.last());
+//! for record in wal.reader(Lsn::FIRST)? {
+//!     let record = record?;
+//!     println!("{} {:?}", record.lsn, record.data);
+//! }
+//! wal.close()?;
+//! # std::fs::remove_dir_all(dir).unwrap();
+//! # Ok::<(), prkdb_core::Error>(())
 //! ```
 //!
 //! # Contract
@@ -38,6 +55,19 @@
 //! - Go on after a failed disk: [`Wal::resume`].
 //! - Look: [`Wal::metrics`] counts and latencies, [`ReadOnlyWal::verify`] damage.
 //!
+//! # Threads and waiting
+//! Appends encode on the caller's thread and never wait for the disk; [`Ticket::wait`] does, and
+//! blocks its thread: in a task `.await` the ticket instead. Dropping a ticket cancels nothing.
+//! `open`, `close`, reads, truncations and [`Wal::set_user_state`] block: call them where a task
+//! may block, as `examples/async_tokio.rs` does.
+//!
+//! # Errors
+//! [`Error::kind`] says what to do: `Busy` try again; `StorageFull` free space, then append again;
+//! `Io` of an append: no segment could be made, nothing was appended, try again; `Poisoned`,
+//! `NotConfirmed`: call [`Wal::resume`] or reopen, then look which batches are there; `Truncated`
+//! begin anew at [`Wal::first_lsn`]; `Locked` another process has it; `Invalid` and `Unsupported`
+//! mend the call or the build; `Corrupt` restore the file that is named; `Closed` is final.
+//!
 //! # Features
 //! `lz4`, `snappy`, `zstd` (default): the codecs; `zstd` compiles C. `cli`: the command `prkdb`.
 //! `sim`: the simulated disk. `tokio-uring`: one more backend, for comparison. `bugs`: planted
@@ -53,23 +83,6 @@
 //! 2  segment/          one file of frames: geometry, walking, making
 //! 1  io/     format/   bytes <-> disk | bytes <-> meaning (pure)
 //! 0  error lsn options cast bugs
-//! ```
-//!
-//! # Example
-//! ```
-//! # let dir = std::env::temp_dir().join(format!("prkdb-doc-{}", std::process::id()));
-//! use prkdb_core::{Lsn, Wal, WalConfig};
-//!
-//! let wal = Wal::open(WalConfig::new(&dir))?;
-//! let lsns = wal.append_batch(["one", "two"])?.wait()?;
-//! assert_eq!(wal.durable_lsn(), lsns.last());
-//! for record in wal.reader(Lsn::FIRST)? {
-//!     let record = record?;
-//!     println!("{} {:?}", record.lsn, record.data);
-//! }
-//! wal.close()?;
-//! # std::fs::remove_dir_all(dir).unwrap();
-//! # Ok::<(), prkdb_core::Error>(())
 //! ```
 
 #[cfg(feature = "bugs")]

@@ -5,7 +5,7 @@
 use std::sync::mpsc;
 use std::time::Duration;
 
-use prkdb_core::io::sim::{Faults, Model, Sim};
+use prkdb_core::io::sim::{CrashKind, Faults, Model, Sim};
 use prkdb_core::{
     Backend, BatchConfig, CompactionPolicy, Durability, ErrorKind, Lsn, ReadOnlyWal, Wal, WalConfig,
 };
@@ -208,6 +208,34 @@ fn a_cut_that_was_poisoned_before_meta_was_written_cut_nothing() {
         }
     }
     assert!(absent > 0 && unknown > 0, "{absent} absent, {unknown} unknown, {done} done");
+}
+
+#[test]
+fn damage_in_the_first_frame_hides_no_other_from_verify() {
+    let sim = sim(1);
+    let wal = Wal::open_in(sim.world(), config(1)).unwrap();
+    wal.append_batch(["first"]).unwrap().wait().unwrap();
+    // They share groups: of each only the first frame begins where looking ahead looks.
+    let tickets: Vec<_> = (0..20).map(|_| wal.append_batch(["more"]).unwrap()).collect();
+    for ticket in tickets {
+        ticket.wait().unwrap();
+    }
+    assert!(wal.metrics().groups < 10, "{}", wal.metrics());
+    sim.crash(CrashKind::Kill);
+    drop(wal);
+    let verify = || {
+        let disk = sim.world().disk;
+        ReadOnlyWal::verify_on(&*disk, DIR, &mut |_| {}, &mut |_, _| {}).unwrap()
+    };
+    let before = verify();
+    let segment = sim.files().into_iter().map(|(path, _)| path);
+    let segment = segment.filter(|path| path.extension().is_some_and(|e| e == "seg")).min();
+    // In the first frame, behind the block of the segment header.
+    sim.flip(segment.unwrap(), 4096 + 50, 1).unwrap();
+    let refused = Wal::open_in(sim.world(), config(1)).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Corrupt, "{refused}");
+    let after = verify();
+    assert_eq!((after.frames + 1, after.records + 1), (before.frames, before.records));
 }
 
 /// Runs `work` and fails if it takes a minute: it waits for what will never come.

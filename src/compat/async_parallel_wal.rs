@@ -1,4 +1,4 @@
-//! The seed's log on asynchronous files, several segments open at once.
+//! A log on asynchronous files, several segments open at once.
 
 use crate::options::{Backend, WalConfig};
 

@@ -1,3 +1,3 @@
-//! [`BatchConfig`] under the path where the seed had it.
+//! [`BatchConfig`] under the path that the first interface had.
 
 pub use crate::options::BatchConfig;

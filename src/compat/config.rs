@@ -1,3 +1,3 @@
-//! [`WalConfig`] under the path where the seed had it. There is one configuration, not two.
+//! [`WalConfig`] under the path that the first interface had. There is one configuration, not two.
 
 pub use crate::options::WalConfig;

@@ -1,4 +1,4 @@
-//! What all of the seed's logs do, on one [`Wal`]: its calls as futures that need no runtime.
+//! What the logs here have in common, on one [`Wal`]: its calls as futures that need no runtime.
 //!
 //! Appends and syncs await the log's own tickets; what would block (open, reads, truncation,
 //! close) runs on one thread, so that no executor's thread waits for a disk.
@@ -92,7 +92,7 @@ impl std::fmt::Debug for Face {
     }
 }
 
-/// Gives a type around a [`Face`] the seed's methods. `$configure` makes the configuration of
+/// Gives a type around a [`Face`] its methods. `$configure` makes the configuration of
 /// `open`'s arguments.
 macro_rules! face {
     ($name:ident, $configure:expr) => {

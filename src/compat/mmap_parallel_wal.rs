@@ -1,4 +1,4 @@
-//! The seed's recommended log: mapped files, several segments open at once.
+//! A log of mapped files, several segments open at once.
 
 use crate::options::{Backend, WalConfig};
 

@@ -1,4 +1,4 @@
-//! The seed's simple log: mapped files, one segment after the other.
+//! The simple log: mapped files, one segment after the other.
 
 use crate::error::Error;
 use crate::options::{Backend, WalConfig};

@@ -1,4 +1,4 @@
-//! The seed's names, under the seed's module paths: thin faces of one [`Wal`](crate::Wal).
+//! Names of the crate's first interface, under its paths: thin faces of one [`Wal`](crate::Wal).
 //!
 //! ```text
 //! wal::mmap_parallel_wal::MmapParallelWal ----+

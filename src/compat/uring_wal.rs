@@ -1,4 +1,4 @@
-//! A log on io_uring and nothing else, named as the seed names its kinds.
+//! A log on io_uring and nothing else, named as the others are.
 
 use crate::options::{Backend, WalConfig};
 

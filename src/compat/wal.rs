@@ -1,4 +1,4 @@
-//! The seed's paths: `wal::mmap_parallel_wal::MmapParallelWal` and the others.
+//! Paths of the crate's first interface: `wal::mmap_parallel_wal::MmapParallelWal` and the others.
 //!
 //! All of them are faces of one [`Wal`]: the same files, the same contract, the same numbers. What
 //! is called an offset here is an [`Lsn`](crate::Lsn): the place of a record in the log, dense from

@@ -1,5 +1,6 @@
 //! Reading everything a log holds and naming what is wrong, without changing it.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, ErrorKind, Result};
@@ -278,8 +279,9 @@ fn read_segment(
     let mut cursor = Cursor::new(file, f.file.id, f.file.geometry, start, WINDOW);
     let (mut next, mut lost, mut places) = (None, false, Vec::new());
     let (mut decoder, before) = (Decoder::default(), tally.summary.records);
-    while cursor.at() < end {
-        let (offset, lsn, detail) = match cursor.step().map_err(|e| failed(Some(cursor.at()), e))? {
+    let goes_on = beyond && matches!(f.state, State::Open(_));
+    while let Some(step) = step_to(&mut cursor, end, goes_on).map_err(|e| failed(None, e))? {
+        let (offset, lsn, detail) = match step {
             Step::Frame(frame) => {
                 progress(frame.end());
                 if f.cut_at.is_some_and(|cut| frame.header.first_lsn >= cut) {
@@ -326,6 +328,17 @@ fn read_segment(
         tally.tell_corrupt(path, end, next, "the footer promises other records".into());
     }
     Ok(places)
+}
+
+/// What stands at the cursor, up to `end`; where the log `goes_on` also the frames that follow
+/// there: of a group that was seen by looking ahead only the first frame is known.
+fn step_to(cursor: &mut Cursor, end: u64, goes_on: bool) -> io::Result<Option<Step>> {
+    let past = cursor.at() >= end;
+    if past && !goes_on {
+        return Ok(None);
+    }
+    let step = cursor.step()?;
+    Ok((!past || matches!(step, Step::Frame(_))).then_some(step))
 }
 
 /// Whether a segment of whole frames, with `read` records up to before `next`, is not what its

@@ -150,8 +150,8 @@ impl Maker {
             return Ok(Admission::MadeRoom);
         }
         let why = format!(
-            "the log takes {used} bytes on disk and may take {limit}; truncate it, or raise \
-             max_disk_bytes"
+            "one more segment takes {size} bytes, and the log has {used} of the {limit} it may \
+             take; truncate it, or raise max_disk_bytes"
         );
         Ok(Admission::Refused(Error::new(ErrorKind::StorageFull, "make segment", why)))
     }

@@ -113,8 +113,8 @@ fn damage(dir: &Path, found: &[Found], next: Lsn, promised: Lsn) -> Error {
         None => likeliest(found, 0),
     });
     let missing = format!(
-        "record {next} is damaged or missing; everything to {promised} was promised; restore the \
-         file from a copy"
+        "record {next} is damaged or missing; at least everything to {promised} was promised; \
+         restore the file from a copy"
     );
     match place.map(|f| (&f.file.path, &f.state)) {
         Some((path, State::Open(scan))) => {
