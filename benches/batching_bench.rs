@@ -6,6 +6,9 @@
 //! ```
 //!
 //! `cargo bench --bench batching_bench -- --quick` takes two minutes; a name narrows it down.
+//! `linger` and `sizes/max_batch_size` queue records that nobody waits for, and print how large
+//! the groups became; `sizes/batch` and `sizes/max_buffer_bytes` leave all tickets out to the end.
+//! `handoff` is one record from the caller to the writer and back: queue, wake-ups, answer.
 //! `codecs/append` is the caller's time for a batch: records, index, checksums, codec, queue; what
 //! `none` takes of it is not the codec's. `codecs/read` is a reader's time for it, checksums and
 //! the copy out of memory included. Both are in bytes of records.
@@ -31,6 +34,7 @@ fn main() {
     codecs(&mut criterion);
     linger(&mut criterion);
     batch_sizes(&mut criterion);
+    lingering_sizes(&mut criterion);
     buffer_sizes(&mut criterion);
     handoff(&mut criterion);
     criterion.final_summary();
@@ -224,29 +228,37 @@ fn saving(dir: &Path, record_bytes: usize) -> f64 {
 
 // ---- lingering --------------------------------------------------------------------------------
 
-/// A thousand records that nobody waits for, one by one, then all made durable.
+/// Records that nobody waits for, one by one, then all made durable.
+fn queue_all(wal: &Wal, records: usize) {
+    for _ in 0..records {
+        drop(wal.with(Durability::Queued).append_batch([[7; 100]]).unwrap());
+    }
+    wal.wait_durable(wal.next_lsn().prev()).unwrap().wait().unwrap();
+}
+
+/// Says how large the groups became.
+fn tell_groups(name: &str, wal: &Wal) {
+    // Groups are counted a moment after their answers.
+    std::thread::sleep(Duration::from_millis(20));
+    let metrics = wal.metrics();
+    let records = metrics.records as f64 / metrics.groups as f64;
+    // None: it was filtered out.
+    if metrics.groups > 0 {
+        eprintln!("{name}: {records:.0} records a group");
+    }
+}
+
+/// A thousand records through lingering of different length.
 fn linger(criterion: &mut Criterion) {
     let mut group = group(criterion, "linger");
     group.throughput(Throughput::Elements(1000));
-    let record = [[7; 100]];
     for linger_ms in [0, 1, 10, 50] {
         let batch_config = BatchConfig { linger_ms, ..BatchConfig::default() };
         let log = Log::on_disk(WalConfig { batch_config, ..WalConfig::default() });
         group.bench_function(BenchmarkId::from_parameter(linger_ms), |bencher| {
-            bencher.iter_custom(|times| {
-                log.time(times, |wal| {
-                    for _ in 0..1000 {
-                        drop(wal.with(Durability::Queued).append_batch(record).unwrap());
-                    }
-                    wal.wait_durable(wal.next_lsn().prev()).unwrap().wait().unwrap();
-                })
-            });
+            bencher.iter_custom(|times| log.time(times, |wal| queue_all(wal, 1000)));
         });
-        // Groups are counted a moment after their answers.
-        std::thread::sleep(Duration::from_millis(20));
-        let metrics = log.wal.metrics();
-        let records = metrics.records as f64 / metrics.groups.max(1) as f64;
-        eprintln!("linger/{linger_ms}: {records:.0} records a group");
+        tell_groups(&format!("linger/{linger_ms}"), &log.wal);
     }
     group.finish();
 }
@@ -275,6 +287,22 @@ fn batch_sizes(criterion: &mut Criterion) {
                 log.time(times, |wal| append_all(wal, &batch, RECORDS / records))
             });
         });
+    }
+    group.finish();
+}
+
+/// Ten thousand records that nobody waits for: so many end the lingering, which else is long.
+fn lingering_sizes(criterion: &mut Criterion) {
+    const RECORDS: usize = 10_000;
+    let mut group = group(criterion, "sizes/max_batch_size");
+    group.throughput(Throughput::Elements(RECORDS as u64));
+    for max_batch_size in [1, 100, 1000, 10_000] {
+        let batch_config = BatchConfig { linger_ms: 50, max_batch_size, ..BatchConfig::default() };
+        let log = Log::on_disk(WalConfig { batch_config, ..WalConfig::default() });
+        group.bench_function(BenchmarkId::from_parameter(max_batch_size), |bencher| {
+            bencher.iter_custom(|times| log.time(times, |wal| queue_all(wal, RECORDS)));
+        });
+        tell_groups(&format!("sizes/max_batch_size/{max_batch_size}"), &log.wal);
     }
     group.finish();
 }

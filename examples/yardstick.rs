@@ -1,9 +1,10 @@
 //! What this machine does without a log: durable writes by size, method and number in flight, and
 //! records copied and checksummed in memory.
 //!
-//! Run with `cargo run --release --example yardstick [DIR]`; about a minute, 192 MiB of disk,
-//! removed at the end. Rounds are interleaved, each second one backwards; figures are medians with
-//! the lowest and highest beside them. `prkdb bench` holds the log against the same loops.
+//! Run with `cargo run --release --example yardstick [DIR] [--quick]`; about a minute, 192 MiB of
+//! disk, removed at the end. Rounds are interleaved, each second one backwards; figures are medians
+//! with the lowest and highest beside them; those of `--quick` say nothing. `prkdb bench` holds the
+//! log against the same loops.
 
 use std::error::Error;
 use std::path::Path;
@@ -17,9 +18,6 @@ use yardstick::machine::{Machine, free_bytes};
 use yardstick::memory::Memory;
 use yardstick::{Load, Means, Method, RawFile, Window, raw};
 
-const ROUNDS: usize = 3;
-const LEAD_IN: Duration = Duration::from_millis(20);
-const ROUND: Duration = Duration::from_millis(180);
 const FILE_BYTES: u64 = 64 << 20;
 const SIZES: [usize; 3] = [4 << 10, 100 << 10, 1 << 20];
 const DEPTHS: [usize; 5] = [1, 2, 4, 8, 32];
@@ -32,15 +30,26 @@ struct Cell {
     rates: Vec<f64>,
 }
 
+/// How often each cell is measured, and for how long.
+struct Pace {
+    rounds: usize,
+    lead_in: Duration,
+    round: Duration,
+}
+
 fn main() -> Result<(), Box<dyn Error>> {
-    let root = std::env::args().nth(1).unwrap_or_else(|| ".".into());
+    let quick = std::env::args().any(|arg| arg == "--quick");
+    let root = std::env::args().skip(1).find(|arg| !arg.starts_with("--"));
+    let root = root.unwrap_or_else(|| ".".into());
+    let (rounds, lead_in, round) = if quick { (1, 1, 4) } else { (3, 20, 180) };
+    let [lead_in, round] = [lead_in, round].map(Duration::from_millis);
     let folder = tempfile::Builder::new().prefix("prkdb-yardstick-").tempdir_in(&root)?;
-    let outcome = measure(folder.path());
+    let outcome = measure(folder.path(), &Pace { rounds, lead_in, round });
     folder.close()?;
     outcome
 }
 
-fn measure(folder: &Path) -> Result<(), Box<dyn Error>> {
+fn measure(folder: &Path, pace: &Pace) -> Result<(), Box<dyn Error>> {
     let needed = 3 * FILE_BYTES;
     if free_bytes(folder)? < needed {
         return Err(format!("{} MiB of free space are needed", needed >> 20).into());
@@ -52,19 +61,19 @@ fn measure(folder: &Path) -> Result<(), Box<dyn Error>> {
     ];
     let means = Means::of(&files[0]);
     let mut cells = grid(&files);
-    let stop = AtomicBool::new(false);
-    for round in 0..ROUNDS {
+    let (stop, rounds) = (AtomicBool::new(false), pace.rounds);
+    for round in 0..rounds {
         let total = cells.len();
         for step in 0..total {
-            eprint!("\rround {} of {ROUNDS}: {:3} of {total} ", round + 1, step + 1);
+            eprint!("\rround {} of {rounds}: {:3} of {total} ", round + 1, step + 1);
             let cell = &mut cells[if round % 2 == 0 { step } else { total - 1 - step }];
-            let window = Window::after(LEAD_IN, ROUND, &stop);
+            let window = Window::after(pace.lead_in, pace.round, &stop);
             let count = raw(means, &files[cell.file], cell.load, &window)?;
-            cell.rates.push(per_second(count.writes));
+            cell.rates.push(pace.per_second(count.writes));
         }
     }
     eprintln!();
-    println!("durable writes/s by {}: median (lowest - highest) of {ROUNDS} rounds", means.name());
+    println!("durable writes/s by {}: median (lowest - highest) of {rounds} rounds", means.name());
     for cell in &mut cells {
         let Load { write_bytes, depth, method } = cell.load;
         let way = if files[cell.file].is_direct() { "direct" } else { "buffered" };
@@ -76,9 +85,9 @@ fn measure(folder: &Path) -> Result<(), Box<dyn Error>> {
     for bytes in RECORDS {
         let records = vec![vec![b'x'; bytes]; 1000];
         let mut memory = Memory::new(&records);
-        let mut rates: Vec<f64> = (0..ROUNDS)
-            .map(|_| memory.run(&[&records[..]], &Window::after(LEAD_IN, ROUND, &stop)))
-            .map(|batches| per_second(batches * 1000))
+        let mut rates: Vec<f64> = (0..rounds)
+            .map(|_| memory.run(&[&records[..]], &Window::after(pace.lead_in, pace.round, &stop)))
+            .map(|batches| pace.per_second(batches * 1000))
             .collect();
         println!("{bytes:5} B: {}", spread(&mut rates));
     }
@@ -104,11 +113,13 @@ fn grid(files: &[RawFile]) -> Vec<Cell> {
     cells
 }
 
-fn per_second(count: u64) -> f64 {
-    // Counts of a fraction of a second are far below 2^53.
-    #[expect(clippy::cast_precision_loss, reason = "see above")]
-    let count = count as f64;
-    count / ROUND.as_secs_f64()
+impl Pace {
+    fn per_second(&self, count: u64) -> f64 {
+        // Counts of a fraction of a second are far below 2^53.
+        #[expect(clippy::cast_precision_loss, reason = "see above")]
+        let count = count as f64;
+        count / self.round.as_secs_f64()
+    }
 }
 
 fn spread(rates: &mut [f64]) -> String {

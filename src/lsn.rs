@@ -1,7 +1,8 @@
 //! Log sequence numbers: the place of a record in the log.
 //!
-//! LSNs are dense from 1 and never used twice. 0 is no record's LSN; in a watermark it means
-//! "none yet". Watermarks are inclusive, ranges half-open.
+//! LSNs are dense from 1. One is given anew only after its record was cut from the end of the log,
+//! or was never promised. 0 is no record's LSN; in a watermark it means "none yet". Watermarks are
+//! inclusive, ranges half-open.
 
 use std::fmt;
 

@@ -21,13 +21,13 @@ pub const MAX_USER_STATE_BYTES: usize = 4096;
 pub const MIN_SEGMENT_BYTES: u64 = 1 << 20;
 /// The largest segment, bytes.
 pub const MAX_SEGMENT_BYTES: u64 = 4 << 30;
-/// The least cap on the size on disk, bytes.
+/// The least [`WalConfig::max_disk_bytes`]: META, a reserve, and two of the smallest segments.
 pub const MIN_DISK_BYTES: u64 = 4 << 20;
 /// The distance of index entries unless another is asked for, bytes.
 pub(crate) const INDEX_INTERVAL_BYTES: u64 = 4096;
-/// The most groups in flight.
+/// The most groups in flight: [`WalConfig::depth`].
 pub const MAX_DEPTH: usize = 32;
-/// The most segments open for writing at once.
+/// The most segments open for writing at once: [`WalConfig::num_segments`].
 pub const MAX_NUM_SEGMENTS: usize = 32;
 
 /// What an append waits for before it is answered.
@@ -116,7 +116,8 @@ pub enum CompactionPolicy {
     /// Nothing: records stay until `truncate_before`.
     #[default]
     None,
-    /// Records that are older than so many milliseconds.
+    /// Records that are older than so many milliseconds, at least 1: a segment goes when its
+    /// newest record is that old.
     TimeWindow(u64),
     /// The oldest records, so that the log takes at most so many bytes on disk and one segment,
     /// pool included. At least one segment more than are open at once, and 2 MiB.
@@ -220,9 +221,10 @@ pub struct WalConfig {
     pub retention_ms: Option<u64>,
     /// What else is cut by itself. Default `None`. Where both apply the one that cuts more counts.
     pub compaction: CompactionPolicy,
-    /// The most bytes the log may take on disk, pool included; 4 MiB at least. Default `None`: what
-    /// the disk has. Beyond it appends are answered `StorageFull` until `truncate_before` or
-    /// `truncate_after` made room.
+    /// The most bytes the log may take on disk; 4 MiB at least. Default `None`: what the disk has.
+    /// Segments, META, METRICS and the pool count, other files in the directory don't. Near it
+    /// segments get smaller; beyond it appends are answered `StorageFull` until `truncate_before`
+    /// or `truncate_after` made room. What recovery has to copy may pass it for a while.
     pub max_disk_bytes: Option<u64>,
 }
 

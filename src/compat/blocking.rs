@@ -4,6 +4,8 @@
 //! task --call(f)--> channel --> prkdb-blocking: f() --> answer --> task woken
 //! ```
 //!
+//! A long call, such as a scan of a large log, delays those behind it.
+//!
 //! Invariants: each call is answered exactly once, also when the thread is gone; a call whose
 //! future was dropped is made all the same, and its result dropped there. What waits here is
 //! bounded by the tasks that ask: each waits for one call, or gave up on it.
@@ -64,7 +66,8 @@ impl Blocking {
     /// Waits until all that was asked for is done, and the thread with it.
     pub(super) fn finish(self) {
         if self.fork.is_child() {
-            return;
+            // What a thread of the parent held at that moment stays locked here for ever.
+            return std::mem::forget(self);
         }
         drop(self.calls);
         if self.thread.join().is_err() {

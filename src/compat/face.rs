@@ -154,7 +154,8 @@ macro_rules! face {
             }
 
             /// Reads all durable entries, in the order of their offsets, into memory; for a log
-            /// that is larger than that, [`wal`](Self::wal) has a reader.
+            /// that is larger than that, [`wal`](Self::wal) has a reader. Reads and truncations
+            /// that come meanwhile wait for it.
             ///
             /// # Errors
             /// As [`Wal::reader`](crate::Wal::reader), and what it gives.

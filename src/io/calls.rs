@@ -26,7 +26,9 @@ pub struct SystemCalls {
 impl SystemCalls {
     /// All of them.
     pub fn total(&self) -> u64 {
-        self.enters + self.reads + self.writes + self.syncs + self.maps + self.wakes
+        [self.enters, self.reads, self.writes, self.syncs, self.maps, self.wakes]
+            .into_iter()
+            .fold(0, u64::saturating_add)
     }
 
     /// What was called since `earlier`, of the same disk.

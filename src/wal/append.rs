@@ -36,8 +36,11 @@ impl<'a> Appender<'a> {
         Appender { shared, durability, expected: None }
     }
 
-    /// The same, for a batch that belongs at `expected` or nowhere: its ticket is `Invalid`, and
-    /// the log as if it had never been asked, if another record was placed there before.
+    /// The same, for a batch that belongs at `expected` or nowhere.
+    ///
+    /// # Errors
+    /// Of the ticket, besides those of an append: `Invalid` if the next record was another one when
+    /// the batch's turn came; the log is as if it had never been asked.
     #[must_use]
     pub fn at(mut self, expected: Lsn) -> Appender<'a> {
         self.expected = Some(expected);

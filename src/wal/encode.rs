@@ -6,8 +6,9 @@
 //! ```
 //!
 //! The writer puts the header into the gap. Invariants: memory is bounded by the room that was
-//! granted, which counts the body uncompressed; no stale byte of a pooled buffer reaches the disk;
-//! the same records make the same bytes, whoever appends them.
+//! granted, which counts the body uncompressed (while a codec works, by 2.2 times that); no stale
+//! byte of a pooled buffer reaches the disk; the same records make the same bytes, whoever appends
+//! them.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

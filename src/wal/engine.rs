@@ -131,6 +131,7 @@ impl Engine {
             }
             None => Err(Error::new(ErrorKind::Poisoned, "close", "the log has no writer")),
         };
+        shared.mailbox.enough();
         if shared.latch.get().is_none() && outcome_is_whole(&outcome) {
             let (answer, ticket) = pair(&shared.world.host, "close");
             shared.mailbox.job(Job::MarkClean(answer));

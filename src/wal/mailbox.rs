@@ -28,12 +28,28 @@ pub(crate) enum Job {
     Compact(Answer<Lsn>),
     /// Cut the oldest sealed segment; answered with whether there was one.
     CutOldest(Answer<bool>),
+    /// Take out segments that lie below the start of the log and were sealed only now.
+    Retire,
     /// Replace what the caller keeps in META.
     SetUserState(Vec<u8>, Answer<()>),
     /// Record that the log was closed whole.
     MarkClean(Answer<()>),
     /// There are no more jobs.
     Stop,
+}
+
+impl Job {
+    /// Answers it with `error` instead of doing it.
+    pub(super) fn fail(self, error: Error) {
+        match self {
+            Job::TruncateBefore(_, answer)
+            | Job::SetUserState(_, answer)
+            | Job::MarkClean(answer) => answer.fail(error),
+            Job::Cut(_, answer) | Job::Compact(answer) => answer.fail(error),
+            Job::CutOldest(answer) => answer.fail(error),
+            Job::Retire | Job::Stop => {}
+        }
+    }
 }
 
 /// Where a log is cut.
@@ -65,6 +81,9 @@ struct State {
     /// Segments that were rolled over and have no footer yet.
     unsealed: usize,
     jobs: VecDeque<Job>,
+    /// No segments are made any more, and nothing is cut for one.
+    enough: bool,
+    /// When its jobs are done the maker ends.
     stop: bool,
     /// The maker is gone, at its end or by a panic.
     dead: bool,
@@ -159,7 +178,7 @@ impl Mailbox {
         let unused = match outcome {
             Ok(made) => state.ready.replace(made),
             Err(error) => {
-                if error.kind() != ErrorKind::Closed && !wait {
+                if error.kind() != ErrorKind::Closed && !wait && !state.enough {
                     // Nobody waits for it yet; who does hears it as the append's error.
                     tracing::warn!(%error, "no segment can be made ahead");
                 }
@@ -196,7 +215,7 @@ impl Mailbox {
     /// Whether no segment will be sealed by itself, or nobody is to wait for one any more.
     pub(super) fn nothing_to_seal(&self) -> bool {
         let state = self.lock();
-        state.unsealed == 0 || state.stop
+        state.unsealed == 0 || state.enough
     }
 
     /// Lets the maker look again.
@@ -224,10 +243,32 @@ impl Mailbox {
         Mailbox::wake(&state);
     }
 
+    /// A job for the sake of a segment that is being made; false if none is made any more. So after
+    /// `stop` nothing is asked for that nobody would answer, and nothing is cut from a log that
+    /// META already calls closed.
+    pub(super) fn job_of_making(&self, job: Job) -> bool {
+        let mut state = self.lock();
+        if state.enough {
+            drop(state);
+            drop(job);
+            return false;
+        }
+        state.jobs.push_back(job);
+        Mailbox::wake(&state);
+        true
+    }
+
+    /// No more segments are wanted.
+    pub(crate) fn enough(&self) {
+        let mut state = self.lock();
+        state.enough = true;
+        Mailbox::wake(&state);
+    }
+
     /// Ends the maker when its jobs are done.
     pub(crate) fn stop(&self) {
         let mut state = self.lock();
-        state.stop = true;
+        (state.enough, state.stop) = (true, true);
         Mailbox::wake(&state);
     }
 
@@ -244,7 +285,7 @@ impl Mailbox {
     /// Bytes to make the next segment for, when one is wanted; 0 means none waits for it.
     pub(super) fn wanted(&self) -> Option<Option<u64>> {
         let state = self.lock();
-        if state.stop {
+        if state.enough {
             return Some(None);
         }
         let small = |m: &Made| m.segment.geometry.capacity() < state.need;
@@ -256,7 +297,7 @@ impl Mailbox {
     /// times the rate at which the open ones are used, unless the writer has a place for it now.
     pub(super) fn may_write(&self, done: u64, size: u64) -> Option<Result<()>> {
         let state = self.lock();
-        if state.stop {
+        if state.enough {
             return Some(Err(Error::new(ErrorKind::Closed, "make segment", "the log closes")));
         }
         let ahead = u128::from(state.used) * 12 * u128::from(size);

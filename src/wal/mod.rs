@@ -18,6 +18,7 @@ use crate::options::{Backend, Durability, MAX_USER_STATE_BYTES, WalConfig};
 
 mod append;
 mod catalog;
+mod disk_use;
 mod encode;
 mod engine;
 mod health;
@@ -50,7 +51,7 @@ pub use verify::{Finding, FindingKind, VerifySummary};
 use engine::Engine;
 use mailbox::{Cut, Job};
 use recovery::{Contents, classify};
-use shared::{Control, Shared};
+use shared::{Control, Shared, Wait};
 
 /// Waits until a record is durable; see [`Wal::wait_durable`].
 pub type WaitDurable = Ticket<Lsn>;
@@ -58,7 +59,7 @@ pub type WaitDurable = Ticket<Lsn>;
 /// A write-ahead log, open for appending: the one handle that may write it.
 ///
 /// - Shape: `Send + Sync`; share it by reference or in an `Arc`. Dropping it closes it.
-/// - Source: `examples/simple_wal.rs`.
+/// - Example: `examples/simple_wal.rs`.
 pub struct Wal {
     shared: Arc<Shared>,
     backend: BackendReport,
@@ -179,7 +180,8 @@ impl Wal {
         self.with(self.shared.config.durability).at(expected).append_batch(records)
     }
 
-    /// Appends with another durability than the configured one.
+    /// Appends with another durability than the configured one:
+    /// `wal.with(Durability::Queued).append_batch(..)`.
     pub fn with(&self, durability: Durability) -> Appender<'_> {
         Appender::new(&self.shared, durability)
     }
@@ -210,14 +212,19 @@ impl Wal {
         self.shared.catalog.count()
     }
 
-    /// Resolves when everything up to `lsn` is durable, appended yet or not; syncs if it must.
+    /// Resolves when everything up to `lsn` is durable, appended yet or not; syncs if it must. If
+    /// the record is cut from the end meanwhile, the one that takes its LSN is waited for.
     ///
     /// # Errors
     /// `Poisoned`, `Closed`. The ticket: `Poisoned` if the log fails first.
     pub fn wait_durable(&self, lsn: Lsn) -> Result<WaitDurable> {
-        self.shared.check_writable("wait_durable")?;
-        let (answer, ticket) = ticket::pair(&self.shared.world.host, "wait_durable");
-        self.shared.control(Control::WaitDurable(lsn, answer));
+        self.wait("wait_durable", lsn, false)
+    }
+
+    fn wait(&self, op: &'static str, lsn: Lsn, is_there: bool) -> Result<WaitDurable> {
+        self.shared.check_writable(op)?;
+        let (answer, ticket) = ticket::pair(&self.shared.world.host, op);
+        self.shared.control(Control::WaitDurable(Wait { lsn, answer, is_there }));
         Ok(ticket)
     }
 
@@ -254,7 +261,8 @@ impl Wal {
     /// - Durability: when it returns `Ok` the cut survives power loss. Works on a full disk.
     ///
     /// # Errors
-    /// `Invalid`: `lsn` is beyond the next record. `Poisoned`, `Closed`.
+    /// `Invalid`: `lsn` is beyond the next record. `Poisoned`, `Closed`. `Io`: META could not be
+    /// written, the log is poisoned; after `resume` or a reopen the cut has happened, or has not.
     pub fn truncate_before(&self, lsn: Lsn) -> Result<()> {
         self.shared.check_writable("truncate_before")?;
         let next = self.next_lsn();
@@ -264,7 +272,7 @@ impl Wal {
         }
         // The log must not start behind what may be lost.
         if lsn.prev() > self.durable_lsn() {
-            self.wait_durable(lsn.prev())?.wait()?;
+            self.wait("truncate_before", lsn.prev(), true)?.wait()?;
         }
         let (answer, ticket) = ticket::pair(&self.shared.world.host, "truncate_before");
         self.shared.mailbox.job(Job::TruncateBefore(lsn, answer));
@@ -274,10 +282,12 @@ impl Wal {
     /// Cuts what `retention_ms` and `compaction` of the configuration say, now; in the background
     /// they act by themselves. Gives the first record that is kept.
     ///
+    /// - Shape: whole sealed segments. Down to a `SizeWindow` itself, first by giving up prepared
+    ///   and retired segments; in the background there may be one segment more.
     /// - Durability: as [`Wal::truncate_before`].
     ///
     /// # Errors
-    /// `Poisoned`, `Closed`.
+    /// `Poisoned`, `Closed`, `Io`: as [`Wal::truncate_before`].
     pub fn compact(&self) -> Result<Lsn> {
         self.shared.check_writable("compact")?;
         let (answer, ticket) = ticket::pair(&self.shared.world.host, "compact");
@@ -294,7 +304,9 @@ impl Wal {
     /// - Readers that are beyond get `Truncated`.
     ///
     /// # Errors
-    /// `Invalid`: `lsn` is not in the log. `Poisoned`, `Closed`.
+    /// `Invalid`: `lsn` is not in the log. `Poisoned`, `Closed`: nothing was cut. `Io`,
+    /// `NotConfirmed`: META could not be written, the log is poisoned; after `resume` or a reopen
+    /// all of the cut has happened, or nothing.
     pub fn truncate_after(&self, lsn: Lsn) -> Result<()> {
         self.cut("truncate_after", Cut::After(lsn))
     }
@@ -305,10 +317,15 @@ impl Wal {
     /// - Durability: as [`Wal::truncate_after`].
     ///
     /// # Errors
-    /// `Invalid`: `next` is `Lsn::NONE`. `Poisoned`, `Closed`.
+    /// `Invalid`: `next` is `Lsn::NONE`, or above 2^63, which leaves too few LSNs for a log's life.
+    /// `Poisoned`, `Closed`; `NotConfirmed`: as [`Wal::truncate_after`].
     pub fn reset_to(&self, next: Lsn) -> Result<()> {
         if next == Lsn::NONE {
             return Err(Error::invalid("reset_to", "LSNs start at 1; reset to Lsn::FIRST"));
+        }
+        if next.get() > 1 << 63 {
+            let why = format!("{next} is above 2^63: too few LSNs are left behind it");
+            return Err(Error::invalid("reset_to", why));
         }
         self.cut("reset_to", Cut::Reset(next))
     }
@@ -329,7 +346,8 @@ impl Wal {
     ///   those it speaks of. Works on a full disk. Costs two forced writes of 64 KiB.
     ///
     /// # Errors
-    /// `Invalid`: too long. `Poisoned`, `Closed`.
+    /// `Invalid`: too long. `Poisoned`, `Closed`. `Io`: META could not be written, the log is
+    /// poisoned; after `resume` or a reopen the slot holds the old bytes or the new.
     pub fn set_user_state(&self, state: impl AsRef<[u8]>) -> Result<()> {
         self.shared.check_writable("set_user_state")?;
         let state = state.as_ref();
@@ -353,6 +371,9 @@ impl Wal {
 
     /// Recovers a poisoned log in the process: reads the tail back from the device, cuts what was
     /// not promised, and appends again. Does nothing if the log is not poisoned.
+    ///
+    /// - Durability: as [`Wal::open`]. Readers go on, but for those with [`ReadLevel::Written`]
+    ///   that read what is given up now: they get `Truncated`.
     ///
     /// # Errors
     /// What [`Wal::open`] may say; the log stays poisoned and `resume` can be called again.

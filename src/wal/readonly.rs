@@ -17,6 +17,7 @@ use crate::lsn::Lsn;
 use crate::options::{Backend, RecoveryPolicy};
 
 use super::catalog::Catalog;
+use super::disk_use::disk_use;
 use super::meta::META;
 use super::metrics::{self, Metrics};
 use super::reader::{ReadLevel, Reader, Record};
@@ -235,15 +236,7 @@ fn stat_of(disk: &dyn Disk, dir: &Path, plan: &Plan) -> Result<LogStat> {
         next_lsn: None,
         durable_lsn: None,
         segments: plan.found.len() as u64,
-        size_bytes: size_of(disk, dir)? + size_of(disk, &crate::segment::pool_dir(dir))?,
+        size_bytes: disk_use(disk, dir)?,
         format_version: FORMAT_VERSION,
     })
-}
-
-pub(super) fn size_of(disk: &dyn Disk, dir: &Path) -> Result<u64> {
-    match disk.list(dir) {
-        Ok(entries) => Ok(entries.iter().map(|entry| entry.size).sum()),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(0),
-        Err(e) => Err(Error::io("open", dir, None, e)),
-    }
 }

@@ -56,10 +56,18 @@ pub(crate) struct Asked {
 /// Frames from this size on are written from their own buffer instead of being copied.
 pub(crate) const LARGE: usize = 64 << 10;
 
+/// Somebody who waits until everything up to `lsn` is durable.
+pub(crate) struct Wait {
+    pub(crate) lsn: Lsn,
+    pub(crate) answer: Answer<Lsn>,
+    /// It speaks of a record that was there: if a cut takes that out there is nothing to wait for.
+    pub(crate) is_there: bool,
+}
+
 /// What else the writer can be asked.
 pub(crate) enum Control {
     /// Answer when everything up to this LSN is durable.
-    WaitDurable(Lsn, Answer<Lsn>),
+    WaitDurable(Wait),
     /// Make all that was queued durable, then take records out from the end.
     Cut(Cut, Answer<Lsn>),
     /// Make all that was queued durable, answer, end.

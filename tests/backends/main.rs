@@ -110,7 +110,7 @@ macro_rules! one_world {
                 a_capped_log_goes_on_when_it_was_truncated,
             }
             metrics {
-                many_tickets_share_groups_and_keep_several_in_flight,
+                many_tickets_share_groups,
                 refusals_and_waits_for_room_are_counted,
                 segments_and_syncs_are_counted,
                 the_last_metrics_outlive_the_process,

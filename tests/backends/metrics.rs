@@ -19,14 +19,16 @@ fn assert_sums_up(metrics: &Metrics, block: u64) {
     assert!(metrics.answer_ns.max() >= metrics.queue_ns.max());
 }
 
-pub fn many_tickets_share_groups_and_keep_several_in_flight(place: &Place) {
+pub fn many_tickets_share_groups(place: &Place) {
     let wal = place.open();
     fill(&wal, 1, 300, 1);
     let metrics = wal.metrics();
     assert_eq!((metrics.batches, metrics.records), (300, 300));
     assert_sums_up(&metrics, place.block() as u64);
+    // On a busy machine each group may be written before the next one forms; that several are in
+    // flight where they can be, `tests/options.rs` counts on the simulated disk.
+    assert!((1..=8).contains(&metrics.depth.max()), "{metrics}");
     assert!(metrics.group_batches.max() > 1, "{metrics}");
-    assert!(metrics.depth.max() > 1 && metrics.depth.max() <= 8, "{metrics}");
     assert!(metrics.answer_ns.quantile(0.5) > 0, "{metrics}");
     assert!(metrics.bytes < metrics.written_bytes, "{metrics}");
     // One after the other there is one group each.

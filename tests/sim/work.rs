@@ -163,7 +163,12 @@ impl Life {
                 assert!(keep + 1 < wal.first_lsn().get(), "{e}");
                 false
             }
-            Err(e) if e.kind() == ErrorKind::Poisoned => true,
+            // Certainly not cut.
+            Err(e) if e.kind() == ErrorKind::Poisoned => {
+                self.promises.cut = None;
+                true
+            }
+            Err(e) if e.kind() == ErrorKind::NotConfirmed => true,
             Err(e) => {
                 self.expect_io(&e);
                 !self.sim.crashed()

@@ -8,12 +8,14 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::meta::{self, Meta};
 use crate::io::Flow;
 use crate::lsn::Lsn;
-use crate::segment::{free_name, pool_dir};
+use crate::options::MIN_SEGMENT_BYTES;
+use crate::segment::{SegmentFile, free_name, pool_dir};
 
 use super::super::catalog::Segment;
 use super::super::mailbox::{Cut, Job};
 use super::super::meta::MetaFile;
 use super::super::metrics::add;
+use super::super::shared::poisoned;
 use super::super::ticket::Answer;
 use super::{Maker, POOL_SEGMENTS};
 
@@ -45,31 +47,47 @@ impl Maker {
                     continue;
                 }
             };
-            match job {
-                Job::Stop => return,
-                Job::TruncateBefore(lsn, answer) => {
-                    self.answer(answer, self.truncate_before(flow, &mut meta, lsn).await);
-                }
-                Job::Compact(answer) => match self.used_bytes() {
-                    Ok(used) => self.answer(answer, self.compact(flow, &mut meta, used).await),
-                    Err(error) => answer.fail(error),
-                },
-                Job::CutOldest(answer) => {
-                    self.answer(answer, self.cut_oldest(flow, &mut meta).await);
-                    // The other flow waits for it.
+            match (job, self.shared.latch.get()) {
+                (Job::Stop, _) => return,
+                (job, Some(cause)) => {
+                    // The first failed write is final, in META too: which state it holds is not
+                    // known, and a further one may contradict what landed.
+                    job.fail(poisoned("change the log", &cause));
+                    // Whoever waits for it may be the other flow, or the writer.
                     self.shared.mailbox.nudge();
-                }
-                Job::Cut(cut, answer) => {
-                    self.answer(answer, self.cut(flow, &mut meta, cut).await);
-                    // The writer waits for it.
                     self.shared.bell.ring();
                 }
-                Job::SetUserState(state, answer) => {
-                    self.answer(answer, self.set_user_state(flow, &mut meta, state).await);
-                }
-                Job::MarkClean(answer) => {
-                    self.answer(answer, self.mark_clean(flow, &mut meta).await);
-                }
+                (job, None) => self.do_job(flow, &mut meta, job).await,
+            }
+        }
+    }
+
+    async fn do_job(&self, flow: &Flow, meta: &mut MetaFile, job: Job) {
+        match job {
+            Job::Stop => unreachable!("the caller ends with it"),
+            Job::TruncateBefore(lsn, answer) => {
+                self.answer(answer, self.truncate_before(flow, meta, lsn).await);
+            }
+            Job::Compact(answer) => match self.used_bytes() {
+                Ok(used) => self.answer(answer, self.compact(flow, meta, used).await),
+                Err(error) => answer.fail(error),
+            },
+            Job::Retire => self.retire_late(),
+            Job::CutOldest(answer) => {
+                self.answer(answer, self.cut_oldest(flow, meta).await);
+                // The other flow waits for it.
+                self.shared.mailbox.nudge();
+            }
+            Job::Cut(cut, answer) => {
+                self.answer(answer, self.cut(flow, meta, cut).await);
+                // The writer waits for it.
+                self.shared.bell.ring();
+            }
+            Job::SetUserState(state, answer) => {
+                self.answer(answer, self.set_user_state(flow, meta, state).await);
+            }
+            Job::MarkClean(answer) => {
+                self.answer(answer, self.mark_clean(flow, meta).await);
             }
         }
     }
@@ -146,9 +164,19 @@ impl Maker {
         };
         meta.update(flow, &*shared.world.disk, change).await?;
         shared.catalog.set_first(first);
-        self.retire_all(shared.catalog.remove_before(first))?;
+        self.retire_all(shared.catalog.remove_before(first), Vec::new())?;
         shared.mailbox.space_came_back();
         Ok(())
+    }
+
+    /// Takes out what was below the start of the log when it still lacked its footer.
+    fn retire_late(&self) {
+        let gone = self.shared.catalog.remove_before(self.shared.catalog.first());
+        if let Err(error) = self.retire_all(gone, Vec::new()) {
+            self.shared.latch.set(error);
+            self.shared.bell.ring();
+        }
+        self.shared.mailbox.space_came_back();
     }
 
     /// Takes records out from the end; gives the LSN the log goes on with. The writer waits:
@@ -170,6 +198,8 @@ impl Maker {
         let (highest_number, growth_bytes) = {
             let mut stock = self.stock();
             stock.epoch = epoch;
+            // Or a log that is cut again and again would take a full-size segment for each time.
+            stock.growth_bytes = MIN_SEGMENT_BYTES.min(shared.config.segment_bytes);
             (stock.highest_number, stock.growth_bytes)
         };
         let change = |m: &mut Meta| {
@@ -191,20 +221,31 @@ impl Maker {
             Cut::After(_) => shared.catalog.cut_from(next),
             Cut::Reset(next) => shared.catalog.reset(next),
         };
-        if let Some(made) = shared.mailbox.take_back() {
-            self.discard(&made.segment.path);
-        }
-        self.retire_all(gone)?;
+        let spare = shared.mailbox.take_back().and_then(|made| self.spare(&made.segment));
+        self.retire_all(gone, spare.into_iter().collect())?;
         shared.mailbox.space_came_back();
         Ok(next)
     }
 
-    /// Takes the names of segments away. An error means that a directory could not be synced: then
-    /// nobody knows which names the device holds, and no file may be used again.
-    fn retire_all(&self, segments: Vec<Arc<Segment>>) -> Result<()> {
+    /// Puts a segment that was made and never used back into the pool, from where it gets another
+    /// identity; none if it is too small for that.
+    fn spare(&self, segment: &SegmentFile) -> Option<PathBuf> {
+        let to = pool_dir(&self.shared.dir).join(free_name(segment.id.number));
+        let full = segment.geometry.size == self.shared.config.segment_bytes;
+        let kept = full && self.stock().free.len() < POOL_SEGMENTS;
+        if kept && self.shared.world.disk.rename(&segment.path, &to).is_ok() {
+            return Some(to);
+        }
+        self.discard(&segment.path);
+        None
+    }
+
+    /// Takes the names of segments away, and adds them to those that were `retired` before. An
+    /// error means that a directory could not be synced: then nobody knows which names the device
+    /// holds, and no file may be used again.
+    fn retire_all(&self, segments: Vec<Arc<Segment>>, mut retired: Vec<PathBuf>) -> Result<()> {
         let shared = &self.shared;
         add(&shared.meters.segments_retired, segments.len() as u64);
-        let mut retired = Vec::new();
         for segment in segments {
             match self.retire(segment, retired.len()) {
                 Ok(reusable) => retired.extend(reusable),

@@ -6,7 +6,7 @@
 //! cap:   used + next segment > cap                         -> `StorageFull`
 //! ```
 //!
-//! `used` is what the directory and the pool hold, counted by their sizes, when a segment is to be
+//! `used` is what the log's own files take, counted by their sizes, when a segment is to be
 //! made: between two such moments a log does not grow. Records go in whole segments.
 
 use std::time::Duration;
@@ -15,11 +15,10 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::io::Flow;
 use crate::lsn::Lsn;
 use crate::options::CompactionPolicy;
-use crate::segment::pool_dir;
 
+use super::super::disk_use::disk_use;
 use super::super::mailbox::Job;
 use super::super::meta::MetaFile;
-use super::super::readonly::size_of;
 use super::super::ticket::pair;
 use super::Maker;
 
@@ -127,8 +126,7 @@ impl Maker {
 
     /// What the log takes on disk, bytes.
     pub(super) fn used_bytes(&self) -> Result<u64> {
-        let (disk, dir) = (&*self.shared.world.disk, &self.shared.dir);
-        Ok(size_of(disk, dir)? + size_of(disk, &pool_dir(dir))?)
+        disk_use(&*self.shared.world.disk, &self.shared.dir)
     }
 
     /// Whether a new file of `size` may be made now; cuts the oldest segment for it if that is
@@ -136,14 +134,16 @@ impl Maker {
     pub(super) async fn admit(&self, flow: &Flow, size: u64) -> Result<Admission> {
         let config = &self.shared.config;
         let window = match config.compaction {
-            CompactionPolicy::SizeWindow(window) => Some(window + config.segment_bytes),
+            CompactionPolicy::SizeWindow(window) => {
+                Some(window.saturating_add(config.segment_bytes))
+            }
             CompactionPolicy::None | CompactionPolicy::TimeWindow(_) => None,
         };
         let Some(limit) = [window, config.max_disk_bytes].into_iter().flatten().min() else {
             return Ok(Admission::Fits);
         };
         let used = self.used_bytes()?;
-        if used + size <= limit {
+        if used.saturating_add(size) <= limit {
             return Ok(Admission::Fits);
         }
         if window.is_some() && self.make_room(flow).await? {
@@ -167,7 +167,9 @@ impl Maker {
             return Ok(false);
         }
         let (answer, mut ticket) = pair(&self.shared.world.host, "make room");
-        mailbox.job(Job::CutOldest(answer));
+        if !mailbox.job_of_making(Job::CutOldest(answer)) {
+            return Ok(false);
+        }
         flow.until(|| ticket.try_wait()).await
     }
 }

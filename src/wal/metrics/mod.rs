@@ -117,7 +117,7 @@ metrics! {
         /// `Poisoned`, `Closed`.
         refused,
         /// Batches that were queued and failed because no segment could be made for them: the disk
-        /// is full.
+        /// is full, or the log takes `max_disk_bytes`.
         storage_full,
         /// Batches that were queued and failed for another reason.
         failed,

@@ -23,7 +23,7 @@ use super::apply::Site;
 use super::{Found, Plan, State};
 
 /// The name in the pool of the space set aside for this.
-const RESERVE: &str = "reserve";
+pub(crate) const RESERVE: &str = "reserve";
 const RESERVE_BYTES: u64 = 1 << 20;
 
 /// Copies the kept frames above the watermark; false if there are none.

@@ -29,6 +29,7 @@ mod merge;
 mod weave;
 
 pub(crate) use apply::{Recovered, recover};
+pub(crate) use copy::RESERVE;
 pub(crate) use inspect::{
     Contents, LOCK, catalog_of, classify, identity, inspect, inspect_beside, survey,
 };

@@ -13,7 +13,7 @@
 //! Invariants: nothing is in flight while META changes; no frame is written into a segment of an
 //! epoch before the cut afterwards; until META holds the cut the log is as it was.
 
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::lsn::Lsn;
 
 use super::super::mailbox::{Cut, Job};
@@ -39,6 +39,19 @@ enum Stage {
 impl Cutting {
     pub(super) fn new(cut: Cut, answer: Answer<Lsn>) -> Cutting {
         Cutting { cut, answer, stage: Stage::Waiting }
+    }
+
+    /// The log failed; once META was asked for, nobody knows what it holds.
+    pub(super) fn fail(self, why: Error) {
+        let asked = matches!(self.stage, Stage::Asked(_));
+        self.answer.fail(if asked { why.as_kind(ErrorKind::NotConfirmed) } else { why });
+    }
+
+    pub(super) fn op(&self) -> &'static str {
+        match self.cut {
+            Cut::After(_) => "truncate_after",
+            Cut::Reset(_) => "reset_to",
+        }
     }
 }
 
@@ -68,6 +81,7 @@ impl Writer {
                         // Nothing beyond is promised, written down or waited for any more.
                         self.marked = self.marked.min(next.prev());
                         self.want = self.want.min(next.prev());
+                        self.end_waits(next);
                         cutting.answer.ok(next);
                     }
                     Err(error) => cutting.answer.fail(error),
@@ -75,9 +89,12 @@ impl Writer {
                 true
             }
             Some(Cutting { stage: Stage::Draining, .. }) if idle => {
-                if let Err(error) = self.check_cut() {
+                if let Some(outcome) = self.cut_is_known() {
                     let cutting = self.cuts.pop_front().expect("looked at above");
-                    cutting.answer.fail(error);
+                    match outcome {
+                        Ok(next) => cutting.answer.ok(next),
+                        Err(error) => cutting.answer.fail(error),
+                    }
                     return true;
                 }
                 let sealed = self.lanes.all().next().is_none();
@@ -92,20 +109,30 @@ impl Writer {
         }
     }
 
-    /// Whether the log, as it is now that it is drained, reaches that far.
-    fn check_cut(&self) -> Result<(), Error> {
-        let Some(Cutting { cut: Cut::After(keep), .. }) = self.cuts.front() else { return Ok(()) };
+    /// Who waits for a record that was taken out would wait for another one to come.
+    fn end_waits(&mut self, next: Lsn) {
+        for wait in self.waits.extract_if(.., |wait| wait.is_there && wait.lsn >= next) {
+            let why = format!("record {} was cut meanwhile", wait.lsn);
+            wait.answer.fail(Error::invalid("truncate_before", why));
+        }
+    }
+
+    /// The answer, if there is nothing to do for it now that the log is drained: it ends there
+    /// already, or does not reach so far.
+    fn cut_is_known(&self) -> Option<Result<Lsn, Error>> {
+        let Some(Cutting { cut: Cut::After(keep), .. }) = self.cuts.front() else { return None };
         let next = self.next_lsn;
         if *keep >= next {
             let why = format!("{keep} is not in the log, the next record is {next}");
-            return Err(Error::invalid("truncate_after", why));
+            return Some(Err(Error::invalid("truncate_after", why)));
         }
-        Ok(())
+        (keep.next() == next).then_some(Ok(next))
     }
 
     fn ask_for_cut(&mut self) {
         let Some(cutting) = self.cuts.front_mut() else { return };
         let (answer, ticket) = pair(&self.shared.world.host, "truncate");
+        cutting.answer.submitted();
         cutting.stage = Stage::Asked(ticket);
         self.shared.mailbox.job(Job::Cut(cutting.cut, answer));
     }

@@ -20,7 +20,7 @@ use crate::segment::{Made, SegmentFile, SparseIndex, Summary};
 
 use super::super::catalog::Segment;
 
-/// Plain writes that make the writer sync by itself: bytes.
+/// Plain writes that make the writer sync by itself: bytes, of all lanes together.
 const UNSYNCED_BYTES: u64 = 16 << 20;
 /// And how long the oldest may wait.
 const UNSYNCED_AGE: Duration = Duration::from_secs(1);
@@ -122,6 +122,18 @@ impl Lanes {
         self.old.extend(self.open.drain(..).map(Lane::roll));
     }
 
+    /// Lets no lane take frames any more that is at least half full, or holds nothing that is still
+    /// in the log, which starts at `first`. The others go on with what fits them: a batch that is
+    /// too large must not use up the room that smaller ones have.
+    pub(super) fn roll_used(&mut self, first: Lsn) {
+        let used = |lane: &mut Lane| {
+            let ends = lane.summary.last_lsn();
+            lane.left() < lane.segment.geometry.size / 2 || (Lsn::NONE < ends && ends < first)
+        };
+        self.old.extend(self.open.extract_if(.., used).map(Lane::roll));
+        self.turn = 0;
+    }
+
     /// Rolls all lanes that hold records, but the one with the last: only there the log can go on.
     pub(super) fn roll_all_but_last(&mut self) {
         let last = self.open.iter().map(|lane| lane.summary.last_lsn()).max();
@@ -131,6 +143,11 @@ impl Lanes {
         };
         self.old.extend(self.open.extract_if(.., before).map(Lane::roll));
         self.turn = 0;
+    }
+
+    /// What one lane may leave unsynced.
+    pub(super) fn unsynced_share(&self) -> u64 {
+        UNSYNCED_BYTES / self.most as u64
     }
 
     /// How many were rolled and are not sealed yet.
@@ -232,9 +249,9 @@ impl Lane {
         self.sync_in_flight = true;
     }
 
-    /// When the writer syncs it though nobody waits.
-    pub(super) fn sync_due(&self) -> Option<Duration> {
+    /// When the writer syncs it though nobody waits: with `share` bytes unsynced at once.
+    pub(super) fn sync_due(&self, share: u64) -> Option<Duration> {
         let since = self.unsynced_since?;
-        Some(if self.unsynced_bytes >= UNSYNCED_BYTES { since } else { since + UNSYNCED_AGE })
+        Some(if self.unsynced_bytes >= share { since } else { since + UNSYNCED_AGE })
     }
 }

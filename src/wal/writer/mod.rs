@@ -30,12 +30,12 @@ use crate::lsn::Lsn;
 use crate::options::{Durability, SyncMethod};
 
 use super::metrics::add;
-use super::shared::{Control, Pending, Shared, poisoned};
+use super::shared::{Control, Pending, Shared, Wait, poisoned};
 use super::ticket::Answer;
 use cut::Cutting;
 use flight::Flight;
 use gather::Gather;
-use lane::{Lane, Lanes};
+use lane::Lanes;
 use requests::Request;
 
 mod cut;
@@ -84,7 +84,7 @@ pub(crate) struct Writer {
     marked: Lsn,
     /// Somebody waits until this is durable.
     want: Lsn,
-    waits: Vec<(Lsn, Answer<Lsn>)>,
+    waits: Vec<Wait>,
     /// Cuts that were asked for; the first is under way.
     cuts: VecDeque<Cutting>,
     ending: Ending,
@@ -102,12 +102,12 @@ impl Writer {
         self.shared.bell.taking();
         while let Some(control) = self.shared.next_control() {
             match control {
-                Control::WaitDurable(lsn, answer) => {
+                Control::WaitDurable(wait) => {
                     let durable = self.shared.catalog.durable();
-                    if lsn <= durable {
-                        answer.ok(durable);
+                    if wait.lsn <= durable {
+                        wait.answer.ok(durable);
                     } else {
-                        self.waits.push((lsn, answer));
+                        self.waits.push(wait);
                     }
                 }
                 Control::Cut(cut, answer) => self.cuts.push_back(Cutting::new(cut, answer)),
@@ -127,7 +127,7 @@ impl Writer {
         self.begin_cut();
         // Only records that exist can be wanted: one far ahead must not turn all into syncs.
         let last = self.next_lsn.prev();
-        let waited = self.waits.iter().map(|(lsn, _)| *lsn).max().unwrap_or(Lsn::NONE);
+        let waited = self.waits.iter().map(|wait| wait.lsn).max().unwrap_or(Lsn::NONE);
         let wanted = if let Ending::Close(_) = self.ending { last } else { waited };
         self.want = self.want.max(wanted.min(last));
     }
@@ -169,13 +169,15 @@ impl Writer {
         for batch in self.backlog.drain(..) {
             batch.answer.fail(why.clone());
         }
-        for (_, answer) in self.waits.drain(..) {
-            answer.fail(why.clone());
+        for wait in self.waits.drain(..) {
+            wait.answer.fail(why.clone());
         }
-        for cutting in self.cuts.drain(..) {
-            cutting.answer.fail(why.clone());
+        while let Some(cutting) = self.cuts.pop_front() {
+            let why = self.refusal(cutting.op());
+            cutting.fail(why);
         }
         while let Some(batch) = self.shared.next_batch() {
+            add(&self.shared.meters.failed, 1);
             batch.answer.fail(why.clone());
         }
     }
@@ -202,8 +204,8 @@ impl Writer {
         }
         // Also if nothing moved: who came just now may wait for what is durable already.
         let durable = self.shared.catalog.durable();
-        for (_, answer) in self.waits.extract_if(.., |(lsn, _)| *lsn <= durable) {
-            answer.ok(durable);
+        for wait in self.waits.extract_if(.., |wait| wait.lsn <= durable) {
+            wait.answer.ok(durable);
         }
     }
 
@@ -224,7 +226,7 @@ impl Writer {
             Ending::Close(_) if !finished => false,
             Ending::Close(answers) => {
                 let answers = std::mem::take(answers);
-                for (lsn, answer) in self.waits.drain(..) {
+                for Wait { lsn, answer, .. } in self.waits.drain(..) {
                     let why = format!("the log was closed before record {lsn} was appended");
                     answer.fail(Error::new(ErrorKind::Closed, "wait_durable", why));
                 }
@@ -264,11 +266,12 @@ impl Writer {
             // Nothing is written any more: no time that passes is worth waking for.
             return Next::Idle;
         }
+        let share = self.lanes.unsynced_share();
         let lanes = self.lanes.all().filter(|lane| !lane.sync_in_flight);
         // Where an older write is in flight its completion comes first.
         let flight = &mut self.flight;
         let startable = lanes.filter(|lane| flight.first_unsynced(lane.number()).is_some());
-        let sync = startable.filter_map(Lane::sync_due).min();
+        let sync = startable.filter_map(|lane| lane.sync_due(share)).min();
         let times = [sync, self.linger_due(), self.mark_due()];
         times.into_iter().flatten().min().map_or(Next::Idle, Next::At)
     }

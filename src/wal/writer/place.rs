@@ -369,7 +369,7 @@ impl Writer {
                 }
                 self.fail_backlog(&error);
                 // Sealed, they can be truncated away: on a full disk that may be the only space.
-                self.lanes.roll_all();
+                self.lanes.roll_used(self.shared.catalog.first());
                 self.shared.mailbox.unsealed(self.lanes.unsealed());
                 false
             }

@@ -23,6 +23,7 @@ use crate::options::{Durability, MAX_DEPTH};
 use crate::segment::SparseIndex;
 
 use super::super::catalog::{Catalog, Segment};
+use super::super::mailbox::Job;
 use super::super::metrics::{Meters, add};
 use super::flight::{Counts, Group, Placed};
 use super::lane::Lanes;
@@ -232,7 +233,7 @@ impl Writer {
 
     /// Syncs each open segment that has plain groups somebody waits for, or too many of them.
     pub(super) fn start_syncs(&mut self) {
-        let flush = self.must_flush();
+        let (flush, share) = (self.must_flush(), self.lanes.unsynced_share());
         for lane in self.lanes.all_mut() {
             if lane.sync_in_flight {
                 continue;
@@ -240,7 +241,7 @@ impl Writer {
             let number = lane.number();
             let Some(group) = self.flight.first_unsynced(number) else { continue };
             let wanted = group.needs_durable || group.first <= self.want || flush;
-            if wanted || lane.rolled || lane.sync_due().is_some_and(|due| due <= self.now) {
+            if wanted || lane.rolled || lane.sync_due(share).is_some_and(|due| due <= self.now) {
                 lane.sync_started();
                 self.flight.sync_started(number);
                 self.todo.push_back(Request::Sync { segment: number, since: self.now });
@@ -276,8 +277,9 @@ impl Writer {
             self.todo.push_back(Request::Footer { segment: lane.number(), at, buf, tries: 0 });
         }
         let old = self.lanes.old_mut();
-        let before = old.len();
+        let (before, first, mut late) = (old.len(), self.shared.catalog.first(), false);
         for lane in old.extract_if(.., |lane| lane.sealed) {
+            late |= lane.summary.last_lsn() < first;
             if let Some(listed) = &lane.listed {
                 listed.seal();
             }
@@ -285,6 +287,10 @@ impl Writer {
         }
         if old.len() < before {
             self.shared.mailbox.unsealed(old.len());
+        }
+        if late {
+            // A truncation came before the footer, and could not take the file.
+            self.shared.mailbox.job(Job::Retire);
         }
     }
 }
