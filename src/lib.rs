@@ -53,7 +53,8 @@
 //! - Bound the disk use: [`WalConfig::max_disk_bytes`]. Compress: [`CompressionConfig`].
 //! - Keep a little state beside the records: [`Wal::set_user_state`].
 //! - Go on after a failed disk: [`Wal::resume`].
-//! - Look: [`Wal::metrics`] counts and latencies, [`ReadOnlyWal::verify`] damage.
+//! - Look: [`Wal::health`] what is wrong now, [`Wal::metrics`] counts and latencies,
+//!   [`ReadOnlyWal::verify`] damage.
 //!
 //! # Threads and waiting
 //! Appends encode on the caller's thread and never wait for the disk; [`Ticket::wait`] does, and
@@ -105,8 +106,8 @@ pub use compat::{batch_config, wal};
 pub use error::{Error, ErrorKind, Result};
 pub use io::{BackendReason, BackendReport, SystemCalls, probe};
 pub use log::{
-    Append, Appender, Batch, Finding, FindingKind, GivenUp, Histogram, LogStat, Metrics, ReadLevel,
-    ReadOnlyWal, Reader, Record, RecordData, Records, RecoveryReport, Ticket, Verdict,
+    Append, Appender, Batch, Finding, FindingKind, GivenUp, Health, Histogram, LogStat, Metrics,
+    ReadLevel, ReadOnlyWal, Reader, Record, RecordData, Records, RecoveryReport, Ticket, Verdict,
     VerifySummary, WaitDurable, Wal,
 };
 pub use lsn::{Lsn, LsnRange};

@@ -21,6 +21,7 @@ mod catalog;
 mod disk_use;
 mod encode;
 mod engine;
+mod health;
 mod mailbox;
 mod maker;
 mod merge;
@@ -37,6 +38,7 @@ mod verify;
 mod writer;
 
 pub use append::{Append, Appender};
+pub use health::Health;
 pub use metrics::{Histogram, Metrics};
 pub use reader::{ReadLevel, Reader, Record, RecordData};
 pub use readonly::{LogStat, ReadOnlyWal};
@@ -399,6 +401,12 @@ impl Wal {
     /// - Units: in each name. Cheap enough to be asked every second.
     pub fn metrics(&self) -> Metrics {
         self.shared.metrics()
+    }
+
+    /// How it is doing right now: poisoned or not and why, what waits and how long, how slow the
+    /// last sync was. For a check that runs every second; takes no lock unless it is poisoned.
+    pub fn health(&self) -> Health {
+        self.shared.health()
     }
 
     /// Makes all that was queued durable, marks the log as closed, unlocks it.

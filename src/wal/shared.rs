@@ -25,6 +25,7 @@ use crate::options::{Durability, WalConfig};
 
 use super::catalog::Catalog;
 use super::encode::{BodyEncoder, Encoded};
+use super::health::{Health, Pulse};
 use super::mailbox::{Cut, Mailbox};
 use super::metrics::{Meters, Metrics, add};
 use super::recovery::RecoveryReport;
@@ -165,6 +166,7 @@ pub(crate) struct Shared {
     pub(crate) pool: BufPool,
     pub(crate) encoder: BodyEncoder,
     pub(crate) meters: Meters,
+    pub(crate) pulse: Pulse,
     pub(crate) fork: ForkGuard,
     /// When the log was opened, on the host's clock.
     opened: Duration,
@@ -193,6 +195,7 @@ impl Shared {
             pool: BufPool::new(block),
             encoder: BodyEncoder::new(block, config.effective_compression()),
             meters: Meters::default(),
+            pulse: Pulse::default(),
             fork: ForkGuard::new(),
             opened: world.host.now(),
             report: Mutex::default(),
@@ -229,6 +232,11 @@ impl Shared {
         metrics
     }
 
+    /// How it is doing now.
+    pub(crate) fn health(&self) -> Health {
+        self.pulse.look(self.now_ns(), self.latch.get())
+    }
+
     pub(crate) fn set_user_state(&self, state: Vec<u8>) {
         *self.user_state.lock().unwrap_or_else(PoisonError::into_inner) = state;
     }
@@ -256,9 +264,10 @@ impl Shared {
 
     /// Queues a batch that has its room.
     pub(crate) fn send(&self, batch: Pending) {
-        let bytes = batch.encoded.frame_len;
+        let (bytes, called_ns) = (batch.encoded.frame_len, batch.asked.called_ns);
         // There is a place in the channel for each grant, and both ends live in `self`.
         assert!(self.batches.0.try_send(batch).is_ok(), "room was granted for it");
+        self.pulse.queued(called_ns);
         self.bell.queued(bytes);
         self.empty_if_gone();
     }
@@ -293,6 +302,7 @@ impl Shared {
             batch.answer.fail(Error::new(kind, "append", "the log ended before it was written"));
         }
         while self.controls.1.try_recv().is_ok() {}
+        self.pulse.oldest(None);
     }
 
     pub(crate) fn next_batch(&self) -> Option<Pending> {

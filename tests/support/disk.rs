@@ -2,11 +2,14 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 /// A mounted directory; dropping it unmounts it, also in a panic.
 pub struct Mount {
     root: tempfile::TempDir,
     mounted: PathBuf,
+    /// It has not been unmounted yet.
+    is_on: bool,
 }
 
 impl Mount {
@@ -16,7 +19,7 @@ impl Mount {
         let mounted = root.path().join("mounted");
         std::fs::create_dir(&mounted).unwrap();
         run(Command::new("mount").args(args).arg(&mounted))?;
-        Some(Mount { root, mounted })
+        Some(Mount { root, mounted, is_on: true })
     }
 
     pub fn tmpfs(size: &str) -> Option<Mount> {
@@ -37,6 +40,19 @@ impl Mount {
         Mount::new(&["-t", "btrfs", "-o", "loop", image.to_str().unwrap()])
     }
 
+    /// Unmounts it for good: nothing of it is left to land afterwards.
+    pub fn unmount(mut self) {
+        // A ring lets go of its files some milliseconds after it was dropped.
+        for _ in 0..500 {
+            if Command::new("umount").arg(&self.mounted).output().unwrap().status.success() {
+                self.is_on = false;
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        panic!("{} is busy for five seconds", self.mounted.display());
+    }
+
     /// What is in `dir`, to be read only.
     pub fn read_only(dir: &Path) -> Option<Mount> {
         let mount = Mount::new(&["--bind", dir.to_str().unwrap()])?;
@@ -51,12 +67,48 @@ impl Mount {
 
 impl Drop for Mount {
     fn drop(&mut self) {
+        if !self.is_on {
+            return;
+        }
         // Lazily: a ring lets go of its files some milliseconds after it was dropped, and the mount
         // must not outlive the test in any case.
         if run(Command::new("umount").arg("-l").arg(&self.mounted)).is_none() {
             println!("{} stays mounted", self.mounted.display());
         }
         assert!(self.root.path().exists(), "the mount point went away first");
+    }
+}
+
+/// Which file system an image holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Ext4,
+    Xfs,
+}
+
+/// A file that holds a file system, to be mounted again and again.
+pub struct Image {
+    path: PathBuf,
+    kind: Kind,
+}
+
+impl Image {
+    /// Makes a file system in a file in `dir`; says why if it can't.
+    pub fn new(dir: &Path, kind: Kind) -> Option<Image> {
+        let path = dir.join(format!("{kind:?}.image"));
+        // The least that mkfs.xfs takes is 300 MiB; the file is sparse.
+        std::fs::File::create(&path).unwrap().set_len(320 << 20).unwrap();
+        let (make, options): (_, &[&str]) = match kind {
+            Kind::Ext4 => ("mkfs.ext4", &["-q", "-F", "-m", "0"]),
+            Kind::Xfs => ("mkfs.xfs", &["-q", "-f"]),
+        };
+        run(Command::new(make).args(options).arg(&path))?;
+        Some(Image { path, kind })
+    }
+
+    pub fn mount(&self) -> Option<Mount> {
+        let kind = format!("{:?}", self.kind).to_lowercase();
+        Mount::new(&["-t", &kind, "-o", "loop", self.path.to_str().unwrap()])
     }
 }
 

@@ -20,6 +20,7 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
+use std::time::SystemTime;
 
 use prkdb_core::{Backend, ReadOnlyWal, Reader, Wal, WalConfig};
 
@@ -184,6 +185,12 @@ pub fn block_on<F: Future>(future: F) -> F::Output {
             Poll::Pending => std::thread::park(),
         }
     }
+}
+
+/// Another one for each run; whoever uses it prints it.
+pub fn seed() -> u64 {
+    let clock = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+    u64::from(clock.subsec_nanos()) | 1
 }
 
 /// Marsaglia's xorshift.

@@ -156,6 +156,11 @@ impl Flight {
         self.groups.iter_mut().filter(move |group| group.segment == segment)
     }
 
+    /// The first batch that waits for an answer.
+    pub(crate) fn oldest(&self) -> Option<&Placed> {
+        self.groups.iter().find_map(|group| group.batches.first())
+    }
+
     /// The next group that joins the written prefix.
     pub(crate) fn next_written(&mut self) -> Option<&mut Group> {
         let index = usize::try_from(self.written - self.base).ok()?;

@@ -242,6 +242,13 @@ impl Writer {
         }
     }
 
+    /// When the oldest append that has no answer was called: those in flight came first.
+    fn oldest_unanswered(&self) -> Option<u64> {
+        let gathered = self.gather.as_ref().and_then(|gather| gather.batches.first());
+        let placed = self.flight.oldest().or(gathered).map(|placed| placed.called_ns);
+        placed.or(self.backlog.front().map(|batch| batch.asked.called_ns))
+    }
+
     /// How long it can wait.
     fn next(&mut self) -> Next {
         if self.end() {
@@ -304,6 +311,7 @@ impl Machine for Writer {
                 return Next::Now;
             }
         }
+        self.shared.pulse.oldest(self.oldest_unanswered());
         self.next()
     }
 
@@ -324,5 +332,6 @@ impl Drop for Writer {
             self.poison(Error::new(ErrorKind::Poisoned, "append", why));
         }
         self.shared.set_gone(true);
+        self.shared.pulse.oldest(None);
     }
 }

@@ -41,7 +41,7 @@ pub(super) enum Request {
     /// Part of a group: `buf` goes to `at`.
     Piece { seq: u64, segment: u64, at: u64, buf: Buf, dsync: bool, tries: u32 },
     /// A sync of a segment.
-    Sync { segment: u64 },
+    Sync { segment: u64, since: Duration },
     /// The footer of a segment that is full.
     Footer { segment: u64, at: u64, buf: Buf, tries: u32 },
 }
@@ -50,7 +50,7 @@ impl Request {
     fn segment(&self) -> u64 {
         match self {
             Request::Piece { segment, .. }
-            | Request::Sync { segment }
+            | Request::Sync { segment, .. }
             | Request::Footer { segment, .. } => *segment,
         }
     }
@@ -106,7 +106,7 @@ impl Writer {
         }
         match request {
             Request::Piece { .. } | Request::Footer { .. } => self.write_done(request, result),
-            Request::Sync { segment } => self.sync_done(segment, result),
+            Request::Sync { segment, since } => self.sync_done(segment, since, result),
         }
     }
 
@@ -171,9 +171,12 @@ impl Writer {
                 let buf = group.buf.take().expect("kept until it is written");
                 self.count(records, counts, buf.len() as u64, since);
                 self.give_back(buf);
-                if !dsync {
-                    let now = self.now;
-                    self.lanes.of(segment).wrote_plain(bytes, now);
+                let now = self.now;
+                let lane = self.lanes.of(segment);
+                if dsync {
+                    self.shared.pulse.synced(&lane.segment.path, now.saturating_sub(since));
+                } else {
+                    lane.wrote_plain(bytes, now);
                 }
             }
             Request::Footer { segment, .. } => {
@@ -207,17 +210,19 @@ impl Writer {
         }
     }
 
-    fn sync_done(&mut self, segment: u64, result: io::Result<usize>) {
+    fn sync_done(&mut self, segment: u64, since: Duration, result: io::Result<usize>) {
+        let took = self.now.saturating_sub(since);
         let lane = self.lanes.of(segment);
         lane.sync_in_flight = false;
         match result {
             Ok(_) => {
                 add(&self.shared.meters.syncs, 1);
+                self.shared.pulse.synced(&lane.segment.path, took);
                 self.flight.sync_done(segment);
             }
             Err(_) if bugs::on(Bug::RetriedSync) => {
                 lane.sync_in_flight = true;
-                self.todo.push_back(Request::Sync { segment });
+                self.todo.push_back(Request::Sync { segment, since });
             }
             Err(e) => {
                 let error = Error::io("sync", &lane.segment.path, None, e);
@@ -239,7 +244,7 @@ impl Writer {
             if wanted || lane.rolled || lane.sync_due(share).is_some_and(|due| due <= self.now) {
                 lane.sync_started();
                 self.flight.sync_started(number);
-                self.todo.push_back(Request::Sync { segment: number });
+                self.todo.push_back(Request::Sync { segment: number, since: self.now });
             }
         }
     }

@@ -1,0 +1,59 @@
+//! `Wal::health` tells what is wrong while it is wrong, and nothing else.
+#![cfg(feature = "sim")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::time::Duration;
+
+use prkdb_core::io::sim::{Faults, Model, Sim};
+use prkdb_core::{Durability, ErrorKind, SyncMethod, Wal, WalConfig};
+
+fn log(faults: Faults) -> (Sim, Wal) {
+    let sim = Sim::new(1, Model::weak(true), Faults::default());
+    let config = WalConfig { segment_bytes: 1 << 20, ..WalConfig::new("/log") };
+    let wal = Wal::open_in(sim.world(), config).unwrap();
+    wal.append_batch(["before"]).unwrap().wait().unwrap();
+    sim.set_faults(faults);
+    (sim, wal)
+}
+
+#[test]
+fn an_append_without_an_answer_grows_old_and_one_with_an_answer_is_forgotten() {
+    let (sim, wal) = log(Faults::default());
+    assert_eq!(wal.health().oldest_unanswered, None);
+    let first = wal.with(Durability::Sync).append_batch(["one"]).unwrap();
+    let since = sim.now();
+    let second = wal.append_batch(["two"]).unwrap();
+    let waited = wal.health().oldest_unanswered.expect("two wait");
+    assert!(waited <= sim.now() - since + Duration::from_millis(1), "{waited:?}");
+    first.wait().unwrap();
+    second.wait().unwrap();
+    assert_eq!(wal.health().oldest_unanswered, None);
+}
+
+#[test]
+fn the_last_sync_is_told_whichever_method_made_it() {
+    for sync_method in [SyncMethod::Dsync, SyncMethod::Fdatasync] {
+        let sim = Sim::new(1, Model::weak(true), Faults::default());
+        let config = WalConfig { sync_method, ..WalConfig::new("/log") };
+        let wal = Wal::open_in(sim.world(), config).unwrap();
+        assert_eq!(wal.health().last_sync, None);
+        wal.append_batch(["one"]).unwrap().wait().unwrap();
+        let took = wal.health().last_sync.expect("it is durable");
+        assert!(Duration::ZERO < took && took < Duration::from_secs(1), "{took:?}");
+    }
+}
+
+#[test]
+fn a_failed_write_says_why_until_the_log_is_resumed() {
+    let (sim, wal) = log(Faults { write_eio: 1000, ..Faults::default() });
+    assert!(wal.health().is_ok());
+    let error = wal.append_batch(["lost"]).unwrap().wait().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotConfirmed);
+    let health = wal.health();
+    let why = health.poisoned.expect("a write failed");
+    assert_eq!((why.kind(), why.op()), (ErrorKind::Io, "write"));
+    assert_eq!(health.oldest_unanswered, None);
+    sim.set_faults(Faults::default());
+    wal.resume().unwrap();
+    assert!(wal.health().is_ok());
+}

@@ -1,0 +1,194 @@
+//! A file system that is shut down under the log, as by a power cut: what was acknowledged is there
+//! after the next mount, and nobody waits for ever.
+//!
+//! ```text
+//! cycle: mount -> open -> append, acks ... shutdown (journal not flushed) -> every ticket ends
+//!        -> close -> unmount -> mount: replays its journal -> read all -> next cycle, same log
+//! ```
+//!
+//! Needs root and loop devices; says so and tests nothing where they are missing.
+//! `PRKDB_SHUTDOWN_CYCLES` asks for another number of cycles than 10 for each file system.
+//! Source: FS_IOC_SHUTDOWN, as fstests use it (`godown`).
+#![cfg(target_os = "linux")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::os::fd::AsRawFd;
+use std::path::Path;
+use std::time::Duration;
+
+use prkdb_core::{Append, Backend, Durability, ErrorKind, Lsn, ReadOnlyWal, Wal, WalConfig};
+
+mod support;
+
+use support::disk::{Image, Kind};
+use support::{Random, backends, config, read_all, record};
+
+/// `_IOR('X', 125, u32)`: from now on the mounted file system answers nothing but errors.
+const FS_IOC_SHUTDOWN: libc::c_ulong = 0x8004_587d;
+/// Neither data nor journal is flushed before.
+const NO_LOG_FLUSH: u32 = 2;
+/// Tickets that are left out while records are appended.
+const OUTSTANDING: usize = 16;
+
+#[expect(unsafe_code, reason = "no crate of ours wraps this call")]
+fn shut_down(mounted: &Path) {
+    let dir = File::open(mounted).unwrap();
+    let flags = NO_LOG_FLUSH;
+    // SAFETY: the descriptor is open, and the kernel reads one u32 where the pointer says.
+    let done = unsafe { libc::ioctl(dir.as_raw_fd(), FS_IOC_SHUTDOWN as _, &raw const flags) };
+    assert_eq!(done, 0, "{}", std::io::Error::last_os_error());
+}
+
+/// What is certain of a log after some lives.
+#[derive(Default)]
+struct Known {
+    /// The first record that is kept, and the content of all from there that were acknowledged.
+    first: u64,
+    acked: Vec<Vec<u8>>,
+}
+
+impl Known {
+    fn next(&self) -> u64 {
+        self.first + self.acked.len() as u64
+    }
+}
+
+/// Appends until something fails; the LSN after the last record that was acknowledged.
+fn append_until_it_fails(wal: &Wal, life: u64, durability: Durability) -> u64 {
+    let mut next = wal.next_lsn().get();
+    let mut acked = next;
+    let mut tickets: VecDeque<Append> = VecDeque::new();
+    let mut healthy = true;
+    while healthy || !tickets.is_empty() {
+        if healthy {
+            let records: Vec<_> = (next..next + 5).map(|lsn| record(life, lsn)).collect();
+            match wal.with(durability).append_batch(&records) {
+                Ok(ticket) => tickets.push_back(ticket),
+                Err(e) => healthy = failed(&e),
+            }
+            next += 5;
+        }
+        if tickets.len() == OUTSTANDING || !healthy {
+            match tickets.pop_front().map(Append::wait) {
+                Some(Ok(lsns)) => acked = lsns.end().get(),
+                Some(Err(e)) => healthy = failed(&e),
+                None => {}
+            }
+        }
+    }
+    acked
+}
+
+/// Not healthy any more: `Io` is a segment that could not be made, the others a failed write.
+fn failed(e: &prkdb_core::Error) -> bool {
+    let kinds = [ErrorKind::NotConfirmed, ErrorKind::Poisoned, ErrorKind::Io];
+    assert!(kinds.contains(&e.kind()), "{e}");
+    false
+}
+
+/// One life on a mounted image, and what the next mount finds of it; how many acknowledged records
+/// are missing.
+fn cycle(
+    image: &Image,
+    backend: Backend,
+    life: u64,
+    durability: Durability,
+    known: &mut Known,
+    random: &mut Random,
+) -> u64 {
+    let mount = image.mount().expect("it was mounted before");
+    let dir = mount.path().join("log");
+    let wal = Wal::open(WalConfig { durability, ..config(&dir, backend) }).unwrap();
+    if life % 4 == 3 {
+        let keep = known.first + known.acked.len() as u64 / 2;
+        wal.truncate_before(Lsn::new(keep)).unwrap();
+        known.acked.drain(..usize::try_from(keep - known.first).unwrap());
+        known.first = keep;
+    }
+    // What recovery served stays, acknowledged in that life or not.
+    let served = read_all(wal.reader(Lsn::new(known.first)).unwrap(), known.first);
+    assert!(served[..known.acked.len()] == known.acked[..], "life {life}: records changed");
+    known.acked = served;
+    let pause = Duration::from_micros(random.below(150_000));
+    let acked = std::thread::scope(|scope| {
+        let appending = scope.spawn(|| append_until_it_fails(&wal, life, durability));
+        std::thread::sleep(pause);
+        shut_down(mount.path());
+        appending.join().unwrap()
+    });
+    assert!(wal.close().is_err(), "a log that can't be written was closed whole");
+    mount.unmount();
+    let next = known.next();
+    known.acked.extend((next..acked).map(|lsn| record(life, lsn)));
+    lost(image, life, known)
+}
+
+/// How many records that were acknowledged are not there; all others are what was appended.
+fn lost(image: &Image, life: u64, known: &Known) -> u64 {
+    let mount = image.mount().expect("the journal can be replayed");
+    let dir = mount.path().join("log");
+    let log = ReadOnlyWal::open(&dir).unwrap();
+    let found = read_all(log.reader(Lsn::new(known.first)).unwrap(), known.first);
+    for (at, bytes) in found.iter().enumerate() {
+        match known.acked.get(at) {
+            Some(acked) => assert!(bytes == acked, "life {life}: record {at} is another"),
+            None => assert!(*bytes == record(life, known.first + at as u64), "life {life}: {at}"),
+        }
+    }
+    drop(log);
+    ReadOnlyWal::verify(&dir, &mut |f| assert!(!f.is_damage(), "{f:?}"), &mut |_, _| {}).unwrap();
+    mount.unmount();
+    (known.acked.len() as u64).saturating_sub(found.len() as u64)
+}
+
+fn cycles(kind: Kind) {
+    let root = tempfile::tempdir().unwrap();
+    let Some(image) = Image::new(root.path(), kind) else { return };
+    let Some(mount) = image.mount() else { return };
+    let backends = backends(mount.path());
+    mount.unmount();
+    let count = std::env::var("PRKDB_SHUTDOWN_CYCLES").map_or(10, |count| count.parse().unwrap());
+    let mut random = Random(support::seed());
+    println!("{kind:?}: seed {}", random.0);
+    let mut known = Known { first: 1, ..Known::default() };
+    for life in 1..=count {
+        let backend = backends[usize::try_from(life).unwrap() % backends.len()];
+        let lost = cycle(&image, backend, life, Durability::Sync, &mut known, &mut random);
+        assert_eq!(lost, 0, "life {life} on {backend}: acknowledged records are gone");
+    }
+    println!("{kind:?}: {count} shutdowns, {} records, 0 lost", known.next() - 1);
+}
+
+#[test]
+fn acknowledged_records_survive_a_shutdown_of_ext4() {
+    cycles(Kind::Ext4);
+}
+
+#[test]
+fn acknowledged_records_survive_a_shutdown_of_xfs() {
+    cycles(Kind::Xfs);
+}
+
+/// The harness can tell: what was only written into mapped files is lost in it.
+#[test]
+fn without_syncs_a_shutdown_loses_records() {
+    let root = tempfile::tempdir().unwrap();
+    let Some(image) = Image::new(root.path(), Kind::Ext4) else { return };
+    let Some(mount) = image.mount() else { return };
+    let works = backends(mount.path()).contains(&Backend::Mmap);
+    mount.unmount();
+    if !works {
+        return;
+    }
+    let mut random = Random(support::seed());
+    let mut total = 0;
+    for life in 1..=10 {
+        let mut known = Known { first: 1, ..Known::default() };
+        let image = Image::new(root.path(), Kind::Ext4).unwrap();
+        total += cycle(&image, Backend::Mmap, life, Durability::Written, &mut known, &mut random);
+    }
+    println!("{total} records that were not synced are lost");
+    assert!(total > 0, "nothing was lost without syncs: this proves nothing about syncs");
+}
