@@ -6,7 +6,7 @@
 //!                                         cycle's lines, at least as long as what was acked
 //! ```
 //!
-//! `PRKDB_KILL_CYCLES` asks for another number of cycles than 200 for each backend.
+//! `PRKDB_KILL_CYCLES` asks for another number of cycles than 70 for each backend.
 #![cfg(feature = "cli")]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -44,7 +44,7 @@ fn acknowledged_records_survive_sigkill_on_pwrite() {
 }
 
 fn kill_cycles(dir: &Path, backend: &str) {
-    let cycles = std::env::var("PRKDB_KILL_CYCLES").map_or(200, |cycles| cycles.parse().unwrap());
+    let cycles = std::env::var("PRKDB_KILL_CYCLES").map_or(70, |cycles| cycles.parse().unwrap());
     let clock = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
     let mut random = Random(u64::from(clock.subsec_nanos()) | 1);
     println!("{backend}: seed {}", random.0);

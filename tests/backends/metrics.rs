@@ -72,14 +72,20 @@ pub fn refusals_and_waits_for_room_are_counted(place: &Place) {
 pub fn segments_and_syncs_are_counted(place: &Place) {
     let config = WalConfig { sync_method: SyncMethod::Fdatasync, ..place.config() };
     let wal = place.try_open(config).unwrap();
-    for round in 1..=3 {
+    let mut rounds = 0;
+    let metrics = loop {
         fill(&wal, 1, 700, 50);
         wal.truncate_before(wal.next_lsn()).unwrap();
-        assert!(wal.metrics().segments_retired >= round);
-    }
-    let metrics = wal.metrics();
+        // A segment that lacks its footer at that moment goes when it has it.
+        place.pass(Duration::from_millis(5));
+        let metrics = wal.metrics();
+        rounds += 1;
+        if metrics.segments_retired >= 3 && metrics.segments_recycled > 0 {
+            break metrics;
+        }
+        assert!(rounds < 100, "{metrics}");
+    };
     assert!(metrics.syncs > 0 && metrics.segments_made > 1, "{metrics}");
-    assert!(metrics.segments_recycled > 0, "{metrics}");
 }
 
 pub fn the_last_metrics_outlive_the_process(place: &Place) {
