@@ -215,8 +215,8 @@ impl Host for Scheduler {
         let waker = queue.waker();
         let mut state = self.shared.lock();
         state.alive(self.life)?;
-        // By its waker, so that a queue may be wrapped in one that counts or checks. By what it wakes:
-        // its table of functions may be there twice.
+        // By its waker, so that a queue may be wrapped in one that counts or checks; by what that
+        // wakes, for its table of functions may be there twice.
         let same = |q: &Waker| std::ptr::eq(q.data(), waker.data());
         let found = state.queues.iter().find(|(_, q)| same(&q.waker)).map(|(q, _)| *q);
         let Some(found) = found else {
