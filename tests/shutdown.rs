@@ -7,6 +7,8 @@
 //! ```
 //!
 //! Needs root and loop devices; says so and tests nothing where they are missing.
+//! Mapped files are left out: a store into one whose file system goes at that moment is SIGBUS, as
+//! the README says; the control, which needs them, runs by name only.
 //! `PRKDB_SHUTDOWN_CYCLES` asks for another number of cycles than 10 for each file system.
 //! Source: FS_IOC_SHUTDOWN, as fstests use it (`godown`).
 #![cfg(target_os = "linux")]
@@ -147,7 +149,8 @@ fn cycles(kind: Kind) {
     let root = tempfile::tempdir().unwrap();
     let Some(image) = Image::new(root.path(), kind) else { return };
     let Some(mount) = image.mount() else { return };
-    let backends = backends(mount.path());
+    let mut backends = backends(mount.path());
+    backends.retain(|backend| *backend != Backend::Mmap);
     mount.unmount();
     let count = std::env::var("PRKDB_SHUTDOWN_CYCLES").map_or(10, |count| count.parse().unwrap());
     let mut random = Random(support::seed());
@@ -173,6 +176,7 @@ fn acknowledged_records_survive_a_shutdown_of_xfs() {
 
 /// The harness can tell: what was only written into mapped files is lost in it.
 #[test]
+#[ignore = "a store into a mapped file may be SIGBUS when its file system goes"]
 fn without_syncs_a_shutdown_loses_records() {
     let root = tempfile::tempdir().unwrap();
     let Some(image) = Image::new(root.path(), Kind::Ext4) else { return };
