@@ -13,11 +13,13 @@
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{ChildStdin, Command, Stdio};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use prkdb_core::Backend;
 
 mod support;
+
+use support::Random;
 
 #[test]
 fn acknowledged_records_survive_sigkill_on_uring() {
@@ -45,8 +47,7 @@ fn acknowledged_records_survive_sigkill_on_pwrite() {
 
 fn kill_cycles(dir: &Path, backend: &str) {
     let cycles = std::env::var("PRKDB_KILL_CYCLES").map_or(70, |cycles| cycles.parse().unwrap());
-    let clock = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
-    let mut random = Random(u64::from(clock.subsec_nanos()) | 1);
+    let mut random = Random(support::seed());
     println!("{backend}: seed {}", random.0);
     let mut kept: Vec<Vec<u8>> = Vec::new();
     let mut with_acks = 0;
@@ -85,8 +86,9 @@ fn append_and_kill(
     cycle: u64,
     random: &mut Random,
 ) -> Option<(u64, u64)> {
-    let durability = ["sync", "written"][random.below(2)];
-    let batch = ["1", "7", "100"][random.below(3)];
+    let mut draw = |bound| usize::try_from(random.below(bound)).unwrap();
+    let durability = ["sync", "written"][draw(2)];
+    let batch = ["1", "7", "100"][draw(3)];
     let mut child = Command::new(env!("CARGO_BIN_EXE_prkdb"))
         .arg("append")
         .arg(dir)
@@ -97,7 +99,7 @@ fn append_and_kill(
         .unwrap();
     let (stdin, stdout) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
     // Half of the cycles are killed while records flow, the others at any moment, also in open.
-    let (after_acks, pause) = (random.below(2) * random.below(50), random.below(40_000));
+    let (after_acks, pause) = (draw(2) * draw(50), draw(40_000));
     std::thread::scope(|scope| {
         scope.spawn(move || feed(stdin, cycle));
         let mut acks = BufReader::new(stdout).lines().map(|ack| parse(&ack.unwrap()));
@@ -141,16 +143,4 @@ fn prkdb(subcommand: &str, dir: &Path) -> (Option<i32>, Vec<u8>, String) {
     let output =
         Command::new(env!("CARGO_BIN_EXE_prkdb")).arg(subcommand).arg(dir).output().unwrap();
     (output.status.code(), output.stdout, String::from_utf8(output.stderr).unwrap())
-}
-
-/// Marsaglia's xorshift.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: usize) -> usize {
-        for (left, shift) in [(true, 13), (false, 7), (true, 17)] {
-            self.0 ^= if left { self.0 << shift } else { self.0 >> shift };
-        }
-        usize::try_from(self.0 % bound as u64).unwrap()
-    }
 }
