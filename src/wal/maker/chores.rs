@@ -199,7 +199,7 @@ impl Maker {
             let mut stock = self.stock();
             stock.epoch = epoch;
             // Or a log that is cut again and again would take a full-size segment for each time.
-            stock.growth_bytes = MIN_SEGMENT_BYTES.min(shared.config.segment_bytes);
+            stock.growth_bytes = MIN_SEGMENT_BYTES;
             (stock.highest_number, stock.growth_bytes)
         };
         let change = |m: &mut Meta| {
