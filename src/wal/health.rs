@@ -62,7 +62,7 @@ impl Pulse {
         }
     }
 
-    /// The writer looked at all that was queued: this is the oldest without an answer.
+    /// The writer knows this to be the oldest without an answer.
     pub(crate) fn oldest(&self, called_ns: Option<u64>) {
         self.oldest_ns.store(called_ns.unwrap_or(NONE), Relaxed);
     }

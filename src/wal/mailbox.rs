@@ -192,9 +192,9 @@ impl Mailbox {
         (wait, unused)
     }
 
-    /// Takes back a segment that was made and not taken yet.
-    pub(super) fn take_back(&self) -> Option<Made> {
-        self.lock().ready.take()
+    /// Takes back a segment that was made before `epoch` and not taken yet.
+    pub(super) fn take_back(&self, epoch: u64) -> Option<Made> {
+        self.lock().ready.take_if(|made| made.segment.id.epoch < epoch)
     }
 
     /// The next job, `Stop` at the end.
@@ -256,6 +256,11 @@ impl Mailbox {
         state.jobs.push_back(job);
         Mailbox::wake(&state);
         true
+    }
+
+    /// Whether no more segments are wanted: the log closes.
+    pub(super) fn is_enough(&self) -> bool {
+        self.lock().enough
     }
 
     /// No more segments are wanted.

@@ -309,6 +309,11 @@ impl Shared {
         self.batches.1.try_recv().ok()
     }
 
+    /// Whether batches are queued that the writer has not taken.
+    pub(crate) fn has_batches(&self) -> bool {
+        !self.batches.1.is_empty()
+    }
+
     pub(crate) fn next_control(&self) -> Option<Control> {
         self.controls.1.try_recv().ok()
     }

@@ -280,10 +280,12 @@ fn read_segment(
     let (mut next, mut lost, mut places) = (None, false, Vec::new());
     let (mut decoder, before) = (Decoder::default(), tally.summary.records);
     let goes_on = beyond && matches!(f.state, State::Open(_));
-    while let Some(step) = step_to(&mut cursor, end, goes_on).map_err(|e| failed(None, e))? {
+    loop {
+        let step = step_to(&mut cursor, end, goes_on);
+        let Some(step) = step.map_err(|e| failed(Some(cursor.at()), e))? else { break };
         let (offset, lsn, detail) = match step {
             Step::Frame(frame) => {
-                progress(frame.end());
+                progress(frame.end().min(end));
                 if f.cut_at.is_some_and(|cut| frame.header.first_lsn >= cut) {
                     break;
                 }

@@ -97,6 +97,9 @@ impl Maker {
         if let Some(job) = self.shared.mailbox.next_job() {
             return Some(Chore::Job(job));
         }
+        if self.shared.mailbox.is_enough() {
+            return None;
+        }
         let times = [(expiry, Chore::Retain), (self.teller.due(&self.shared), Chore::Tell)];
         let next = times.into_iter().filter_map(|(time, chore)| Some((time?, chore)));
         let (time, chore) = next.min_by_key(|(time, _)| *time).unzip();
@@ -221,7 +224,7 @@ impl Maker {
             Cut::After(_) => shared.catalog.cut_from(next),
             Cut::Reset(next) => shared.catalog.reset(next),
         };
-        let spare = shared.mailbox.take_back().and_then(|made| self.spare(&made.segment));
+        let spare = shared.mailbox.take_back(epoch).and_then(|made| self.spare(&made.segment));
         self.retire_all(gone, spare.into_iter().collect())?;
         shared.mailbox.space_came_back();
         Ok(next)

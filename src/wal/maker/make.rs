@@ -16,12 +16,13 @@ impl Maker {
     pub(super) async fn make_segments(&self, flow: &Flow) {
         let mailbox = &self.shared.mailbox;
         while let Some(need) = flow.until(|| mailbox.wanted()).await {
+            let epoch = self.stock().epoch;
             let outcome = self.make(flow, need).await;
-            if let Ok(made) = &outcome
-                && made.segment.id.epoch < self.stock().epoch
-            {
+            if self.stock().epoch != epoch {
                 // The log was cut meanwhile: what this one would hold, the cut would take.
-                self.discard(&made.segment.path);
+                if let Ok(made) = outcome {
+                    self.discard(&made.segment.path);
+                }
                 continue;
             }
             let (wait, unused) = mailbox.put(outcome, need);
@@ -58,11 +59,15 @@ impl Maker {
             match outcome {
                 Ok(made) => {
                     let mut stock = self.stock();
-                    stock.growth_bytes = (size * 4).min(full).max(stock.growth_bytes);
+                    if stock.epoch == made.segment.id.epoch {
+                        stock.growth_bytes = (size * 4).min(full).max(stock.growth_bytes);
+                    }
                     return Ok(made);
                 }
                 Err(error) if error.kind() == ErrorKind::StorageFull => {
-                    if let Some(made) = self.recycle(flow).await? {
+                    if !self.shared.mailbox.is_enough()
+                        && let Some(made) = self.recycle(flow).await?
+                    {
                         return Ok(made);
                     }
                     if halved(size) < least || halved(size) == size {
@@ -83,7 +88,10 @@ impl Maker {
             let file =
                 disk.create(&path, size).map_err(|e| Error::io("make segment", &path, None, e))?;
             let mailbox = &self.shared.mailbox;
-            let pace = |done| flow.until(move || mailbox.may_write(done, size));
+            let is_cut = || self.stock().epoch != new.id.epoch;
+            let may_write =
+                |done| if is_cut() { Some(Err(cut())) } else { mailbox.may_write(done, size) };
+            let pace = |done| flow.until(move || may_write(done));
             let made = async {
                 fill_with_zeros(flow, &file, new.geometry, pace).await?;
                 install(flow, new, &file, &path, true).await
@@ -141,6 +149,11 @@ impl Maker {
             geometry: Geometry { size, block: shared.block },
         })
     }
+}
+
+/// Why a segment is not finished that a cut has overtaken.
+fn cut() -> Error {
+    Error::new(ErrorKind::Closed, "make segment", "the log was cut meanwhile")
 }
 
 /// Half of a segment's size, in whole MiB.

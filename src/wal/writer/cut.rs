@@ -13,6 +13,8 @@
 //! Invariants: nothing is in flight while META changes; no frame is written into a segment of an
 //! epoch before the cut afterwards; until META holds the cut the log is as it was.
 
+use std::time::Duration;
+
 use crate::error::{Error, ErrorKind};
 use crate::lsn::Lsn;
 
@@ -25,6 +27,8 @@ pub(super) struct Cutting {
     cut: Cut,
     pub(super) answer: Answer<Lsn>,
     stage: Stage,
+    /// When the writer heard of it, on the host's clock.
+    since: Duration,
 }
 
 enum Stage {
@@ -37,8 +41,8 @@ enum Stage {
 }
 
 impl Cutting {
-    pub(super) fn new(cut: Cut, answer: Answer<Lsn>) -> Cutting {
-        Cutting { cut, answer, stage: Stage::Waiting }
+    pub(super) fn new(cut: Cut, answer: Answer<Lsn>, since: Duration) -> Cutting {
+        Cutting { cut, answer, stage: Stage::Waiting, since }
     }
 
     /// The log failed; once META was asked for, nobody knows what it holds.
@@ -61,6 +65,11 @@ impl Writer {
         self.cuts.front().is_some_and(|cutting| !matches!(cutting.stage, Stage::Waiting))
     }
 
+    /// Since when batches may wait behind a cut.
+    pub(super) fn cutting_since(&self) -> Option<Duration> {
+        self.cuts.front().map(|cutting| cutting.since)
+    }
+
     /// Starts the first cut that waits, now that all batches before it were taken in.
     pub(super) fn begin_cut(&mut self) {
         if let Some(Cutting { stage: stage @ Stage::Waiting, .. }) = self.cuts.front_mut() {
@@ -81,7 +90,6 @@ impl Writer {
                         // Nothing beyond is promised, written down or waited for any more.
                         self.marked = self.marked.min(next.prev());
                         self.want = self.want.min(next.prev());
-                        self.end_waits(next);
                         cutting.answer.ok(next);
                     }
                     Err(error) => cutting.answer.fail(error),
@@ -106,14 +114,6 @@ impl Writer {
                 !sealed && self.todo.is_empty() && self.requests.is_empty()
             }
             _ => false,
-        }
-    }
-
-    /// Who waits for a record that was taken out would wait for another one to come.
-    fn end_waits(&mut self, next: Lsn) {
-        for wait in self.waits.extract_if(.., |wait| wait.is_there && wait.lsn >= next) {
-            let why = format!("record {} was cut meanwhile", wait.lsn);
-            wait.answer.fail(Error::invalid("truncate_before", why));
         }
     }
 

@@ -78,6 +78,8 @@ pub(crate) struct Flight {
     base: u64,
     /// Sequence number of the first group that is not in the written prefix.
     written: u64,
+    /// Sequence number of the first group that may have batches without an answer.
+    answered: u64,
     in_flight: usize,
 }
 
@@ -156,9 +158,14 @@ impl Flight {
         self.groups.iter_mut().filter(move |group| group.segment == segment)
     }
 
-    /// The first batch that waits for an answer.
-    pub(crate) fn oldest(&self) -> Option<&Placed> {
-        self.groups.iter().find_map(|group| group.batches.first())
+    /// The first batch that waits for an answer. Groups that are answered and not synced may be
+    /// many: none is looked at twice.
+    pub(crate) fn oldest(&mut self) -> Option<&Placed> {
+        self.answered = self.answered.max(self.base);
+        while self.get(self.answered).is_some_and(|group| group.batches.is_empty()) {
+            self.answered += 1;
+        }
+        self.get(self.answered)?.batches.first()
     }
 
     /// The next group that joins the written prefix.

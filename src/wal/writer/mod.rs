@@ -110,7 +110,9 @@ impl Writer {
                         self.waits.push(wait);
                     }
                 }
-                Control::Cut(cut, answer) => self.cuts.push_back(Cutting::new(cut, answer)),
+                Control::Cut(cut, answer) => {
+                    self.cuts.push_back(Cutting::new(cut, answer, self.now));
+                }
                 Control::Close(answer) => match &mut self.ending {
                     Ending::Close(answers) => answers.push(answer),
                     _ => self.ending = Ending::Close(vec![answer]),
@@ -207,6 +209,12 @@ impl Writer {
         for wait in self.waits.extract_if(.., |wait| wait.lsn <= durable) {
             wait.answer.ok(durable);
         }
+        // A record that was there and is not placed any more was cut: nobody brings it back.
+        let next = self.next_lsn;
+        for wait in self.waits.extract_if(.., |wait| wait.is_there && wait.lsn >= next) {
+            let why = format!("record {} was cut meanwhile", wait.lsn);
+            wait.answer.fail(Error::invalid("truncate_before", why));
+        }
     }
 
     /// Whether it can leave; answers `close` if so.
@@ -242,11 +250,14 @@ impl Writer {
         }
     }
 
-    /// When the oldest append that has no answer was called: those in flight came first.
-    fn oldest_unanswered(&self) -> Option<u64> {
+    /// When the oldest append that has no answer was called: those in flight came first. Of what is
+    /// still in the queue only that it is there is known.
+    fn oldest_unanswered(&mut self) -> Option<u64> {
         let gathered = self.gather.as_ref().and_then(|gather| gather.batches.first());
         let placed = self.flight.oldest().or(gathered).map(|placed| placed.called_ns);
-        placed.or(self.backlog.front().map(|batch| batch.asked.called_ns))
+        let known = placed.or(self.backlog.front().map(|batch| batch.asked.called_ns));
+        let queued = || nanos(self.cutting_since().unwrap_or(self.now));
+        known.or_else(|| self.shared.has_batches().then(queued))
     }
 
     /// How long it can wait.
@@ -311,7 +322,8 @@ impl Machine for Writer {
                 return Next::Now;
             }
         }
-        self.shared.pulse.oldest(self.oldest_unanswered());
+        let oldest = self.oldest_unanswered();
+        self.shared.pulse.oldest(oldest);
         self.next()
     }
 
@@ -332,6 +344,5 @@ impl Drop for Writer {
             self.poison(Error::new(ErrorKind::Poisoned, "append", why));
         }
         self.shared.set_gone(true);
-        self.shared.pulse.oldest(None);
     }
 }

@@ -277,12 +277,13 @@ impl Writer {
             self.todo.push_back(Request::Footer { segment: lane.number(), at, buf, tries: 0 });
         }
         let old = self.lanes.old_mut();
-        let (before, first, mut late) = (old.len(), self.shared.catalog.first(), false);
+        let (before, mut late) = (old.len(), false);
         for lane in old.extract_if(.., |lane| lane.sealed) {
-            late |= lane.summary.last_lsn() < first;
             if let Some(listed) = &lane.listed {
                 listed.seal();
             }
+            // After that: a truncation that comes now finds it sealed.
+            late |= lane.summary.last_lsn() < self.shared.catalog.first();
             queue.release(&lane.file);
         }
         if old.len() < before {
