@@ -20,6 +20,7 @@ mod bank;
 mod cases;
 mod client;
 mod damage;
+mod doubt;
 mod lanes;
 mod life;
 mod model;

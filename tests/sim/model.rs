@@ -35,6 +35,8 @@ pub struct Batch {
     pub records: Vec<Vec<u8>>,
     pub fate: Fate,
     range: Option<LsnRange>,
+    /// Where it was once said to stand, also if it was cut since.
+    given: Option<LsnRange>,
 }
 
 /// What the log owes.
@@ -55,6 +57,8 @@ pub struct Promises {
     pub first_most: u64,
     /// A truncation from the end that was not confirmed: the last record it keeps.
     pub cut: Option<u64>,
+    /// A reset that was not confirmed: the next record after it.
+    pub reset: Option<u64>,
     /// Where batches were cut in the middle: what stands there is the start of another.
     seams: BTreeSet<u64>,
 }
@@ -71,7 +75,7 @@ impl Promises {
         first.resize(first.len().max(ID_LEN), 0);
         first[..8].copy_from_slice(ID_MAGIC);
         first[8..ID_LEN].copy_from_slice(&(number as u64).to_le_bytes());
-        self.batches.push(Batch { records, fate: Fate::Open, range: None });
+        self.batches.push(Batch { records, fate: Fate::Open, range: None, given: None });
         number
     }
 
@@ -91,7 +95,7 @@ impl Promises {
         match answer {
             Ok(range) => {
                 assert_eq!(range.count() as usize, batch.records.len(), "batch {number}: LSNs");
-                batch.range = Some(*range);
+                (batch.range, batch.given) = (Some(*range), Some(*range));
                 batch.fate = level;
                 if level == Fate::Durable {
                     self.promised = self.promised.max(range.last().get());
@@ -138,6 +142,30 @@ impl Promises {
         }
         self.seams.retain(|seam| *seam <= keep);
         self.seams.insert(keep + 1);
+    }
+
+    /// The log was emptied: its next record is `next`.
+    pub fn reset_to(&mut self, next: u64) {
+        self.reset = None;
+        self.cut_after(0);
+        self.known.resize(place(next), None);
+        (self.promised, self.written) = (next - 1, next - 1);
+        self.seams = [next].into();
+        self.first_least = next;
+        self.first_most = if self.first_most == u64::MAX { u64::MAX } else { next };
+    }
+
+    /// A record was read from a disk that can't be trusted. I4, I7: records may be gone, and older
+    /// ones back, but none has other bytes than one that was submitted for its place.
+    pub fn recognize(&self, lsn: u64, data: &[u8]) {
+        let stands = |batch: &Batch| match batch.given {
+            Some(range) => {
+                let i = lsn.checked_sub(range.first().get());
+                i.and_then(|i| batch.records.get(place(i + 1))).is_some_and(|r| r == data)
+            }
+            None => batch.records.iter().any(|r| r == data),
+        };
+        assert!(self.batches.iter().any(stands), "I4, I7: record {lsn} was never submitted");
     }
 
     /// The last LSN of which the content is known.
