@@ -247,6 +247,7 @@ fn no_flipped_bit_is_silent() {
     });
     let fates = fates.into_inner().unwrap();
     println!("{flips} flips: 0 silent, 0 panics, 0 hangs; {fates:?}");
+    support::tally("flips", flips, flips);
     let noticed: u64 =
         fates.iter().filter(|((_, fate), _)| *fate != Fate::Harmless).map(|f| f.1).sum();
     assert!(noticed * 2 > flips, "{noticed} of {flips} were noticed: this log is mostly empty");
