@@ -6,9 +6,10 @@
 //! ```
 //!
 //! Where each overwrite takes new blocks (btrfs), any write may fail, those of a cut and of `open`
-//! too: there others make space first, and `resume` recovers in the process. Needs root; says so and tests nothing where it can't mount.
+//! too: there others make space first, and `resume` recovers in the process.
+//! Needs root; says so and tests nothing where it can't mount.
 //! `PRKDB_FULL_CYCLES` asks for another number than 15 for each file system and backend, and adds
-//! XFS and, where a cycle takes seconds and a twentieth of them is run, btrfs.
+//! XFS and, a twentieth of it because a cycle takes seconds there, btrfs.
 #![cfg(target_os = "linux")]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
