@@ -34,6 +34,7 @@ const MODULES: &[Module] = &[
     Module("table", 3, &[]),
     Module("store", 4, &[]),
     Module("compat", 4, &[]),
+    Module("fuzz", 4, &[]),
     Module("lib", 5, &[]),
 ];
 
