@@ -104,6 +104,10 @@ pub fn records(bytes: &[u8], place: &Place) -> Option<Vec<Vec<u8>>> {
 /// The records in stored bytes whose checksum holds, as a codec and a length are claimed for them.
 pub fn decompress(codec: u8, raw_len: u32, count: u32, stored: &[u8]) -> Option<Vec<Vec<u8>>> {
     let codec = codec_of(codec)?;
+    if codec == Codec::None && raw_len as usize != stored.len() {
+        // No header would say so.
+        return None;
+    }
     // Of a body that is stored as it is the checksum covers the index alone.
     let index = (count as usize).checked_mul(INDEX_ENTRY_LEN);
     let covered = match codec {
