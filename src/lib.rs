@@ -84,7 +84,7 @@
 //! 3  wal/              the log: callers, writer, maker, recovery, readers
 //! 2  segment/          one file of frames: geometry, walking, making
 //! 1  io/     format/   bytes <-> disk | bytes <-> meaning (pure)
-//! 0  error lsn options cast bugs
+//! 0  error lsn options cast bugs sync
 //! ```
 
 #[cfg(feature = "bugs")]
@@ -105,6 +105,7 @@ mod log;
 mod lsn;
 mod options;
 mod segment;
+mod sync;
 
 pub use compat::{batch_config, wal};
 pub use error::{Error, ErrorKind, Result};
