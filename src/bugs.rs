@@ -42,6 +42,8 @@ bugs! {
     FooterBeforeSyncs,
     /// After a failed write the batches in flight are never answered.
     HangAfterError,
+    /// A sync that the kernel could not start counts as done.
+    CanceledSyncBelieved,
 }
 
 /// True where `bug` is planted in this thread.

@@ -22,6 +22,7 @@ fn budget(bug: Bug) -> u64 {
         // Not by seeds: it takes a power cut between two steps of the recovery of a killed log.
         Bug::FooterBeforeSyncs => 1,
         Bug::HangAfterError => 500,
+        Bug::CanceledSyncBelieved => 5000,
     }
 }
 

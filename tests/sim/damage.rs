@@ -131,6 +131,35 @@ pub fn frames(bytes: &[u8]) -> Vec<(usize, &[u8])> {
     found
 }
 
+/// The watermark of each valid frame header at the start of a block, in rising order: what of the
+/// promises survives on the device, at the least.
+pub fn watermarks(sim: &Sim) -> Vec<u64> {
+    let mut found = Vec::new();
+    for (_, bytes) in segments(sim) {
+        if bytes.len() < BLOCK {
+            continue; // The name alone survived.
+        }
+        let salt = |at: usize| {
+            let mut crc = crc32fast::Hasher::new();
+            crc.update(&bytes[48..64]);
+            crc.update(&(at as u64).to_le_bytes());
+            crc
+        };
+        let (end, ours) = (bytes.len().saturating_sub(BLOCK), &bytes[32..48]);
+        for at in (BLOCK..end).step_by(BLOCK) {
+            let header = &bytes[at..at + HEADER_LEN];
+            let mut crc = salt(at);
+            crc.update(&header[..68]);
+            let valid = header[0] != 0 && crc.finalize() == u32_at(header, 68);
+            if valid && header[48..64] == *ours {
+                found.push(u64_at(header, 32));
+            }
+        }
+    }
+    found.sort_unstable();
+    found
+}
+
 fn is_right(body: &[u8], first: u64, count: u64, promises: &Promises) -> bool {
     let index = body.len() - 8 * usize::try_from(count).expect("a frame is small");
     let mut start = 0;

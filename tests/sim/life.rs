@@ -7,7 +7,7 @@
 //!
 //! Everything is drawn from the seed, so a seed that fails fails again. A broken invariant panics.
 
-use prkdb_core::io::sim::{CrashKind, Faults, Model, Rng, Sim};
+use prkdb_core::io::sim::{CrashKind, Faults, Held, Model, Rng, Sim};
 use prkdb_core::{
     BatchConfig, CompactionPolicy, CompressionConfig, CompressionType, Error, ErrorKind, Lsn,
     ReadOnlyWal, SyncMethod, Wal, WalConfig,
@@ -26,10 +26,20 @@ pub enum End {
     Done,
 }
 
-/// A log that is not closed when a check fails: closing would wait for a world that hangs.
-pub struct Held(pub Option<Wal>);
+/// Disks that break promises no log can keep without them; at most one of these to a seed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hazard {
+    None,
+    /// Acknowledges syncs and drops them.
+    Lying,
+    /// Bytes land elsewhere, come from elsewhere, are old, or rot.
+    Wrong,
+}
 
-impl Drop for Held {
+/// A log that is not closed when a check fails: closing would wait for a world that hangs.
+pub struct Open(pub Option<Wal>);
+
+impl Drop for Open {
     fn drop(&mut self) {
         if std::thread::panicking() {
             std::mem::forget(self.0.take());
@@ -37,7 +47,7 @@ impl Drop for Held {
     }
 }
 
-impl std::ops::Deref for Held {
+impl std::ops::Deref for Open {
     type Target = Wal;
 
     fn deref(&self) -> &Wal {
@@ -58,6 +68,10 @@ pub struct Life {
     pub forger: bool,
     /// Its logs cut old records by themselves.
     pub policies: bool,
+    /// What its disk does that can't be survived whole.
+    pub hazard: Hazard,
+    /// The log that is open has a cap on its size.
+    pub capped: bool,
     pub cycles: u64,
     pub verbose: bool,
 }
@@ -76,7 +90,13 @@ pub(crate) use say;
 /// Runs one seed; gives how many times a log was crashed, recovered and checked.
 pub fn run(seed: u64, verbose: bool) -> u64 {
     let mut rng = Rng::stream(seed, 1);
-    let model = Model::draw(&mut rng);
+    let mut model = Model::draw(&mut rng);
+    let hazard = match Rng::stream(seed, 3).below(100) {
+        0..6 => Hazard::Lying,
+        6..20 => Hazard::Wrong,
+        _ => Hazard::None,
+    };
+    model.lies = hazard == Hazard::Lying;
     let sim = Sim::new(seed, model, Faults::default());
     let habit = match rng.below(100) {
         0..40 => Habit::Uniform,
@@ -84,7 +104,7 @@ pub fn run(seed: u64, verbose: bool) -> u64 {
         _ => Habit::Bulk,
     };
     let forger = rng.chance(100);
-    let policies = rng.chance(150);
+    let policies = rng.chance(150) && hazard == Hazard::None;
     let (mut promises, clients) = (Promises::new(), Clients::new(habit));
     if policies {
         // A log may start anywhere.
@@ -100,6 +120,8 @@ pub fn run(seed: u64, verbose: bool) -> u64 {
         kills_only: true,
         forger,
         policies,
+        hazard,
+        capped: false,
         cycles: 0,
         verbose,
     };
@@ -110,7 +132,11 @@ pub fn run(seed: u64, verbose: bool) -> u64 {
 
 impl Life {
     fn live(&mut self) {
-        let lives = 2 + self.rng.below(3);
+        let lives = match self.hazard {
+            Hazard::None => 2 + self.rng.below(3),
+            Hazard::Lying => 0,
+            Hazard::Wrong => 1,
+        };
         for _ in 0..lives {
             let wal = self.open(2);
             if self.check(&wal) && self.rng.chance(150) {
@@ -125,8 +151,10 @@ impl Life {
                 self.work_and_end(wal);
             }
         }
-        let healthy = Faults::default();
-        self.sim.set_faults(healthy);
+        if self.hazard != Hazard::None {
+            return self.doubt();
+        }
+        self.sim.set_faults(Faults::default());
         let wal = self.open(0);
         assert!(self.check(&wal), "a healthy world reads everything");
         // What a policy cuts meanwhile would look like damage that nobody told.
@@ -134,6 +162,13 @@ impl Life {
             self.damage(wal);
         } else {
             self.end(wal, End::Done);
+        }
+    }
+
+    /// I10: a life that ended by itself holds nothing any more.
+    pub fn expect_nothing_held(&self) {
+        if !self.sim.crashed() {
+            assert_eq!(self.sim.held(), Held::default(), "I10: something leaks");
         }
     }
 
@@ -177,6 +212,10 @@ impl Life {
             ..CompressionConfig::throughput_optimized()
         };
         let least = (config.num_segments as u64 + 1) * config.segment_bytes + (2 << 20);
+        self.capped = rng.chance(100);
+        if self.capped {
+            config.max_disk_bytes = Some(least + config.segment_bytes);
+        }
         if self.policies && rng.chance(500) {
             config.compaction = CompactionPolicy::SizeWindow(least);
         }
@@ -187,7 +226,7 @@ impl Life {
     }
 
     /// Opens the log, through what the faults of the day bring and, at most `again` times, others.
-    pub fn open(&mut self, again: u32) -> Held {
+    pub fn open(&mut self, again: u32) -> Open {
         for attempt in 0.. {
             if attempt > 0 {
                 let faults = if attempt <= again { self.draw_faults() } else { Faults::default() };
@@ -204,7 +243,7 @@ impl Life {
                     }
                     self.promises.opened();
                     say!(self, "opened: {:?}", wal.recovery());
-                    return Held(Some(wal));
+                    return Open(Some(wal));
                 }
                 Err(e) if self.sim.crashed() => {
                     say!(self, "crashed in recovery: {e}");
@@ -239,7 +278,8 @@ impl Life {
     pub fn expect_io(&self, e: &Error) {
         let faults = self.sim.faults();
         let faulty = faults != Faults { crash_at: faults.crash_at, ..Faults::default() };
-        let passing = matches!(e.kind(), ErrorKind::Io | ErrorKind::StorageFull) && faulty;
+        let full = e.kind() == ErrorKind::StorageFull;
+        let passing = (e.kind() == ErrorKind::Io || full) && faulty || full && self.capped;
         assert!(passing || self.sim.crashed(), "no fault explains: {e}");
     }
 
@@ -251,6 +291,11 @@ impl Life {
             && next == keep + 1
         {
             promises.cut_after(keep);
+        }
+        if let Some(reset) = promises.reset.take()
+            && (first, next) == (reset, reset)
+        {
+            promises.reset_to(reset);
         }
         let starts = promises.first_least..=promises.first_most;
         assert!(starts.contains(&first), "the log starts at {first}, not in {starts:?}");
@@ -295,7 +340,7 @@ impl Life {
         true
     }
 
-    fn work_and_end(&mut self, wal: Held) {
+    fn work_and_end(&mut self, wal: Open) {
         let faults = self.draw_faults();
         say!(self, "work, {faults:?}");
         self.kills_only &= faults.sync_eio == 0 && faults.fail_nth.is_none();
@@ -304,18 +349,20 @@ impl Life {
         self.end(wal, end);
     }
 
-    fn end(&mut self, mut wal: Held, end: End) {
+    fn end(&mut self, mut wal: Open, end: End) {
         if end == End::Crashed || self.rng.chance(600) {
             return self.crash(Some(wal));
         }
         if self.rng.chance(300) {
             drop(wal.0.take());
             self.clients.wait_all(&mut self.promises);
+            self.expect_nothing_held();
             return;
         }
         let outcome = wal.0.take().expect("held").close();
         say!(self, "closed: {outcome:?}");
         let failed = self.clients.wait_all(&mut self.promises);
+        self.expect_nothing_held();
         match outcome {
             Ok(()) => {
                 assert!(end != End::Poisoned, "a poisoned log was closed as if whole");
@@ -332,7 +379,7 @@ impl Life {
     }
 
     /// Ends this life of the world, the process before it or with it.
-    pub fn crash(&mut self, wal: Option<Held>) {
+    pub fn crash(&mut self, wal: Option<Open>) {
         let kind = self.rng.pick(&[CrashKind::Kill, CrashKind::Power]);
         self.kills_only &= kind == CrashKind::Kill;
         if let Some(wal) = &wal {
@@ -349,7 +396,7 @@ impl Life {
     }
 }
 
-impl Held {
+impl Open {
     pub fn close_healthy(mut self) {
         let wal = self.0.take().expect("held until it is dropped");
         wal.close().expect("a healthy world closes");

@@ -35,6 +35,8 @@ pub struct Batch {
     pub records: Vec<Vec<u8>>,
     pub fate: Fate,
     range: Option<LsnRange>,
+    /// Where it was once said to stand, also if it was cut since.
+    given: Option<LsnRange>,
 }
 
 /// What the log owes.
@@ -53,8 +55,12 @@ pub struct Promises {
     /// Where the log may start: the last truncation that was confirmed, the furthest tried.
     pub first_least: u64,
     pub first_most: u64,
+    /// Below it records may have been cut before anybody read them.
+    pub unread: u64,
     /// A truncation from the end that was not confirmed: the last record it keeps.
     pub cut: Option<u64>,
+    /// A reset that was not confirmed: the next record after it.
+    pub reset: Option<u64>,
     /// Where batches were cut in the middle: what stands there is the start of another.
     seams: BTreeSet<u64>,
 }
@@ -71,7 +77,7 @@ impl Promises {
         first.resize(first.len().max(ID_LEN), 0);
         first[..8].copy_from_slice(ID_MAGIC);
         first[8..ID_LEN].copy_from_slice(&(number as u64).to_le_bytes());
-        self.batches.push(Batch { records, fate: Fate::Open, range: None });
+        self.batches.push(Batch { records, fate: Fate::Open, range: None, given: None });
         number
     }
 
@@ -91,7 +97,7 @@ impl Promises {
         match answer {
             Ok(range) => {
                 assert_eq!(range.count() as usize, batch.records.len(), "batch {number}: LSNs");
-                batch.range = Some(*range);
+                (batch.range, batch.given) = (Some(*range), Some(*range));
                 batch.fate = level;
                 if level == Fate::Durable {
                     self.promised = self.promised.max(range.last().get());
@@ -140,6 +146,30 @@ impl Promises {
         self.seams.insert(keep + 1);
     }
 
+    /// The log was emptied: its next record is `next`.
+    pub fn reset_to(&mut self, next: u64) {
+        self.reset = None;
+        self.cut_after(0);
+        self.known.resize(place(next), None);
+        (self.promised, self.written) = (next - 1, next - 1);
+        self.seams = [next].into();
+        self.first_least = next;
+        self.first_most = if self.first_most == u64::MAX { u64::MAX } else { next };
+    }
+
+    /// A record was read from a disk that can't be trusted. I4, I7: records may be gone, and older
+    /// ones back, but none has other bytes than one that was submitted for its place.
+    pub fn recognize(&self, lsn: u64, data: &[u8]) {
+        let stands = |batch: &Batch| match batch.given {
+            Some(range) => {
+                let i = lsn.checked_sub(range.first().get());
+                i.and_then(|i| batch.records.get(place(i + 1))).is_some_and(|r| r == data)
+            }
+            None => batch.records.iter().any(|r| r == data),
+        };
+        assert!(self.batches.iter().any(stands), "I4, I7: record {lsn} was never submitted");
+    }
+
     /// The last LSN of which the content is known.
     pub fn known_last(&self) -> u64 {
         self.known.len() as u64
@@ -167,10 +197,15 @@ impl Promises {
         assert!(right, "I1: record {lsn}, number {i} of batch {batch}, has other bytes");
     }
 
+    /// Whether a policy, or who met a full disk, may have cut the record at `lsn` unread.
+    fn may_be_unread(&self, lsn: u64) -> bool {
+        self.first_most == u64::MAX || lsn < self.unread
+    }
+
     /// Where a policy cuts, records before `next` may have gone unread: in whole segments, so
     /// what stands there is the start of a batch.
     fn skip_cut(&mut self, next: u64) {
-        if self.first_most == u64::MAX && next > self.known_last() + 1 {
+        if self.may_be_unread(next - 1) && next > self.known_last() + 1 {
             self.known.resize(place(next), None);
         }
     }
@@ -254,8 +289,8 @@ impl Promises {
             let Some(range) = batch.range.filter(|range| owed && range.end().get() > first) else {
                 continue;
             };
-            if self.first_most == u64::MAX && range.first().get() < first {
-                // A policy may have cut its start unread.
+            if self.may_be_unread(first - 1) && range.first().get() < first {
+                // Its start may have been cut unread.
                 continue;
             }
             let there = self.known.get(place(range.first().get()));

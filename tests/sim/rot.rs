@@ -7,11 +7,11 @@ use prkdb_core::io::sim::Faults;
 use prkdb_core::{Error, ErrorKind, Wal};
 
 use crate::damage::{self, HEADER_LEN, Spot};
-use crate::life::{Held, Life, say};
+use crate::life::{Life, Open, say};
 
 impl Life {
     /// I7: one flipped bit in a promised frame is found where it is, or nothing wrong is served.
-    pub fn damage(&mut self, wal: Held) {
+    pub fn damage(&mut self, wal: Open) {
         let promised = wal.durable_lsn().get();
         self.sim.set_faults(Faults::default());
         match self.rng.below(10) {
@@ -42,7 +42,7 @@ impl Life {
         match Wal::open_in(self.sim.world(), config) {
             Err(e) => self.expect_damage(&e, spot, at, exact),
             Ok(wal) => {
-                let wal = Held(Some(wal));
+                let wal = Open(Some(wal));
                 self.read_damaged(&wal, spot, at, exact);
             }
         }
@@ -73,7 +73,7 @@ impl Life {
         match Wal::open_in(self.sim.world(), config) {
             Err(e) => refused(&e),
             Ok(wal) => {
-                let wal = Held(Some(wal));
+                let wal = Open(Some(wal));
                 assert_eq!(wal.durable_lsn().get(), promised, "I7: records are gone in silence");
                 for record in wal.reader(wal.first_lsn()).expect("the log has a start") {
                     match record {

@@ -9,7 +9,7 @@ use prkdb_core::{Durability, ErrorKind, Lsn, ReadLevel, Wal};
 
 use crate::client::{Turn, Way};
 use crate::damage;
-use crate::life::{End, Life, say};
+use crate::life::{End, Hazard, Life, say};
 
 impl Life {
     /// Works until the script ends, the world does, or the log stays poisoned.
@@ -31,7 +31,8 @@ impl Life {
                 86..89 => self.wait_durable(wal),
                 89..94 => self.read_some(wal),
                 94..96 => self.truncate(wal),
-                96 => self.truncate_after(wal),
+                96 if self.hazard == Hazard::None => self.truncate_after(wal),
+                99 if self.hazard == Hazard::None && self.rng.chance(500) => self.reset(wal),
                 97 if self.forger => self.forge(wal),
                 98 => self.fill_disk(wal),
                 _ => false,
@@ -176,6 +177,36 @@ impl Life {
         }
     }
 
+    /// Empties the log and lets it go on at any LSN.
+    fn reset(&mut self, wal: &Wal) -> bool {
+        let failed = self.clients.wait_all(&mut self.promises);
+        if matches!(failed, Some(ErrorKind::Poisoned | ErrorKind::NotConfirmed)) {
+            return true;
+        }
+        let next = 1 + self.rng.below(wal.next_lsn().get() + 50);
+        self.promises.reset = Some(next);
+        let outcome = wal.reset_to(Lsn::new(next));
+        say!(self, "reset to {next}: {outcome:?}");
+        match outcome {
+            Ok(()) => {
+                self.promises.reset_to(next);
+                assert_eq!(wal.next_lsn().get(), next, "it goes on elsewhere");
+                assert_eq!(wal.first_lsn().get(), next, "it starts elsewhere");
+                false
+            }
+            // Certainly not done.
+            Err(e) if e.kind() == ErrorKind::Poisoned => {
+                self.promises.reset = None;
+                true
+            }
+            Err(e) if e.kind() == ErrorKind::NotConfirmed => true,
+            Err(e) => {
+                self.expect_io(&e);
+                !self.sim.crashed()
+            }
+        }
+    }
+
     /// Appends a payload that looks like frames, and lets the world end while it is written.
     fn forge(&mut self, wal: &Wal) -> bool {
         self.clients.wait_all(&mut self.promises);
@@ -231,12 +262,24 @@ impl Life {
         self.sim.set_faults(Faults { crash_at, ..Faults::default() });
         // A segment that is being made may fail yet of the old faults, and those who want it.
         let mut failed = None;
-        for _ in 0..2 {
+        for _ in 0..3 {
             self.clients.wait_all(&mut self.promises);
             let len = self.rng.pick(&[0, 100, 200_000]);
             let level = Durability::Sync;
             self.clients.submit(wal, &mut self.promises, vec![vec![8; len]], level, Way::Block);
             failed = self.clients.wait_all(&mut self.promises);
+            if failed == Some(ErrorKind::StorageFull) && self.capped {
+                // The log itself is in the way.
+                let next = wal.next_lsn();
+                let (least, most) = (&mut self.promises.first_least, self.promises.first_most);
+                (*least, self.promises.first_most) =
+                    ((*least).max(next.get()), most.max(next.get()));
+                self.promises.unread = next.get();
+                match wal.truncate_before(next) {
+                    Ok(()) => continue,
+                    Err(e) => return assert!(self.sim.crashed(), "a healthy world truncates: {e}"),
+                }
+            }
             if failed != Some(ErrorKind::Io) {
                 break;
             }

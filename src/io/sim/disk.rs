@@ -6,6 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::faults::{Failure, Faults};
 use super::image::BLOCK;
 use super::inode::Inode;
 use super::names::clean;
@@ -57,10 +58,7 @@ impl Disk for SimDisk {
         if state.names.find(path)?.is_some() {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
-        let rate = state.faults.enospc;
-        if size > state.space() || state.rng.chance(rate) {
-            return Err(io::ErrorKind::StorageFull.into());
-        }
+        state.refuse_creation(size)?;
         let inode = state.add_inode(Inode::new(size));
         state.names.link(path, inode)?;
         Ok(self.file(&state, path, inode, Access::Write))
@@ -109,9 +107,13 @@ impl Disk for SimDisk {
         let mut guard = self.shared.lock();
         let state = &mut *guard;
         let failing = state.tick(self.life)?;
+        let how = state.faults.fail_as;
+        if failing && how.did_nothing() {
+            return Err(how.error("sync_dir"));
+        }
         if failing || state.rng.chance(state.faults.sync_eio) {
             state.names.fail_sync(dir, &mut state.rng)?;
-            return Err(eio("sync_dir"));
+            return Err(if failing { how.error("sync_dir") } else { eio("sync_dir") });
         }
         state.names.sync(dir)?;
         state.note(&[]);
@@ -164,6 +166,23 @@ impl Disk for SimDisk {
 
     fn name(&self) -> &'static str {
         "sim"
+    }
+}
+
+impl State {
+    /// Fails where there is no room for a file of `size`, or as if there were none.
+    fn refuse_creation(&mut self, size: u64) -> io::Result<()> {
+        let Faults { enospc, edquot, efbig, .. } = self.faults;
+        if size > self.space() || self.rng.chance(enospc) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        if self.rng.chance(edquot) {
+            return Err(Failure::Quota.error("create"));
+        }
+        if self.rng.chance(efbig) {
+            return Err(Failure::TooLarge.error("create"));
+        }
+        Ok(())
     }
 }
 
@@ -232,7 +251,9 @@ impl File for SimFile {
             return Err(eio("read_at"));
         }
         let past_cache = state.model.reads_past_cache(self.access);
-        Ok(state.inodes[&self.inode].read(at, buf, past_cache))
+        let len = state.inodes[&self.inode].read(at, buf, past_cache);
+        state.spoil(self.inode, at, &mut buf[..len]);
+        Ok(len)
     }
 
     fn as_any(&self) -> &dyn Any {

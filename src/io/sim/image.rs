@@ -51,6 +51,19 @@ pub(super) fn merge(under: &mut Page, over: &Page, mask: u8) {
     }
 }
 
+/// Whether the sectors in `mask` are the same in both.
+pub(super) fn same(a: &Page, b: &Page, mask: u8) -> bool {
+    let sector = |page: &Page, s: usize| match page {
+        Some(page) => page[s * SECTOR..(s + 1) * SECTOR].iter().fold(0, |all, b| all | b) == 0,
+        None => true,
+    };
+    let mut sectors = (0..BLOCK / SECTOR).filter(|s| mask >> s & 1 == 1);
+    sectors.all(|s| match (a, b) {
+        (Some(a), Some(b)) => a[s * SECTOR..(s + 1) * SECTOR] == b[s * SECTOR..(s + 1) * SECTOR],
+        _ => sector(a, s) && sector(b, s),
+    })
+}
+
 /// All blocks of a file, as one observer sees them.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Image(Vec<Page>);
@@ -75,6 +88,16 @@ impl Image {
             self.0.resize(index + 1, None);
         }
         merge(&mut self.0[index], page, mask);
+    }
+
+    /// Replaces block `index` whole.
+    pub(super) fn put(&mut self, index: usize, page: Page) {
+        self.set(index, &page, ALL);
+    }
+
+    /// How many blocks it lists: all beyond are zeros.
+    pub(super) fn blocks(&self) -> usize {
+        self.0.len()
     }
 
     /// Replaces single bytes from `at` on.

@@ -12,7 +12,7 @@
 
 use std::sync::Arc;
 
-use super::image::{ALL, BLOCK, Image, Page, page_of};
+use super::image::{ALL, BLOCK, Image, Page, page_of, same};
 use super::plan::{CrashKind, Model, NameOrder};
 use super::rng::Rng;
 use crate::cast;
@@ -25,6 +25,8 @@ pub(super) struct Inode {
     durable: Image,
     device: Image,
     cache: Image,
+    /// Blocks as they were before they were last made durable.
+    old: Image,
     pub(super) size: u64,
     durable_size: u64,
     unsynced: Vec<Unsynced>,
@@ -104,7 +106,12 @@ impl Inode {
 
     /// Whether something has it open.
     pub(super) fn is_open(&self) -> bool {
-        Arc::strong_count(&self.open) > 1
+        self.handles() > 0
+    }
+
+    /// How many handles and requests have it open.
+    pub(super) fn handles(&self) -> usize {
+        Arc::strong_count(&self.open) - 1
     }
 
     /// Reads at `at` from the device or from the page cache; gives the count.
@@ -143,15 +150,25 @@ impl Inode {
 
     /// Makes the write that landed last durable.
     pub(super) fn settle_last(&mut self, model: &Model) {
+        if model.lies {
+            return;
+        }
         let last = self.unsynced.pop().expect("the caller has just landed it");
         for older in &mut self.unsynced {
             older.yield_to(&last);
         }
-        last.lay_over(&mut self.durable);
+        self.settle(&last);
         let end = ((last.first + last.pages.len()) * BLOCK) as u64;
         // Only as much size as is needed to read it back need be durable with a write.
         let size = if model.names == NameOrder::Weak { end.min(self.size) } else { self.size };
         self.durable_size = self.durable_size.max(size);
+    }
+
+    fn settle(&mut self, entry: &Unsynced) {
+        for index in entry.first..entry.first + entry.pages.len() {
+            self.old.put(index, self.durable.page(index));
+        }
+        entry.lay_over(&mut self.durable);
     }
 
     /// Notes that the caller knows since operation `now` that `write` is done.
@@ -162,7 +179,10 @@ impl Inode {
     }
 
     /// Makes size, and all writes answered before operation `start`, durable.
-    pub(super) fn sync(&mut self, start: u64) {
+    pub(super) fn sync(&mut self, start: u64, model: &Model) {
+        if model.lies {
+            return;
+        }
         let mut kept: Vec<Unsynced> = Vec::new();
         for entry in std::mem::take(&mut self.unsynced) {
             if entry.answered.is_none_or(|answered| answered >= start) {
@@ -172,7 +192,7 @@ impl Inode {
             for older in &mut kept {
                 older.yield_to(&entry);
             }
-            entry.lay_over(&mut self.durable);
+            self.settle(&entry);
         }
         self.unsynced = kept;
         self.durable_size = self.size;
@@ -217,6 +237,11 @@ impl Inode {
             self.durable_size = self.size;
         }
         let mut unsynced = std::mem::take(&mut self.unsynced);
+        if model.lies {
+            // Its cache was full at some moment, and written back.
+            let flushed = rng.index(unsynced.len() + 1);
+            unsynced.drain(..flushed).for_each(|entry| entry.lay_over(&mut self.durable));
+        }
         rng.shuffle(&mut unsynced);
         for mut entry in unsynced {
             let rate = draw_rate(rng);
@@ -225,10 +250,74 @@ impl Inode {
             }
             entry.lay_over(&mut self.durable);
         }
+        self.reboot();
+    }
+
+    /// Loses all that is not durable but for what `keep` says yes to, asked for each sector that
+    /// would make a difference, in the order in which they landed, and for the size.
+    pub(super) fn lose_power_but(&mut self, model: &Model, keep: &mut dyn FnMut() -> bool) {
+        if self.size != self.durable_size && keep() {
+            self.durable_size = self.size;
+        }
+        for mut entry in std::mem::take(&mut self.unsynced) {
+            for (i, (page, mask)) in entry.pages.iter_mut().enumerate() {
+                let under = self.durable.page(entry.first + i);
+                let units =
+                    if model.whole_blocks { vec![ALL] } else { (0..8).map(|b| 1 << b).collect() };
+                for unit in units {
+                    let unit = unit & *mask;
+                    if unit != 0 && !same(&under, page, unit) && !keep() {
+                        *mask &= !unit;
+                    }
+                }
+            }
+            entry.lay_over(&mut self.durable);
+        }
+        self.reboot();
+    }
+
+    fn reboot(&mut self) {
         self.durable.cut(cast::len(self.durable_size));
         self.size = self.durable_size;
         self.device = self.durable.clone();
         self.cache = self.durable.clone();
+    }
+
+    /// The page cache takes in what never reached the device.
+    pub(super) fn show(&mut self, at: u64, bytes: &[u8]) {
+        for (i, chunk) in bytes.chunks(BLOCK).enumerate() {
+            self.cache.put(cast::len(at) / BLOCK + i, page_of(chunk));
+        }
+    }
+
+    /// Block `index` as the device has it, and as it was before it was last made durable.
+    pub(super) fn versions(&self, index: usize) -> (Page, Page) {
+        (self.device.page(index), self.old.page(index))
+    }
+
+    /// Turns one bit over in a block that is durable and not all zeros, on the media and, as it
+    /// may be, in the page cache. False if it met none.
+    pub(super) fn rot(&mut self, rng: &mut Rng) -> bool {
+        for _ in 0..8 {
+            let index = rng.index(self.durable.blocks());
+            let covered = |u: &Unsynced| (u.first..u.first + u.pages.len()).contains(&index);
+            if self.durable.page(index).is_none() || self.unsynced.iter().any(covered) {
+                continue;
+            }
+            // What is near the start of a block is headers more often than not.
+            let within = rng.pick(&[128, BLOCK]);
+            let (at, bit) = (index * BLOCK + rng.index(within), 1 << rng.below(8));
+            let cached = rng.chance(500);
+            let views = [Some(&mut self.durable), Some(&mut self.device)];
+            let cache = cached.then_some(&mut self.cache);
+            for image in views.into_iter().chain([cache]).flatten() {
+                let mut byte = [0];
+                image.read(at, &mut byte);
+                image.poke(at, &[byte[0] ^ bit]);
+            }
+            return true;
+        }
+        false
     }
 
     /// Replaces bytes everywhere, as if they had been durable all along.

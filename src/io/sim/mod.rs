@@ -24,6 +24,34 @@
 //!    next sync succeeds.
 //! 4. Requests complete in any order, at any time after `reap` has started them.
 //!
+//! The fourteen classes of faults, and what makes them. Those that give wrong bytes in silence (12
+//! to 14) and a disk that [lies](Model::lying) break promises that no log can keep without the
+//! disk; what it still must not do is to serve other bytes than were appended, or to go on past
+//! damage that a surviving watermark proves.
+//!
+//! | | class | made by |
+//! |---|---|---|
+//! | 1 | crash at any operation | [`Faults::crash_at`], [`Sim::crash`] |
+//! | 2 | unsynced write lost | [`CrashKind::Power`] |
+//! | 3 | write torn at a sector | [`CrashKind::Power`], [`Model::whole_blocks`] |
+//! | 4 | unsynced writes reordered | [`CrashKind::Power`] |
+//! | 5 | unsynced size or directory entry lost | [`CrashKind::Power`], [`Model::names`] |
+//! | 6 | sync fails, its pages are clean afterwards | [`Faults::sync_eio`] |
+//! | 7 | write fails (EIO) | [`Faults::write_eio`] |
+//! | 8 | ENOSPC, EDQUOT, EFBIG | [`Faults::capacity`], `enospc`, `edquot`, `efbig`, `write_full` |
+//! | 9 | short write | [`Faults::short_write`] |
+//! | 10 | EINTR, EAGAIN, ECANCELED | [`Faults::interrupted`], [`Faults::canceled`] |
+//! | 11 | completions reordered or late | always; [`Faults::late`] |
+//! | 12 | rot in synced data | [`Faults::rot`], [`Sim::flip`] |
+//! | 13 | misdirected write or read | [`Faults::misdirected_write`], [`Faults::misdirected_read`] |
+//! | 14 | stale read | [`Faults::stale_read`] |
+//!
+//! Any operation fails in any of these ways by its number: [`Faults::fail_nth`],
+//! [`Faults::fail_as`]. A failed read ([`Faults::read_eio`]) changes nothing on the disk and is no
+//! class of its own. ECANCELED of a sync does not reach the engine from a disk of this crate: the
+//! ring's queue sends a plain `fdatasync` in its place, and so does this one; a disk of one's own
+//! that hides nothing is what `fail_as` with [`Failure::Canceled`] is like.
+//!
 //! A wait that nothing can end panics: a hang is a bug that was found. Sources: Rebello et al.,
 //! ATC 2020, on failed syncs; Pillai et al. (ALICE), OSDI 2014, on what crashes leave.
 
@@ -37,6 +65,7 @@ use crate::cast;
 use crate::io::World;
 
 mod disk;
+mod faults;
 mod image;
 mod inode;
 mod names;
@@ -48,8 +77,10 @@ mod scheduler;
 mod state;
 #[cfg(test)]
 mod tests;
+mod wrong;
 
-pub use plan::{CrashKind, Faults, Model, NameOrder};
+pub use faults::{Failure, Faults};
+pub use plan::{CrashKind, Model, NameOrder};
 pub use rng::Rng;
 
 /// A simulated world. Clones are the same world; different ones share nothing. When the last clone
@@ -100,6 +131,17 @@ impl Sim {
         drop(machines);
     }
 
+    /// As a [`crash`](Sim::crash) by [`CrashKind::Power`], but what was not durable survives as
+    /// `keep` says: it is asked for each sector, size and name that would make a difference, always
+    /// in the same order, so that all outcomes can be gone through. Sectors land in the order of
+    /// their writes.
+    pub fn cut_power(&self, mut keep: impl FnMut() -> bool) {
+        let mut state = self.lock();
+        let machines = state.cut_power(&mut keep);
+        drop(state);
+        drop(machines);
+    }
+
     /// Whether the operation `crash_at` was reached and [`crash`](Sim::crash) is due.
     pub fn crashed(&self) -> bool {
         self.lock().crashed
@@ -108,6 +150,23 @@ impl Sim {
     /// Operations since the world was made, over all lives.
     pub fn ops(&self) -> u64 {
         self.lock().ops
+    }
+
+    /// How often a fault gave or kept wrong bytes and said nothing.
+    pub fn corruptions(&self) -> u64 {
+        self.lock().corruptions
+    }
+
+    /// What is held of the world at present: all zeros when nothing leaks.
+    pub fn held(&self) -> Held {
+        let state = self.lock();
+        Held {
+            files: state.inodes.values().map(inode::Inode::handles).sum(),
+            locks: state.locks.len(),
+            queues: state.queues.len(),
+            requests: state.requests.len(),
+            machines: state.tasks.len(),
+        }
     }
 
     /// A checksum over all that has happened: equal for equal seeds and equal calls.
@@ -213,6 +272,21 @@ impl Sim {
         state.collect();
         planted
     }
+}
+
+/// What one life of a world holds, by count.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Held {
+    /// Open files: handles, and requests under way.
+    pub files: usize,
+    /// Locks.
+    pub locks: usize,
+    /// Queues that were not dropped.
+    pub queues: usize,
+    /// Requests under way.
+    pub requests: usize,
+    /// Machines that have not ended.
+    pub machines: usize,
 }
 
 impl fmt::Debug for Sim {

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
-use super::plan::NameOrder;
+use super::plan::{Model, NameOrder};
 use super::rng::Rng;
 
 /// A directory and a name in it.
@@ -21,6 +21,8 @@ pub(super) type Key = (PathBuf, String);
 #[derive(Debug)]
 pub(super) struct Names {
     order: NameOrder,
+    /// Syncs do nothing.
+    lies: bool,
     dirs: BTreeSet<PathBuf>,
     now: BTreeMap<Key, u64>,
     durable: BTreeMap<Key, u64>,
@@ -51,9 +53,10 @@ fn split(path: &Path) -> io::Result<Key> {
 
 impl Names {
     /// A disk with nothing but its root.
-    pub(super) fn new(order: NameOrder) -> Names {
+    pub(super) fn new(model: &Model) -> Names {
         Names {
-            order,
+            order: model.names,
+            lies: model.lies,
             dirs: [PathBuf::new(), PathBuf::from("/")].into(),
             now: BTreeMap::new(),
             durable: BTreeMap::new(),
@@ -144,6 +147,9 @@ impl Names {
     /// Makes the names in `dir` durable.
     pub(super) fn sync(&mut self, dir: &Path) -> io::Result<()> {
         let dir = self.known_dir(dir)?;
+        if self.lies {
+            return Ok(());
+        }
         let all = self.order != NameOrder::Weak;
         let pending = std::mem::take(&mut self.pending);
         for change in pending {
@@ -197,6 +203,33 @@ impl Names {
                 apply(&mut self.durable, &change.key, change.inode);
             } else {
                 lost.insert(change.key);
+            }
+        }
+        self.now = self.durable.clone();
+    }
+
+    /// Loses all that is not durable but for what `keep` says yes to, within the order of names.
+    pub(super) fn lose_power_but(&mut self, keep: &mut dyn FnMut() -> bool) {
+        let (mut lost, mut ended) = (BTreeSet::new(), false);
+        let pending = std::mem::take(&mut self.pending);
+        let mut changes = pending.into_iter();
+        while let Some(change) = changes.next() {
+            let mut together = vec![change];
+            while self.order == NameOrder::Journal
+                && together.last().is_some_and(|change| change.joined)
+                && let Some(next) = changes.next()
+            {
+                together.push(next);
+            }
+            let gone = ended || lost.contains(&together[0].key);
+            let survives = !gone && keep();
+            ended |= self.order == NameOrder::Journal && !survives;
+            for change in together {
+                if survives {
+                    apply(&mut self.durable, &change.key, change.inode);
+                } else {
+                    lost.insert(change.key);
+                }
             }
         }
         self.now = self.durable.clone();

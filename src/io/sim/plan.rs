@@ -1,4 +1,7 @@
-//! What a simulated world is like and what goes wrong in it: plain data, set by a test or drawn.
+//! What a simulated world is like: plain data, set by a test or drawn.
+//!
+//! Four kinds of disk have names: [`strict`](Model::strict), [`ordered`](Model::ordered) (ext4 with
+//! `data=ordered`), [`weak`](Model::weak) (what POSIX promises) and [`lying`](Model::lying).
 
 use super::rng::Rng;
 use crate::io::Access;
@@ -27,6 +30,9 @@ pub struct Model {
     pub mapped: bool,
     /// Whether writes tear between blocks of 4096 bytes only, not between sectors of 512.
     pub whole_blocks: bool,
+    /// Whether syncs and forced writes are acknowledged and not done: a power cut loses what it
+    /// likes since any moment.
+    pub lies: bool,
 }
 
 impl Model {
@@ -39,18 +45,36 @@ impl Model {
         }
     }
 
-    /// The most forgetful disk: weak names, small sectors; `direct` as told.
-    pub fn weak(direct: bool) -> Model {
-        Model { names: NameOrder::Weak, direct, mapped: false, whole_blocks: false }
+    /// Names are durable at once; sectors of 512 bytes tear. `direct` as told, here and below.
+    pub fn strict(direct: bool) -> Model {
+        Model { names: NameOrder::Strict, ..Model::weak(direct) }
     }
 
-    /// A disk drawn from all there are.
+    /// Names survive in the order of a journal, as on ext4.
+    pub fn ordered(direct: bool) -> Model {
+        Model { names: NameOrder::Journal, ..Model::weak(direct) }
+    }
+
+    /// The most forgetful of the honest disks: each name survives or not by itself.
+    pub fn weak(direct: bool) -> Model {
+        let (names, mapped) = (NameOrder::Weak, false);
+        Model { names, direct, mapped, whole_blocks: false, lies: false }
+    }
+
+    /// A disk that acknowledges syncs and drops them when the power fails. Nothing can be durable
+    /// there; what a log must still not do is to serve wrong bytes.
+    pub fn lying(direct: bool) -> Model {
+        Model { lies: true, ..Model::ordered(direct) }
+    }
+
+    /// A disk drawn from the honest ones.
     pub fn draw(rng: &mut Rng) -> Model {
         Model {
             names: rng.pick(&[NameOrder::Strict, NameOrder::Journal, NameOrder::Weak]),
             direct: rng.chance(667),
             mapped: rng.chance(333),
             whole_blocks: rng.chance(250),
+            lies: false,
         }
     }
 }
@@ -64,56 +88,4 @@ pub enum CrashKind {
     /// The power fails: the page cache is gone; of what was not synced each sector, size and name
     /// survives or not.
     Power,
-}
-
-/// What goes wrong. Rates are per mille; `Faults::default()` is a healthy world.
-///
-/// Operations are counted by [`ops`](super::Sim::ops): each submit, each completion, each call on
-/// a directory, each blocking read.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Faults {
-    /// Writes that fail; any subset of their sectors landed.
-    pub write_eio: u32,
-    /// Reads that fail.
-    pub read_eio: u32,
-    /// Syncs of files and directories that fail: any subset of what was unsynced is gone for
-    /// good, and the next sync succeeds.
-    pub sync_eio: u32,
-    /// Writes of several blocks that write fewer. What a short write with `dsync` wrote is durable.
-    pub short_write: u32,
-    /// Reads and writes that end as `Interrupted` or `WouldBlock` with nothing done.
-    pub interrupted: u32,
-    /// Requests that take up to 65 ms of the world's clock instead of completing at any moment.
-    pub late: u32,
-    /// Creations of files that end as `StorageFull` although there is space.
-    pub enospc: u32,
-    /// Bytes that the files may have together; none: as good as endless.
-    pub capacity: Option<u64>,
-    /// The operation, counted since the world was made, that never happens: everything fails from
-    /// there until [`crash`](super::Sim::crash).
-    pub crash_at: Option<u64>,
-    /// The operation, counted since the world was made, that fails. A submitted request fails
-    /// when it completes.
-    pub fail_nth: Option<u64>,
-    /// Whether all operations after `fail_nth` fail as well.
-    pub fail_on: bool,
-}
-
-impl Faults {
-    /// Rates drawn by kind, most of them 0; no crash and no limit of space.
-    pub fn draw(rng: &mut Rng) -> Faults {
-        let mut rate = |present: u32| {
-            if rng.chance(present) { rng.pick(&[2, 10, 50, 200]) } else { 0 }
-        };
-        Faults {
-            short_write: rate(300),
-            interrupted: rate(300),
-            late: rate(300),
-            write_eio: rate(80),
-            sync_eio: rate(80),
-            read_eio: rate(40),
-            enospc: rate(80),
-            ..Faults::default()
-        }
-    }
 }

@@ -112,7 +112,7 @@ impl SimQueue {
         let Ok(failing) = state.tick(self.life) else { return };
         assert_eq!(file.life(), self.life, "a file of an earlier life of this disk");
         let kind = match kind {
-            Kind::Sync { .. } => Kind::Sync { start: state.ops },
+            Kind::Sync { .. } => Kind::Sync { start: state.ops, again: false },
             other => other,
         };
         let due = if state.rng.chance(state.faults.late) {
@@ -158,7 +158,7 @@ impl Queue for SimQueue {
         let (file, kind) = match op {
             Op::Write { file, at, buf, dsync } => (file, Kind::Write { at, buf, dsync }),
             Op::Read { file, at, buf } => (file, Kind::Read { at, buf }),
-            Op::Sync { file } => (file, Kind::Sync { start: 0 }),
+            Op::Sync { file } => (file, Kind::Sync { start: 0, again: false }),
         };
         let shared = Arc::clone(&self.shared);
         match file.as_any().downcast_ref::<SimFile>() {

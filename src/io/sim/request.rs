@@ -6,10 +6,13 @@
 use std::io;
 use std::sync::Arc;
 
+use super::faults::Failure;
 use super::image::BLOCK;
 use super::inode::{Landing, draw_rate};
 use super::plan::CrashKind;
 use super::state::{State, eio};
+use super::wrong::Place;
+use crate::bugs::{self, Bug};
 use crate::io::{Access, Buf, Completion, OpId};
 
 /// A request that has not completed.
@@ -30,50 +33,66 @@ pub(super) struct Request {
 pub(super) enum Kind {
     Write { at: u64, buf: Buf, dsync: bool },
     Read { at: u64, buf: Buf },
-    Sync { start: u64 },
+    Sync { start: u64, again: bool },
 }
 
 /// What a request comes to.
 struct Outcome {
     result: io::Result<usize>,
     buf: Option<Buf>,
-    /// The write that is answered by it.
-    write: Option<u64>,
+    /// The file and the write in it that are answered by it.
+    write: Option<(u64, u64)>,
 }
 
 impl State {
     /// Completes one request: the only place where a living world changes what files hold.
     pub(super) fn complete(&mut self, index: usize) {
         let Ok(failing) = self.tick(self.life) else { return };
+        self.age();
         let mut request = self.requests.swap_remove(index);
         request.failing |= failing;
         let (queue, id, inode) = (request.queue, request.id, request.inode);
+        if self.cancels(&mut request) {
+            self.note(&[queue, id.0, inode]);
+            self.requests.push(request);
+            return;
+        }
         let Outcome { result, buf, write } = self.carry_out(request);
         let done = result.as_ref().map_or(u64::MAX, |n| *n as u64);
         self.note(&[queue, id.0, inode, done]);
         if let Some(queue) = self.queues.get_mut(&queue) {
-            let mark = write.map(|write| (inode, write));
-            queue.ready.push((Completion { id, result, buf }, mark));
+            queue.ready.push((Completion { id, result, buf }, write));
         }
     }
 
+    /// Whether a sync could not be started: the queue sends a plain one in its place, once.
+    fn cancels(&mut self, request: &mut Request) -> bool {
+        let Kind::Sync { again: again @ false, .. } = &mut request.kind else { return false };
+        *again = self.rng.chance(self.faults.canceled);
+        *again && !bugs::on(Bug::CanceledSyncBelieved)
+    }
+
     fn carry_out(&mut self, request: Request) -> Outcome {
-        let (inode, failing) = (request.inode, request.failing);
+        let inode = request.inode;
+        let failure = request.failing.then_some(self.faults.fail_as);
         match request.kind {
             Kind::Write { at, buf, dsync } => {
                 if request.access != Access::Write {
                     let e = io::Error::new(io::ErrorKind::PermissionDenied, "not for writing");
                     return Outcome { result: Err(e), buf: Some(buf), write: None };
                 }
-                let (result, write) = self.carry_out_write(inode, at, &buf, dsync, failing);
+                let (result, write) = self.carry_out_write((inode, at), &buf, dsync, failure);
                 Outcome { result, buf: Some(buf), write }
             }
             Kind::Read { at, mut buf } => {
-                let result = self.carry_out_read(inode, request.access, at, &mut buf, failing);
+                let result = self.carry_out_read(inode, request.access, at, &mut buf, failure);
                 Outcome { result, buf: Some(buf), write: None }
             }
-            Kind::Sync { start } => {
-                let result = self.carry_out_sync(inode, start, failing);
+            Kind::Sync { again: true, .. } if bugs::on(Bug::CanceledSyncBelieved) => {
+                Outcome { result: Ok(0), buf: None, write: None }
+            }
+            Kind::Sync { start, .. } => {
+                let result = self.carry_out_sync(inode, start, failure);
                 Outcome { result, buf: None, write: None }
             }
         }
@@ -81,38 +100,61 @@ impl State {
 
     fn carry_out_write(
         &mut self,
-        inode: u64,
-        at: u64,
+        right: Place,
         buf: &Buf,
         dsync: bool,
-        failing: bool,
-    ) -> (io::Result<usize>, Option<u64>) {
+        failure: Option<Failure>,
+    ) -> (io::Result<usize>, Option<(u64, u64)>) {
+        let (inode, at) = right;
         if !aligned(at, buf) {
             return (Err(unaligned()), None);
         }
-        let failing = failing || self.rng.chance(self.faults.write_eio);
-        if !failing && self.rng.chance(self.faults.interrupted) {
+        let failure = failure.or_else(|| self.draw_failure());
+        if let Some(failure) = failure.filter(|failure| failure.did_nothing()) {
+            return (Err(failure.error("write")), None);
+        }
+        if failure.is_none() && self.rng.chance(self.faults.interrupted) {
             return (Err(self.interruption()), None);
         }
         let mut len = buf.len();
-        if !failing && len > BLOCK && self.rng.chance(self.faults.short_write) {
+        if failure.is_none() && len > BLOCK && self.rng.chance(self.faults.short_write) {
             len = BLOCK * (1 + self.rng.index(len / BLOCK - 1));
         }
         let growth = (at + len as u64).saturating_sub(self.inodes[&inode].size);
         if growth > 0 && growth > self.space() {
             return (Err(io::ErrorKind::StorageFull.into()), None);
         }
+        let place = if failure.is_none() { self.landing_place(right, len) } else { right };
         let (write, model, rng) = (self.fresh_id(), &self.model, &mut self.rng);
-        let rate = if failing { draw_rate(rng) } else { 1000 };
-        let shown = !failing || rng.chance(500);
-        let file = self.inodes.get_mut(&inode).expect("an open file is kept");
-        let landing = Landing { rate, shown, model, rng };
-        let crc = file.land(write, at, &buf.bytes()[..len], landing);
-        if dsync && !failing {
+        let rate = if failure.is_some() { draw_rate(rng) } else { 1000 };
+        let shown = failure.is_none() || rng.chance(500);
+        let bytes = &buf.bytes()[..len];
+        if place != right {
+            let file = self.inodes.get_mut(&inode).expect("an open file is kept");
+            file.show(at, bytes);
+        }
+        let file = self.inodes.get_mut(&place.0).expect("an open file is kept");
+        let crc = file.land(write, place.1, bytes, Landing { rate, shown, model, rng });
+        if dsync && failure.is_none() {
             file.settle_last(model);
         }
         self.note(&[at, len as u64, u64::from(crc), u64::from(dsync)]);
-        (if failing { Err(eio("write")) } else { Ok(len) }, Some(write))
+        (failure.map_or(Ok(len), |failure| Err(failure.error("write"))), Some((place.0, write)))
+    }
+
+    /// How a write fails, if it does.
+    fn draw_failure(&mut self) -> Option<Failure> {
+        let (faults, rng) = (&self.faults, &mut self.rng);
+        if rng.chance(faults.write_eio) {
+            return Some(Failure::Device);
+        }
+        if rng.chance(faults.write_full) {
+            return Some(rng.pick(&[Failure::Full, Failure::Quota]));
+        }
+        if rng.chance(faults.efbig) {
+            return Some(Failure::TooLarge);
+        }
+        rng.chance(faults.canceled).then_some(Failure::Canceled)
     }
 
     fn carry_out_read(
@@ -121,13 +163,19 @@ impl State {
         access: Access,
         at: u64,
         buf: &mut Buf,
-        failing: bool,
+        failure: Option<Failure>,
     ) -> io::Result<usize> {
         if access != Access::Cached && !aligned(at, buf) {
             return Err(unaligned());
         }
-        if failing || self.rng.chance(self.faults.read_eio) {
+        if let Some(failure) = failure {
+            return Err(failure.error("read"));
+        }
+        if self.rng.chance(self.faults.read_eio) {
             return Err(eio("read"));
+        }
+        if self.rng.chance(self.faults.canceled) {
+            return Err(Failure::Canceled.error("read"));
         }
         if self.rng.chance(self.faults.interrupted) {
             return Err(self.interruption());
@@ -136,13 +184,23 @@ impl State {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "a shared buffer"));
         };
         let past_cache = self.model.reads_past_cache(access);
-        Ok(self.inodes[&inode].read(at, bytes, past_cache))
+        let len = self.inodes[&inode].read(at, bytes, past_cache);
+        self.spoil(inode, at, &mut bytes[..len]);
+        Ok(len)
     }
 
-    fn carry_out_sync(&mut self, inode: u64, start: u64, failing: bool) -> io::Result<usize> {
+    fn carry_out_sync(
+        &mut self,
+        inode: u64,
+        start: u64,
+        failure: Option<Failure>,
+    ) -> io::Result<usize> {
         let file = self.inodes.get_mut(&inode).expect("an open file is kept");
-        if !failing && !self.rng.chance(self.faults.sync_eio) {
-            file.sync(start);
+        if let Some(failure) = failure.filter(|failure| failure.did_nothing()) {
+            return Err(failure.error("sync"));
+        }
+        if failure.is_none() && !self.rng.chance(self.faults.sync_eio) {
+            file.sync(start, &self.model);
             return Ok(0);
         }
         file.fail_sync(&self.model, &mut self.rng);
@@ -153,7 +211,7 @@ impl State {
                 other.failing |= matches!(other.kind, Kind::Sync { .. });
             }
         }
-        Err(eio("sync"))
+        Err(failure.unwrap_or_default().error("sync"))
     }
 
     fn interruption(&mut self) -> io::Error {

@@ -58,6 +58,11 @@ impl Rng {
         choices[self.index(choices.len())]
     }
 
+    /// One of `choices`, or `other` if there is none.
+    pub(super) fn pick_or<T: Copy>(&mut self, choices: &[T], other: T) -> T {
+        if choices.is_empty() { other } else { self.pick(choices) }
+    }
+
     /// Puts `list` in a random order.
     pub fn shuffle<T>(&mut self, list: &mut [T]) {
         for i in (1..list.len()).rev() {

@@ -15,9 +15,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use super::faults::{Failure, Faults};
 use super::inode::Inode;
 use super::names::Names;
-use super::plan::{CrashKind, Faults, Model};
+use super::plan::{CrashKind, Model};
 use super::queue::QueueState;
 use super::request::Request;
 use super::rng::Rng;
@@ -66,6 +67,8 @@ pub(super) struct State {
     pub(super) machines_first: u32,
     /// Steps since the last operation, or calls since the end of the world.
     pub(super) quiet: u32,
+    /// How often bytes were put or given wrong without a word.
+    pub(super) corruptions: u64,
     trace: u64,
     next_id: u64,
 }
@@ -83,7 +86,7 @@ impl State {
             machines_first: rng.pick(&[100, 500, 900, 980]),
             rng,
             entropy: Rng::stream(seed, u64::MAX),
-            names: Names::new(model.names),
+            names: Names::new(&model),
             model,
             faults,
             life: 0,
@@ -96,6 +99,7 @@ impl State {
             requests: Vec::new(),
             tasks: Vec::new(),
             quiet: 0,
+            corruptions: 0,
             trace: seed,
             next_id: 0,
         }
@@ -136,7 +140,12 @@ impl State {
     pub(super) fn call(&mut self, life: u64, what: &'static str) -> io::Result<()> {
         let failing = self.tick(life)?;
         self.note(&[u64::from(crc32fast::hash(what.as_bytes()))]);
-        if failing { Err(eio(what)) } else { Ok(()) }
+        match self.faults.fail_as {
+            // The system's own loop around an interrupted call.
+            Failure::Interrupted => Ok(()),
+            how if failing => Err(how.error(what)),
+            _ => Ok(()),
+        }
     }
 
     /// Adds what has happened to the trace.
@@ -198,6 +207,22 @@ impl State {
         if kind == CrashKind::Power {
             self.names.lose_power(&mut self.rng);
         }
+        self.reboot(kind)
+    }
+
+    /// As `crash` with a power cut, but `keep` says what survives.
+    pub(super) fn cut_power(&mut self, keep: &mut dyn FnMut() -> bool) -> Vec<Task> {
+        for request in std::mem::take(&mut self.requests) {
+            self.land_in_part(&request, CrashKind::Power);
+        }
+        for inode in self.inodes.values_mut() {
+            inode.lose_power_but(&self.model, keep);
+        }
+        self.names.lose_power_but(keep);
+        self.reboot(CrashKind::Power)
+    }
+
+    fn reboot(&mut self, kind: CrashKind) -> Vec<Task> {
         self.queues.clear();
         self.locks.clear();
         self.collect();
@@ -212,5 +237,5 @@ impl State {
 
 /// A failure that says where it comes from.
 pub(super) fn eio(what: &str) -> io::Error {
-    io::Error::other(format!("simulated I/O error in {what}"))
+    Failure::Device.error(what)
 }

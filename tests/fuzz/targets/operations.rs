@@ -21,6 +21,7 @@ pub fn run(data: &[u8]) {
         direct: disk & 16 != 0,
         mapped: disk & 32 != 0,
         whole_blocks: disk & 64 != 0,
+        lies: false,
     };
     let config = steps::config(&mut input, DIR);
     let mut life = Life {

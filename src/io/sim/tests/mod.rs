@@ -12,6 +12,7 @@ use crate::io::{Access, Buf, Completion, FileRef, FlowMachine, Machine, Next, Op
 use crate::io::{EntryKind, Until, block_on};
 
 mod disk;
+mod faults;
 mod world;
 
 const BLOCK: usize = 4096;

@@ -1,0 +1,176 @@
+//! Disks that can't be trusted: they drop what they acknowledged, or give and keep wrong bytes.
+//!
+//! ```text
+//! rounds of: open, read all, append, wait, crash | close        under one hazard
+//!            refused as damaged: open once more in a healthy world, and go on with what opens
+//! ```
+//!
+//! Waived: I1 and I5, and that a log opens at all. What is left, and checked here: every call
+//! returns and none panics; each record that is served is one that was submitted for that LSN (I4,
+//! I7), without a gap (I2); and nothing is cut that a watermark proves which was there to be read
+//! (I7). The test finds that watermark on the device by itself: the greatest in any valid frame
+//! header that starts a block; where one read was wrong, the greatest but one, for a read can hide
+//! no more than one block.
+
+use prkdb_core::io::sim::{CrashKind, Faults};
+use prkdb_core::{Error, ErrorKind, Lsn, ReadOnlyWal, Wal};
+
+use crate::damage;
+use crate::life::{DIR, Hazard, Life, Open, say};
+
+impl Life {
+    /// Lives a few more lives on such a disk.
+    pub fn doubt(&mut self) {
+        // Until records are lost for the first time, all that is proved has to be there.
+        let mut sound = true;
+        for _ in 0..2 + self.rng.below(3) {
+            let faults = self.draw_hazard();
+            self.sim.set_faults(faults);
+            let Some(wal) = self.open_in_doubt(&mut sound) else { return };
+            self.read_in_doubt(&wal);
+            self.work_in_doubt(&wal);
+            self.end_in_doubt(wal);
+            self.cycles += 1;
+        }
+        self.sim.set_faults(Faults::default());
+        if let Some(wal) = self.open_in_doubt(&mut sound) {
+            self.read_in_doubt(&wal);
+            self.end_in_doubt(wal);
+            self.cycles += 1;
+        }
+    }
+
+    fn draw_hazard(&mut self) -> Faults {
+        let mut faults = match self.hazard {
+            Hazard::Wrong => Faults::draw_wrong(&mut self.rng),
+            Hazard::Lying | Hazard::None => Faults::draw(&mut self.rng),
+        };
+        if self.rng.chance(500) {
+            faults.crash_at = Some(self.sim.ops() + 1 + self.rng.below(300));
+        }
+        faults
+    }
+
+    /// Opens the log; none if it is refused in a healthy world too.
+    fn open_in_doubt(&mut self, sound: &mut bool) -> Option<Open> {
+        for attempt in 0..4 {
+            if attempt > 0 {
+                self.sim.set_faults(Faults::default());
+            }
+            let (proved, before) = (damage::watermarks(&self.sim), self.sim.corruptions());
+            let config = self.config();
+            say!(self, "open in doubt, {:?}, proved {:?}", self.sim.faults(), proved.last());
+            match Wal::open_in(self.sim.world(), config) {
+                Ok(wal) => {
+                    let wrong = self.sim.corruptions() - before;
+                    self.expect_proved(&wal, &proved, wrong, sound);
+                    return Some(Open(Some(wal)));
+                }
+                Err(e) if self.sim.crashed() => {
+                    say!(self, "crashed in recovery: {e}");
+                    self.crash(None);
+                }
+                Err(e) => {
+                    say!(self, "not opened: {e}");
+                    self.expect_damage_or_fault(&e);
+                    self.look_at_damage();
+                }
+            }
+        }
+        None
+    }
+
+    /// I7: what a watermark proves that could be read is not cut in silence.
+    fn expect_proved(&mut self, wal: &Wal, proved: &[u64], wrong: u64, sound: &mut bool) {
+        let next = wal.next_lsn().get();
+        say!(self, "opened at {next}, {wrong} wrong: {:?}", wal.recovery());
+        let wrong = usize::try_from(wrong).expect("few are wrong at a time");
+        let shown = proved.len().checked_sub(1 + wrong).filter(|_| wrong < 2);
+        let least = shown.map_or(0, |i| proved[i]);
+        assert!(!*sound || next > least, "I7: cut at {next}, and {least} was proved");
+        *sound &= next > self.promises.promised;
+        self.promises.promised = self.promises.promised.max(next - 1);
+        self.promises.opened();
+    }
+
+    fn expect_damage_or_fault(&self, e: &Error) {
+        // A header that is another segment's can't be told from a file that was used again.
+        let kinds = [ErrorKind::Corrupt, ErrorKind::Unsupported, ErrorKind::Truncated];
+        let damage = kinds.contains(&e.kind());
+        let explained = damage && (self.sim.model().lies || self.sim.corruptions() > 0);
+        if !explained {
+            self.expect_io(e);
+        }
+    }
+
+    /// Whatever is wrong with a log, it can be looked at.
+    fn look_at_damage(&mut self) {
+        let disk = self.sim.world().disk;
+        let told = ReadOnlyWal::verify_on(&*disk, DIR, &mut |_| {}, &mut |_, _| {});
+        say!(self, "verify: {:?}", told.map(|summary| format!("{summary:?}")));
+    }
+
+    /// I2, I4, I7: right records without a gap, up to the end or to an error.
+    fn read_in_doubt(&mut self, wal: &Wal) {
+        let first = wal.first_lsn().get();
+        let reader = wal.reader(Lsn::new(first)).expect("the log has a start");
+        for (lsn, record) in (first..).zip(reader) {
+            match record {
+                Ok(record) => {
+                    assert_eq!(record.lsn.get(), lsn, "I2: a gap in reading");
+                    self.promises.recognize(lsn, &record.data);
+                }
+                Err(e) => {
+                    say!(self, "read until {lsn}: {e}");
+                    return self.expect_damage_or_fault(&e);
+                }
+            }
+        }
+    }
+
+    fn work_in_doubt(&mut self, wal: &Wal) {
+        for _ in 0..self.rng.pick(&[3, 10, 25]) {
+            let over = match self.rng.below(10) {
+                0..6 => self.append(wal),
+                6 => {
+                    let answer = self.clients.wait_one(&mut self.promises, &mut self.rng);
+                    answer.is_some_and(|answer| answer.is_err())
+                }
+                7 => {
+                    self.sim.pass(std::time::Duration::from_millis(400));
+                    false
+                }
+                8 => {
+                    self.read_in_doubt(wal);
+                    false
+                }
+                _ => {
+                    self.clients.poll(&mut self.promises);
+                    false
+                }
+            };
+            if over || self.sim.crashed() {
+                return;
+            }
+        }
+    }
+
+    fn end_in_doubt(&mut self, mut wal: Open) {
+        if self.sim.crashed() || self.rng.chance(600) {
+            let kind = self.rng.pick(&[CrashKind::Kill, CrashKind::Power]);
+            let durable = wal.durable_lsn().get();
+            self.promises.promised = self.promises.promised.max(durable);
+            self.sim.crash(kind);
+            drop(wal.0.take());
+            self.clients.wait_all(&mut self.promises);
+            return;
+        }
+        let outcome = wal.0.take().expect("held").close();
+        say!(self, "closed: {outcome:?}");
+        self.clients.wait_all(&mut self.promises);
+        self.expect_nothing_held();
+        if self.rng.chance(500) {
+            self.sim.crash(CrashKind::Power);
+        }
+    }
+}
