@@ -72,18 +72,19 @@
 //! # Features
 //! `lz4`, `snappy`, `zstd` (default): the codecs; `zstd` compiles C. `cli`: the command `prkdb`.
 //! `sim`: the simulated disk. `tokio-uring`: one more backend, for comparison. `bugs`: planted
-//! bugs that the tests have to find, for nothing else.
+//! bugs that the tests have to find, for nothing else. `fuzz`: a door to the private parsers, for
+//! the fuzz targets of the crate itself.
 //!
 //! # Layers
 //! Imports point down only; a test holds the table.
 //!
 //! ```text
 //! 5  lib.rs            this map
-//! 4  compat/           names of other times: [`wal`], [`batch_config`]
+//! 4  compat/  fuzz     names of other times: [`wal`], [`batch_config`] | a door for fuzzing
 //! 3  wal/              the log: callers, writer, maker, recovery, readers
 //! 2  segment/          one file of frames: geometry, walking, making
 //! 1  io/     format/   bytes <-> disk | bytes <-> meaning (pure)
-//! 0  error lsn options cast bugs
+//! 0  error lsn options cast bugs sync
 //! ```
 
 #[cfg(feature = "bugs")]
@@ -94,6 +95,9 @@ mod cast;
 mod compat;
 mod error;
 pub mod format;
+#[cfg(feature = "fuzz")]
+#[doc(hidden)]
+pub mod fuzz;
 pub mod io;
 // Its folder is `wal`; that name stands for the public face below.
 #[path = "wal/mod.rs"]
@@ -101,6 +105,7 @@ mod log;
 mod lsn;
 mod options;
 mod segment;
+mod sync;
 
 pub use compat::{batch_config, wal};
 pub use error::{Error, ErrorKind, Result};

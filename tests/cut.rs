@@ -143,5 +143,6 @@ fn what_was_cut_never_comes_back_after_sigkill() {
         assert!(found == log, "life {life}: after {done} operations neither they nor one more");
     }
     println!("{kills} kills, {cuts} cuts confirmed, {under_way} times one more was done");
+    support::tally("cut", kills, kills);
     assert!(cuts > kills / 2, "{cuts} cuts in {kills} lives: too few to say anything");
 }

@@ -164,7 +164,8 @@ fn cycles(kind: Kind) {
         let lost = cycle(&image, open, life, Durability::Sync, &mut known, &mut random);
         assert_eq!(lost, 0, "life {life} on {backend}: acknowledged records are gone");
     }
-    println!("{kind:?}: {count} shutdowns, {} records, 0 lost", known.next() - 1);
+    println!("{kind:?}: {} records", known.next() - 1);
+    support::tally(format_args!("shutdown {kind:?}"), count, count);
 }
 
 #[test]

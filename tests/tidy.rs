@@ -24,6 +24,7 @@ const MODULES: &[Module] = &[
     Module("lsn", 0, &[]),
     Module("cast", 0, &[]),
     Module("bugs", 0, &[]),
+    Module("sync", 0, &[]),
     Module("options", 0, &["error"]),
     Module("io", 1, &[]),
     Module("format", 1, &[]),
@@ -34,6 +35,7 @@ const MODULES: &[Module] = &[
     Module("table", 3, &[]),
     Module("store", 4, &[]),
     Module("compat", 4, &[]),
+    Module("fuzz", 4, &[]),
     Module("lib", 5, &[]),
 ];
 

@@ -27,14 +27,15 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockWriteGuard};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 
 use crate::cast::round_up;
 use crate::format::footer::IndexEntry;
 use crate::io::{Access, Disk, FileRef};
 use crate::lsn::Lsn;
 use crate::segment::{SegmentFile, SparseIndex};
+use crate::sync::{AtomicU64, Mutex, MutexGuard, RwLock, RwLockWriteGuard};
 
 mod cuts;
 

@@ -9,12 +9,13 @@
 //! waker or answer runs under the lock.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::PoisonError;
 use std::task::Waker;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::lsn::Lsn;
 use crate::segment::Made;
+use crate::sync::{Mutex, MutexGuard};
 
 use super::ticket::Answer;
 

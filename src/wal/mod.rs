@@ -22,6 +22,8 @@ mod disk_use;
 mod encode;
 mod engine;
 mod health;
+#[cfg(all(test, prkdb_loom))]
+mod interleavings;
 mod mailbox;
 mod maker;
 mod merge;

@@ -10,10 +10,11 @@
 //! travel with their batch and come back when the writer has placed it, or when it is dropped.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use crate::error::{Error, Result};
 use crate::io::Host;
+use crate::sync::{Mutex, MutexGuard};
 
 use super::ticket::{Answer, Ticket, pair};
 

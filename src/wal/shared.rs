@@ -10,8 +10,8 @@
 //! Either the caller sees the threshold or the writer sees the bytes: no wake-up is lost.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::task::Waker;
 use std::time::Duration;
 
@@ -22,6 +22,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::io::{BufPool, ForkGuard, World};
 use crate::lsn::{Lsn, LsnRange};
 use crate::options::{Durability, WalConfig};
+use crate::sync::{AtomicBool, AtomicUsize, Mutex, fence};
 
 use super::catalog::Catalog;
 use super::encode::{BodyEncoder, Encoded};
@@ -91,7 +92,7 @@ impl Bell {
     }
 
     /// A caller queued `bytes`.
-    fn queued(&self, bytes: usize) {
+    pub(super) fn queued(&self, bytes: usize) {
         let queued = self.queued.fetch_add(bytes, Ordering::SeqCst) + bytes;
         fence(Ordering::SeqCst);
         let threshold = self.threshold.load(Ordering::SeqCst);
@@ -110,7 +111,9 @@ impl Bell {
     /// The writer takes all that is queued now.
     pub(crate) fn taking(&self) {
         self.threshold.store(0, Ordering::SeqCst);
-        self.queued.store(0, Ordering::SeqCst);
+        // A swap, for it reads what it takes away: whatever callers had counted by then is seen in
+        // the queue next. A store would only be ordered, and an order is not yet a view.
+        self.queued.swap(0, Ordering::SeqCst);
     }
 
     /// The writer is about to wait; false if so much is queued already.

@@ -11,11 +11,12 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::io::{ForkGuard, Host};
+use crate::sync::{Condvar, Mutex, MutexGuard};
 
 struct Cell<T> {
     host: Arc<dyn Host>,

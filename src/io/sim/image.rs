@@ -69,6 +69,11 @@ pub(super) fn same(a: &Page, b: &Page, mask: u8) -> bool {
 pub(super) struct Image(Vec<Page>);
 
 impl Image {
+    /// A file that holds these bytes.
+    pub(super) fn of(bytes: &[u8]) -> Image {
+        Image(bytes.chunks(BLOCK).map(page_of).collect())
+    }
+
     /// Block `index`.
     pub(super) fn page(&self, index: usize) -> Page {
         self.0.get(index).cloned().flatten()

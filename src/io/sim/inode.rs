@@ -99,10 +99,9 @@ impl Inode {
 
     /// A file whose bytes and size are durable.
     pub(super) fn with(bytes: &[u8]) -> Inode {
-        let mut inode = Inode::new(bytes.len() as u64);
-        inode.durable_size = inode.size;
-        inode.poke(0, bytes);
-        inode
+        let (image, size) = (Image::of(bytes), bytes.len() as u64);
+        let (device, cache) = (image.clone(), image.clone());
+        Inode { durable: image, device, cache, size, durable_size: size, ..Inode::default() }
     }
 
     /// Whether something has it open.

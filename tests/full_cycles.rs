@@ -1,0 +1,266 @@
+//! A disk that is full again and again: nothing acknowledged is lost, and the process goes on.
+//!
+//! ```text
+//! cycle: append, 16 tickets out -> StorageFull -> what is there is what was acknowledged
+//!        -> space: cut the start | take the ballast away | reopen and cut -> append works again
+//! ```
+//!
+//! Where each overwrite takes new blocks (btrfs), any write may fail, those of a cut and of `open`
+//! too: there others make space first, and `resume` recovers in the process.
+//! Needs root; says so and tests nothing where it can't mount.
+//! `PRKDB_FULL_CYCLES` asks for another number than 15 for each file system and backend, and adds
+//! XFS and, a twentieth of it because a cycle takes seconds there, btrfs.
+#![cfg(target_os = "linux")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use prkdb_core::{Append, Backend, ErrorKind, Lsn, ReadOnlyWal, Wal};
+
+mod support;
+
+use support::disk::{Image, Kind, Mount};
+use support::{Random, backends, config, record};
+
+/// Tickets that are left out while records are appended.
+const OUTSTANDING: usize = 16;
+
+type Batch = Vec<Vec<u8>>;
+
+/// A log on a small disk, and what is known of it.
+struct Life {
+    wal: Wal,
+    ballast: PathBuf,
+    /// What takes up the space that the log is not to have, and how much that is.
+    rest: Option<(PathBuf, u64)>,
+    random: Random,
+    /// By LSN what was acknowledged and not cut.
+    acked: BTreeMap<u64, Vec<u8>>,
+    /// What a failed write left open: there whole, or not at all.
+    unsure: Vec<Batch>,
+    /// Batches made so far: each has its own content.
+    made: u64,
+    refused: u64,
+    poisoned: u64,
+}
+
+impl Life {
+    fn new(dir: &Path, backend: Backend, seed: u64, spare: Option<u64>) -> Life {
+        let wal = Wal::open(config(&dir.join("log"), backend)).unwrap();
+        let (ballast, random) = (dir.join("ballast"), Random(seed));
+        let rest = spare.map(|spare| (dir.join("rest"), spare));
+        let (acked, unsure) = (BTreeMap::new(), Vec::new());
+        let life =
+            Life { wal, ballast, rest, random, acked, unsure, made: 0, refused: 0, poisoned: 0 };
+        life.take_space();
+        life
+    }
+
+    /// Leaves no more than the spare bytes.
+    fn take_space(&self) {
+        let Some((path, spare)) = &self.rest else { return };
+        let free = nix::sys::statvfs::statvfs(path.parent().unwrap()).unwrap();
+        let free = free.blocks_available() * free.fragment_size();
+        drop(File::create(path).and_then(|file| grow(&file, free.saturating_sub(*spare))));
+    }
+
+    /// Others free what they took.
+    fn make_space(&self) {
+        drop(std::fs::remove_file(&self.ballast));
+        if let Some((path, _)) = &self.rest {
+            drop(std::fs::remove_file(path));
+            // What a removed file took is free with the next transaction.
+            let root = self.ballast.parent().unwrap();
+            let synced = Command::new("sync").arg("-f").arg(root).status().unwrap();
+            assert!(synced.success(), "space can't be made");
+        }
+    }
+
+    fn batch(&mut self) -> Batch {
+        self.made += 1;
+        let count = 1 + self.random.below(6);
+        (0..count).map(|number| record(self.made, number)).collect()
+    }
+
+    /// Appends until the disk is full; false if a write failed, which only some file systems may.
+    fn fill_up(&mut self) -> bool {
+        let mut tickets: VecDeque<(Batch, Append)> = VecDeque::new();
+        let (mut full, mut healthy) = (false, true);
+        while !full && healthy || !tickets.is_empty() {
+            if !full && healthy {
+                let batch = self.batch();
+                match self.wal.append_batch(&batch) {
+                    Ok(ticket) => tickets.push_back((batch, ticket)),
+                    Err(e) => (full, healthy) = self.refusal(&e, batch),
+                }
+            }
+            if tickets.len() >= OUTSTANDING || full || !healthy {
+                let Some((batch, ticket)) = tickets.pop_front() else { continue };
+                match ticket.wait() {
+                    Ok(lsns) => {
+                        assert_eq!(lsns.count() as usize, batch.len());
+                        let lsns = lsns.first().get()..;
+                        self.acked.extend(lsns.zip(batch));
+                    }
+                    Err(e) => {
+                        let (is_full, is_healthy) = self.refusal(&e, batch);
+                        (full, healthy) = (full | is_full, healthy & is_healthy);
+                    }
+                }
+            }
+        }
+        healthy
+    }
+
+    /// Whether the disk is full, and whether the log can still be written.
+    fn refusal(&mut self, e: &prkdb_core::Error, batch: Batch) -> (bool, bool) {
+        match e.kind() {
+            ErrorKind::StorageFull => self.refused += 1,
+            ErrorKind::NotConfirmed => self.unsure.push(batch),
+            ErrorKind::Poisoned => {}
+            kind => panic!("{kind:?}: {e}"),
+        }
+        let full = e.kind() == ErrorKind::StorageFull;
+        (full, full)
+    }
+
+    /// All that was acknowledged is there, and nothing that was refused.
+    fn check(&mut self, reader: prkdb_core::Reader) {
+        let mut expected = std::mem::take(&mut self.acked).into_iter();
+        let mut unsure: BTreeMap<_, _> =
+            self.unsure.drain(..).map(|batch| (batch[0].clone(), batch)).collect();
+        let mut whole: VecDeque<Vec<u8>> = VecDeque::new();
+        let mut next = expected.next();
+        for found in reader {
+            let found = found.unwrap();
+            let (lsn, bytes) = (found.lsn.get(), found.data.to_vec());
+            if next.as_ref().is_some_and(|(acked, _)| *acked == lsn) {
+                assert!(next.is_some_and(|(_, acked)| acked == bytes), "record {lsn} is another");
+                next = expected.next();
+            } else {
+                if whole.is_empty() {
+                    whole =
+                        unsure.remove(&bytes).expect("nobody appended this, or it is twice").into();
+                }
+                assert_eq!(whole.pop_front().as_ref(), Some(&bytes), "half a batch at {lsn}");
+            }
+            self.acked.insert(lsn, bytes);
+        }
+        assert!(next.is_none(), "{:?} and later were acknowledged and are gone", next.map(|n| n.0));
+        assert!(whole.is_empty(), "half a batch at the end");
+    }
+
+    /// Cuts the start somewhere.
+    fn cut(&mut self) {
+        let (first, next) = (self.wal.first_lsn().get(), self.wal.next_lsn().get());
+        let keep = first + (next - first) / 2 + self.random.below((next - first) / 2 + 1);
+        let mut cut = self.wal.truncate_before(Lsn::new(keep));
+        // There a footer may have found no room either, after the last answer.
+        if self.rest.is_some() && cut.as_ref().is_err_and(|e| e.kind() == ErrorKind::Poisoned) {
+            self.poisoned += 1;
+            self.make_space();
+            self.wal.resume().unwrap();
+            cut = self.wal.truncate_before(Lsn::new(keep));
+        }
+        cut.unwrap();
+        self.acked = self.acked.split_off(&keep);
+    }
+
+    fn cycle(mut self, dir: &Path, backend: Backend) -> Life {
+        let healthy = self.fill_up();
+        if healthy {
+            let reader = self.wal.reader(self.wal.first_lsn()).unwrap();
+            self.check(reader);
+        }
+        if self.rest.is_some() {
+            self.make_space();
+        }
+        match self.random.below(4) {
+            _ if !healthy => {
+                self.poisoned += 1;
+                self.make_space();
+                self.wal.resume().unwrap();
+                let reader = self.wal.reader(self.wal.first_lsn()).unwrap();
+                self.check(reader);
+                self.cut();
+            }
+            0 if std::fs::remove_file(&self.ballast).is_ok() => {}
+            1 => {
+                self.wal.close().unwrap();
+                let log = dir.join("log");
+                let read_only = ReadOnlyWal::open(&log).unwrap();
+                let first = read_only.first_lsn().unwrap_or(read_only.next_lsn());
+                let (reader, acked) = (read_only.reader(first).unwrap(), self.acked);
+                self.wal = Wal::open(config(&log, backend)).unwrap();
+                self.acked = acked;
+                self.check(reader);
+                self.cut();
+            }
+            _ => {
+                self.cut();
+                // Somebody else takes what is free, or a part of it.
+                if self.random.below(2) == 0 {
+                    drop(File::create(&self.ballast).and_then(|file| grow(&file, 1 << 20)));
+                }
+            }
+        }
+        let batch = self.batch();
+        if let Ok(lsns) = self.wal.append_batch(&batch).and_then(Append::wait) {
+            self.acked.extend((lsns.first().get()..).zip(batch));
+        } else {
+            // The ballast took it all: the next cut makes room.
+            self.cut();
+        }
+        self.take_space();
+        self
+    }
+}
+
+/// Allocates `bytes` for a file, or as much as there is.
+fn grow(file: &File, bytes: u64) -> std::io::Result<()> {
+    let chunk = vec![1; 1 << 20];
+    for _ in 0..bytes.div_ceil(chunk.len() as u64) {
+        std::io::Write::write_all(&mut &*file, &chunk)?;
+    }
+    file.sync_all()
+}
+
+/// `spare` is what is left for the log, bytes, where the file system is larger than that.
+fn cycles(name: &str, mount: impl Fn() -> Option<Mount>, spare: Option<u64>, count: u64) {
+    let Some(first) = mount() else { return };
+    let all = backends(first.path());
+    first.unmount();
+    for backend in all {
+        let Some(mount) = mount() else { return };
+        let seed = support::seed();
+        println!("{backend} on {name}: seed {seed}");
+        let mut life = Life::new(mount.path(), backend, seed, spare);
+        for _ in 0..count {
+            life = life.cycle(mount.path(), backend);
+        }
+        let (refused, poisoned) = (life.refused, life.poisoned);
+        assert!(refused + poisoned >= count, "{refused} refusals in {count} cycles");
+        drop(life);
+        support::tally(format_args!("full {name} {backend}"), count, refused + poisoned);
+        mount.unmount();
+    }
+}
+
+#[test]
+fn a_disk_that_is_full_again_and_again_loses_nothing() {
+    let asked: Option<u64> =
+        std::env::var("PRKDB_FULL_CYCLES").ok().map(|count| count.parse().unwrap());
+    let count = asked.unwrap_or(15);
+    let root = tempfile::tempdir().unwrap();
+    cycles("tmpfs", || Mount::tmpfs("4m"), None, count);
+    let ext4 = root.path().join("ext4.image");
+    cycles("ext4", || Mount::ext4(&ext4, 16 << 20), None, count);
+    if asked.is_some() {
+        cycles("xfs", || Image::new(root.path(), Kind::Xfs)?.mount(), Some(12 << 20), count);
+        let btrfs = root.path().join("btrfs.image");
+        cycles("btrfs", || Mount::btrfs(&btrfs, 128 << 20), Some(24 << 20), count.div_ceil(20));
+    }
+}

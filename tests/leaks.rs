@@ -1,0 +1,108 @@
+//! What was never appended is never on disk: freed memory, other logs, the records of other groups.
+//!
+//! ```text
+//! a canary in freed memory, in another log, in an earlier segment  -->  small groups, padded
+//! every file of the log, every byte  -->  no canary but where it was appended
+//! ```
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::path::Path;
+
+use prkdb_core::{Backend, CompressionConfig, Lsn, Wal, WalConfig};
+
+mod support;
+
+use support::{config, image, on_each_backend};
+
+const CANARY: &[u8; 16] = b"canary--yranac--";
+
+/// Puts the canary all over memory that is given back.
+fn litter() {
+    for size in [100, 4096, 5000, 64 << 10, 512 << 10, 1 << 20, 4 << 20] {
+        let filled: Vec<_> = (0..2).map(|_| CANARY.repeat(size / CANARY.len())).collect();
+        std::hint::black_box(&filled);
+    }
+}
+
+/// How often the canary stands in a file of the log whose name `counts`.
+fn found(dir: &Path, counts: impl Fn(&str) -> bool) -> usize {
+    let files = image(dir).into_iter().filter(|(path, _)| counts(path.to_str().unwrap()));
+    let count = |bytes: &[u8]| bytes.windows(CANARY.len()).filter(|w| w == CANARY).count();
+    files.map(|(_, bytes)| count(&bytes)).sum()
+}
+
+fn few_small_groups(wal: &Wal) {
+    for number in 0..30_usize {
+        let records = vec![vec![b'-'; number * 97 % 700]; 1 + number % 5];
+        wal.append_batch(&records).unwrap().wait().unwrap();
+    }
+    wal.set_user_state(b"state").unwrap();
+}
+
+fn codecs() -> Vec<CompressionConfig> {
+    let all = [CompressionConfig::none(), CompressionConfig::balanced()];
+    [&all[..], &[CompressionConfig::compression_optimized()]].concat()
+}
+
+#[test]
+fn freed_memory_is_in_no_file() {
+    on_each_backend(|dir, backend| {
+        for (number, codec) in codecs().into_iter().enumerate() {
+            let dir = dir.join(number.to_string());
+            let config = WalConfig { compression: codec, ..config(&dir, backend) };
+            litter();
+            let wal = Wal::open(config.clone()).unwrap();
+            few_small_groups(&wal);
+            litter();
+            wal.truncate_after(Lsn::new(50)).unwrap();
+            few_small_groups(&wal);
+            wal.close().unwrap();
+            litter();
+            let wal = Wal::open(config).unwrap();
+            few_small_groups(&wal);
+            // Without a close: what recovery writes counts too.
+            drop(wal);
+            assert_eq!(found(&dir, |_| true), 0, "{backend:?}: freed memory is on disk");
+        }
+    });
+}
+
+#[test]
+fn records_are_only_where_they_were_appended() {
+    on_each_backend(|dir, backend| {
+        let (one, other) = (dir.join("one"), dir.join("other"));
+        let wal = Wal::open(config(&one, backend)).unwrap();
+        let beside = Wal::open(config(&other, backend)).unwrap();
+        let large = CANARY.repeat(30_000 / CANARY.len());
+        for _ in 0..60 {
+            wal.append_batch([&large; 3]).unwrap().wait().unwrap();
+            beside.append_batch([[b'-'; 100]]).unwrap().wait().unwrap();
+        }
+        let segments = support::segments(&one);
+        let last = segments.last().unwrap().file_name().unwrap().to_owned();
+        // Into buffers that held large groups go small ones.
+        let roll = vec![b'-'; 3000];
+        while support::segments(&one).last().unwrap().file_name().unwrap() <= &*last {
+            wal.append_batch([&roll]).unwrap().wait().unwrap();
+        }
+        few_small_groups(&wal);
+        wal.close().unwrap();
+        beside.close().unwrap();
+        assert!(found(&one, |_| true) > 60 * 3 * 1000, "what was appended is not found");
+        assert_eq!(found(&other, |_| true), 0, "{backend:?}: another log's records");
+        let last = last.to_str().unwrap();
+        let name = |path: &str| path.rsplit('/').next().map(str::to_owned);
+        let later = |path: &str| name(path).is_some_and(|n| n.ends_with(".seg") && *n > *last);
+        assert_eq!(found(&one, later), 0, "{backend:?}: records of earlier segments");
+    });
+}
+
+/// The search can tell.
+#[test]
+fn a_canary_that_was_appended_is_found() {
+    let root = tempfile::tempdir().unwrap();
+    let wal = Wal::open(config(root.path(), Backend::Auto)).unwrap();
+    wal.append_batch([CANARY]).unwrap().wait().unwrap();
+    wal.close().unwrap();
+    assert_eq!(found(root.path(), |_| true), 1);
+}
