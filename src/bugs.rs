@@ -43,7 +43,56 @@ bugs! {
     /// After a failed write the batches in flight are never answered.
     HangAfterError,
     /// A sync that the kernel could not start counts as done.
+    #[cfg(feature = "sim")]
     CanceledSyncBelieved,
+    /// A sync that is done counts for what was written while it was under way.
+    SyncCoversLaterWrites,
+    /// A forced write counts for the plain ones before it.
+    PlainCoveredByForced,
+    /// After a short write its rest goes to the start again.
+    RestAtTheStart,
+    /// An interrupted write is queued twice.
+    PreparedAgain,
+    /// A failed write counts as done.
+    SwallowedWriteError,
+    /// A frame says that all before it was promised.
+    WatermarkTooEarly,
+    /// Several syncs of one file are in flight.
+    TwoSyncsInFlight,
+    /// A batch is answered when its own write is durable, whatever is missing before it.
+    AnsweredOutOfOrder,
+    /// Who waits for durable records is answered when they are written.
+    WaitEndsWhenWritten,
+    /// A segment gets its footer before all in it is durable.
+    SealedTooEarly,
+    /// Recovery goes on behind damage, and over a gap.
+    ResynchronisingScan,
+    /// A read error in recovery is the end of a segment.
+    ReadErrorIsEnd,
+    /// A log that is being written is marked as closed.
+    CleanWhileWriting,
+    /// Recovery begins no new epoch.
+    EpochNotRaised,
+    /// After recovery one LSN is left out.
+    LsnSkipped,
+    /// META is updated in one slot only.
+    MetaInOneSlot,
+    /// META is written and not synced.
+    MetaUnsynced,
+    /// Segments are taken away before META says so.
+    RetiredBeforeMeta,
+    /// META does not say that records were cut from the end.
+    CutForgotten,
+    /// A segment gets its name before its header is synced.
+    NamedBeforeSynced,
+    /// A retired file is used again though a checkpoint has it too.
+    LinkedFileReused,
+    /// A footer is believed whatever life of the file it is from.
+    FooterUnsalted,
+    /// A reader at the durable level gives what is only written.
+    ReaderAheadOfDurable,
+    /// A record's own checksum is not looked at.
+    RecordUnchecked,
 }
 
 /// True where `bug` is planted in this thread.

@@ -14,6 +14,7 @@
 
 use std::sync::Arc;
 
+use crate::bugs::{self, Bug};
 use crate::options::MAX_RECORD_BYTES;
 
 use super::codec::{self, Decoder};
@@ -142,5 +143,5 @@ fn take<'a>(bytes: &'a [u8], start: u32, entry: &[u8], i: u32) -> Result<&'a [u8
     let (start, end) = (start as usize, le::u32_at(entry, 0) as usize);
     let record = bytes.get(start..end).ok_or(Bad::Lengths)?;
     let intact = crc32fast::hash(record) == le::u32_at(entry, 4);
-    if intact { Ok(record) } else { Err(Bad::Record(i)) }
+    if intact || bugs::on(Bug::RecordUnchecked) { Ok(record) } else { Err(Bad::Record(i)) }
 }

@@ -3,6 +3,7 @@
 //! Invariant: a footer that decodes was made for this life of this file; its salt tells it from
 //! the one that a recycled file still holds. Bytes: FORMAT.md, "Footer".
 
+use crate::bugs::{self, Bug};
 use crate::lsn::Lsn;
 
 use super::{Bad, SegmentId, block, le};
@@ -143,6 +144,9 @@ fn entry(bytes: &[u8]) -> IndexEntry {
 
 fn salt(id: &SegmentId, offset: u64) -> [u8; 32] {
     let mut salt = [0; 32];
+    if bugs::on(Bug::FooterUnsalted) {
+        return salt;
+    }
     le::put(&mut salt, 0, &id.nonce);
     le::put_u64(&mut salt, 16, id.number);
     le::put_u64(&mut salt, 24, offset);

@@ -8,6 +8,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::bugs::{self, Bug};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::Bad;
 use crate::format::meta::{META_SLOT_BYTES, Meta, choose};
@@ -128,7 +129,11 @@ impl MetaFile {
         for slot in [self.first, 1 - self.first] {
             let at = (slot * META_SLOT_BYTES) as u64;
             let failed = |e| Error::io("update META", &self.path, Some(at), e);
-            image = flow.write(&self.file, at, image, true).await.map_err(failed)?;
+            let forced = !bugs::on(Bug::MetaUnsynced);
+            image = flow.write(&self.file, at, image, forced).await.map_err(failed)?;
+            if bugs::on(Bug::MetaInOneSlot) {
+                break;
+            }
         }
         self.meta = meta;
         Ok(())

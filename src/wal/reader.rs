@@ -12,6 +12,7 @@ use std::io;
 use std::ops::{Deref, Range};
 use std::sync::Arc;
 
+use crate::bugs::{self, Bug};
 use crate::cast::len;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::Bad;
@@ -179,6 +180,7 @@ impl Reader {
 
     fn limit(&self) -> Lsn {
         match self.level {
+            ReadLevel::Durable if bugs::on(Bug::ReaderAheadOfDurable) => self.catalog.written(),
             ReadLevel::Durable => self.catalog.durable(),
             ReadLevel::Written => self.catalog.written(),
         }

@@ -78,7 +78,7 @@ struct Slot {
 }
 
 #[test]
-fn the_user_slot_is_the_old_one_or_the_new_one_at_every_crash() {
+pub fn the_user_slot_is_the_old_one_or_the_new_one_at_every_crash() {
     let points = at_every_operation::<Slot>(
         |wal| {
             wal.append_batch(["a record"]).unwrap().wait().unwrap();
@@ -356,6 +356,27 @@ fn old_segments_go_and_young_ones_stay() {
         assert_eq!(check_numbers(&wal), 1);
         wal.close().unwrap();
     }
+}
+
+/// A checkpoint links sealed segments; the log then retires them and makes new ones.
+#[test]
+pub fn a_segment_that_a_checkpoint_links_is_never_written_again() {
+    let sim = sim_of(7);
+    let wal = Wal::open_in(sim.world(), config()).unwrap();
+    append_padded(&wal, 1..61).unwrap();
+    let segments: Vec<_> = crate::damage::segments(&sim);
+    let linked: Vec<_> = segments.iter().map(|(path, bytes)| (path.clone(), bytes)).collect();
+    for (path, _) in &linked[..2] {
+        sim.link(path, std::path::Path::new("/checkpoint").join(path.file_name().unwrap()))
+            .unwrap();
+    }
+    wal.truncate_before(Lsn::new(50)).unwrap();
+    append_padded(&wal, 61..120).unwrap();
+    for (path, bytes) in &linked[..2] {
+        let copy = std::path::Path::new("/checkpoint").join(path.file_name().unwrap());
+        assert!(sim.peek(copy).unwrap() == **bytes, "{} was written again", path.display());
+    }
+    wal.close().unwrap();
 }
 
 #[test]

@@ -261,6 +261,17 @@ impl Sim {
         Ok(())
     }
 
+    /// Gives a file one more name, durable, as a checkpoint by hard links does; makes missing
+    /// directories.
+    ///
+    /// # Errors
+    /// There is no such file, or `to` names none.
+    pub fn link(&self, from: impl AsRef<Path>, to: impl AsRef<Path>) -> io::Result<()> {
+        let mut state = self.lock();
+        let inode = state.names.get(from.as_ref())?;
+        state.names.plant(to.as_ref(), inode)
+    }
+
     /// Puts a file there, durable, in place of any of that name; makes missing directories.
     ///
     /// # Errors

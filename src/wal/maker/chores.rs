@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::bugs::{self, Bug};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::meta::{self, Meta};
 use crate::io::Flow;
@@ -165,6 +166,9 @@ impl Maker {
             m.highest_number = highest_number;
             m.growth_bytes = growth_bytes;
         };
+        if bugs::on(Bug::RetiredBeforeMeta) {
+            self.retire_all(shared.catalog.remove_before(first), Vec::new())?;
+        }
         meta.update(flow, &*shared.world.disk, change).await?;
         shared.catalog.set_first(first);
         self.retire_all(shared.catalog.remove_before(first), Vec::new())?;
@@ -206,7 +210,9 @@ impl Maker {
             (stock.highest_number, stock.growth_bytes)
         };
         let change = |m: &mut Meta| {
-            m.cut = Some(meta::Cut { lsn: from, epoch });
+            if !bugs::on(Bug::CutForgotten) {
+                m.cut = Some(meta::Cut { lsn: from, epoch });
+            }
             m.next_epoch = epoch + 1;
             m.durable_upto = next.prev();
             m.highest_number = highest_number;

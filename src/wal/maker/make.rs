@@ -1,5 +1,6 @@
 //! Making the next segment: recycled, or new and as large as it is time for and space allows.
 
+use crate::bugs::{self, Bug};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::SegmentId;
 use crate::io::{Access, Flow};
@@ -117,7 +118,8 @@ impl Maker {
             let fit = disk.open(&path, Access::Write).ok().filter(|file| {
                 let full = self.shared.config.segment_bytes;
                 // A checkpoint may share the file by a second name.
-                file.links().is_ok_and(|n| n == 1) && file.size().is_ok_and(|n| n == full)
+                let alone = file.links().is_ok_and(|n| n == 1) || bugs::on(Bug::LinkedFileReused);
+                alone && file.size().is_ok_and(|n| n == full)
             });
             let Some(file) = fit else {
                 self.discard(&path);

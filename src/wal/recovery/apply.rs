@@ -126,7 +126,7 @@ async fn reopen(site: Site<'_>, shared: &Shared) -> Result<Recovered> {
         report: plan.report,
         meta,
         stock: Stock { epoch: plan.epoch, highest_number: plan.highest_number, growth_bytes, free },
-        next_lsn: plan.next,
+        next_lsn: if bugs::on(Bug::LsnSkipped) { plan.next.next() } else { plan.next },
         time_us: plan.time_us,
         tail,
     })
@@ -134,7 +134,7 @@ async fn reopen(site: Site<'_>, shared: &Shared) -> Result<Recovered> {
 
 /// What META says of a log that is being written.
 fn mark_open(m: &mut Meta, plan: &Plan, config: &WalConfig, backend: &str) {
-    m.clean = false;
+    m.clean = bugs::on(Bug::CleanWhileWriting);
     m.durable_upto = plan.next.prev();
     m.next_epoch = plan.epoch + 1;
     m.highest_number = plan.highest_number;

@@ -5,6 +5,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::bugs::{self, Bug};
 use crate::cast::len;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::footer::Footer;
@@ -229,8 +230,13 @@ fn walk(
     let (mut runs, mut ends): (Vec<Run>, Vec<u64>) = (Vec::new(), Vec::new());
     let (mut stop_lsn, mut watermark) = (None, Lsn::NONE);
     let stop = loop {
-        match cursor.step().map_err(|e| failed(cursor.at(), e))? {
+        let step = match cursor.step() {
+            Err(_) if bugs::on(Bug::ReadErrorIsEnd) => Step::End,
+            step => step.map_err(|e| failed(cursor.at(), e))?,
+        };
+        match step {
             Step::End => break None,
+            Step::Bad { .. } if bugs::on(Bug::ResynchronisingScan) => cursor.skip_block(),
             Step::Bad { why: why @ (Bad::Version(_) | Bad::Codec(_)), offset, .. } => {
                 return Err(unsupported(&segment.path, offset, &why));
             }

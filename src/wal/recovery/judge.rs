@@ -66,10 +66,11 @@ pub(crate) fn judge(
         let error = Error::corrupt("open", &torn.path, torn.offset, why);
         return Err(Refused { error, missing: next, promised: seen, found });
     }
-    let epochs = found.iter().map(|f| f.file.id.epoch + 1);
+    let raised = u64::from(!bugs::on(Bug::EpochNotRaised));
+    let epochs = found.iter().map(|f| f.file.id.epoch + raised);
     let numbers = found.iter().map(|f| f.file.id.number);
     Ok(Plan {
-        epoch: epochs.max().unwrap_or(0).max(meta.meta.next_epoch),
+        epoch: epochs.max().unwrap_or(0).max(meta.meta.next_epoch - (1 - raised)),
         highest_number: numbers.max().unwrap_or(0).max(meta.meta.highest_number),
         time_us: found.iter().map(last_time).max().unwrap_or(0),
         report: RecoveryReport { verdict, kept_through: next.prev(), given_up },

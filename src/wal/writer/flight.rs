@@ -14,6 +14,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use crate::bugs::{self, Bug};
 use crate::io::Buf;
 use crate::lsn::{Lsn, LsnRange};
 use crate::options::Durability;
@@ -134,7 +135,8 @@ impl Flight {
     pub(crate) fn sync_done(&mut self, segment: u64) {
         let mut landed = 0;
         for group in self.of(segment) {
-            if group.stage == Stage::Syncing {
+            let early = group.stage == Stage::Written && bugs::on(Bug::SyncCoversLaterWrites);
+            if group.stage == Stage::Syncing || early {
                 group.stage = Stage::Durable;
                 landed += usize::from(group.needs_durable);
             }

@@ -125,7 +125,9 @@ impl Writer {
                 // of this group is promised.
                 let done = len(round_down(n as u64, self.shared.block));
                 *tries = if done > 0 { 0 } else { *tries + 1 };
-                *at += done as u64;
+                if !bugs::on(Bug::RestAtTheStart) {
+                    *at += done as u64;
+                }
                 *buf = buf.slice(done, buf.len() - done);
                 let (tries, at) = (*tries, *at);
                 if tries < RETRIES {
@@ -142,8 +144,12 @@ impl Writer {
             }
             Err(e) if is_passing(&e) && *tries < RETRIES => {
                 *tries += 1;
+                if bugs::on(Bug::PreparedAgain) {
+                    self.todo.push_front(request.clone());
+                }
                 self.todo.push_front(request);
             }
+            Err(_) if bugs::on(Bug::SwallowedWriteError) => self.write_landed(request),
             Err(e) => {
                 let at = *at;
                 self.fail_write(&request, at, e);
@@ -173,6 +179,15 @@ impl Writer {
                 self.give_back(buf);
                 let now = self.now;
                 let lane = self.lanes.of(segment);
+                if dsync && bugs::on(Bug::PlainCoveredByForced) {
+                    self.flight.sync_started(segment);
+                    self.flight.sync_done(segment);
+                }
+                if dsync && bugs::on(Bug::AnsweredOutOfOrder) {
+                    let (meters, now_ns) = (&self.shared.meters, nanos(self.now));
+                    let group = self.flight.get(seq).expect("it was written just now");
+                    group.answer_upto(Durability::Sync, meters, now_ns);
+                }
                 if dsync {
                     self.shared.pulse.synced(&lane.segment.path, now.saturating_sub(since));
                 } else {
@@ -235,7 +250,7 @@ impl Writer {
     pub(super) fn start_syncs(&mut self) {
         let (flush, share) = (self.must_flush(), self.lanes.unsynced_share());
         for lane in self.lanes.all_mut() {
-            if lane.sync_in_flight {
+            if lane.sync_in_flight && !bugs::on(Bug::TwoSyncsInFlight) {
                 continue;
             }
             let number = lane.number();
@@ -261,11 +276,12 @@ impl Writer {
     pub(super) fn seal(&mut self, queue: &mut dyn Queue) {
         let durable_upto = self.shared.catalog.durable();
         for lane in self.lanes.old_mut() {
-            if lane.sealing || self.flight.has(lane.number()) {
+            let early = bugs::on(Bug::SealedTooEarly);
+            if lane.sealing || (self.flight.has(lane.number()) && !early) {
                 continue;
             }
             // A segment is sealed only when all of it is promised.
-            if lane.summary.last_lsn() > durable_upto {
+            if lane.summary.last_lsn() > durable_upto && !early {
                 continue;
             }
             lane.sealing = true;
