@@ -6,7 +6,6 @@
 macro_rules! bugs {
     ($($(#[$doc:meta])* $name:ident),+ $(,)?) => {
         /// A bug that can be planted.
-        #[cfg_attr(not(feature = "sim"), expect(dead_code, reason = "some are the simulator's"))]
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum Bug { $($(#[$doc])* $name),+ }
 
