@@ -397,8 +397,7 @@ impl Reader {
         let file = &segment.file;
         match identity(&*self.disk, file) {
             Ok(None) => None,
-            // With the number of another file it is damage: a block that landed here by mistake.
-            Ok(Some(id)) if id == file.id || id.number != file.id.number => None,
+            Ok(Some(id)) if id == file.id => None,
             Err(e) if e.kind() != io::ErrorKind::NotFound => {
                 Some(Error::io("read", &file.path, Some(0), e))
             }

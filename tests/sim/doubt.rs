@@ -94,7 +94,9 @@ impl Life {
     }
 
     fn expect_damage_or_fault(&self, e: &Error) {
-        let damage = matches!(e.kind(), ErrorKind::Corrupt | ErrorKind::Unsupported);
+        // A header that is another segment's can't be told from a file that was used again.
+        let kinds = [ErrorKind::Corrupt, ErrorKind::Unsupported, ErrorKind::Truncated];
+        let damage = kinds.contains(&e.kind());
         let explained = damage && (self.sim.model().lies || self.sim.corruptions() > 0);
         if !explained {
             self.expect_io(e);
