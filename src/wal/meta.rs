@@ -98,7 +98,14 @@ impl MetaFile {
         flow.write(&file, META_SLOT_BYTES as u64, image, false).await.map_err(failed)?;
         flow.sync(&file).await.map_err(failed)?;
         disk.rename(&tmp, &path).map_err(failed)?;
-        disk.sync_dir(dir).map_err(failed)?;
+        if let Err(e) = disk.sync_dir(dir) {
+            // The device may never learn the name, and the next sync would not say so: a log that
+            // was built on what the cache shows would be without META after a power cut.
+            if let Err(error) = disk.unlink(&path) {
+                tracing::warn!(%error, "a META whose name may not be durable could not be removed");
+            }
+            return Err(failed(e));
+        }
         let file = disk.open(&path, Access::Write).map_err(failed)?;
         Ok(MetaFile { file, path, meta, first: 0 })
     }

@@ -89,6 +89,20 @@ pub(crate) use say;
 
 /// Runs one seed; gives how many times a log was crashed, recovered and checked.
 pub fn run(seed: u64, verbose: bool) -> u64 {
+    lived(seed, verbose).cycles
+}
+
+/// All that one seed did and left: its cycles, its trace, and the bytes of each file.
+pub fn footprint(seed: u64) -> (u64, u64, Vec<(std::path::PathBuf, u32)>) {
+    let life = lived(seed, false);
+    let files = life.sim.files().into_iter().map(|(path, _)| {
+        let bytes = life.sim.peek(&path).expect("listed just now");
+        (path, crc32fast::hash(&bytes))
+    });
+    (life.cycles, life.sim.trace(), files.collect())
+}
+
+fn lived(seed: u64, verbose: bool) -> Life {
     let mut rng = Rng::stream(seed, 1);
     let mut model = Model::draw(&mut rng);
     let hazard = match Rng::stream(seed, 3).below(100) {
@@ -127,7 +141,7 @@ pub fn run(seed: u64, verbose: bool) -> u64 {
     };
     say!(life, "seed {seed}, {:?}, {habit:?}", life.sim.model());
     life.live();
-    life.cycles
+    life
 }
 
 impl Life {

@@ -106,8 +106,8 @@ impl Disk for SimDisk {
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         let mut guard = self.shared.lock();
         let state = &mut *guard;
-        let failing = state.tick(self.life)?;
         let how = state.faults.fail_as;
+        let failing = state.tick(self.life)? && how != Failure::Interrupted;
         if failing && how.did_nothing() {
             return Err(how.error("sync_dir"));
         }

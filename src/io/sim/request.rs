@@ -196,6 +196,7 @@ impl State {
         failure: Option<Failure>,
     ) -> io::Result<usize> {
         let file = self.inodes.get_mut(&inode).expect("an open file is kept");
+        let failure = failure.filter(|failure| *failure != Failure::Interrupted);
         if let Some(failure) = failure.filter(|failure| failure.did_nothing()) {
             return Err(failure.error("sync"));
         }
