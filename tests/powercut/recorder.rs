@@ -1,0 +1,186 @@
+//! The test's side of the recorder: starts it, asks it, mounts its disks.
+
+use std::io::{BufRead, BufReader, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
+
+use crate::server::MOUNT_AT;
+use crate::support::disk::Mount;
+use crate::support::{self, Random};
+
+/// A file system that is tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Ext4,
+    Xfs,
+    Btrfs,
+}
+
+impl Kind {
+    /// The least that its mkfs takes, about; sparse.
+    fn image_bytes(self) -> u64 {
+        match self {
+            Kind::Ext4 => 64 << 20,
+            Kind::Xfs => 320 << 20,
+            Kind::Btrfs => 128 << 20,
+        }
+    }
+
+    fn make(self) -> (&'static str, &'static [&'static str]) {
+        match self {
+            Kind::Ext4 => ("mkfs.ext4", &["-q", "-F", "-m", "0", "-E", "nodiscard"]),
+            Kind::Xfs => ("mkfs.xfs", &["-q", "-f", "-K"]),
+            Kind::Btrfs => ("mkfs.btrfs", &["-q", "-M", "-K"]),
+        }
+    }
+
+    fn options(self) -> &'static str {
+        match self {
+            Kind::Ext4 => "nodiscard",
+            Kind::Xfs => "nouuid",
+            Kind::Btrfs => "nodiscard",
+        }
+    }
+
+    /// What a write tears into. The superblock of btrfs fills 4096 bytes under one checksum, and
+    /// its first copy alone is looked at: it asks a disk for whole blocks.
+    pub fn unit(self, random: &mut Random) -> u64 {
+        match (self, random.below(4)) {
+            (Kind::Btrfs, _) | (_, 0) => 4096,
+            _ => 512,
+        }
+    }
+}
+
+/// The recording file system, mounted.
+pub struct Recorder {
+    child: Child,
+    line: Mutex<(BufReader<UnixStream>, UnixStream)>,
+    root: tempfile::TempDir,
+}
+
+impl Recorder {
+    /// Says why if it can't be.
+    pub fn start() -> Option<Recorder> {
+        let root = tempfile::tempdir().unwrap();
+        let at = root.path().join("disks");
+        std::fs::create_dir(&at).unwrap();
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "recorder_in_a_child", "--nocapture"])
+            .env(MOUNT_AT, &at)
+            .stdin(Stdio::from(OwnedFd::from(theirs)))
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let line = Mutex::new((BufReader::new(ours.try_clone().unwrap()), ours));
+        let recorder = Recorder { child, line, root };
+        match recorder.hear().as_str() {
+            "ready" => Some(recorder),
+            why => {
+                support::skip("power cuts", why);
+                None
+            }
+        }
+    }
+
+    fn hear(&self) -> String {
+        let mut answer = String::new();
+        self.line.lock().unwrap().0.read_line(&mut answer).unwrap();
+        answer.trim().to_string()
+    }
+
+    fn ask(&self, question: std::fmt::Arguments<'_>) -> String {
+        let mut line = self.line.lock().unwrap();
+        writeln!(line.1, "{question}").unwrap();
+        let mut answer = String::new();
+        line.0.read_line(&mut answer).unwrap();
+        assert!(!answer.is_empty(), "the recorder is gone");
+        answer.trim().to_string()
+    }
+
+    /// Puts an image onto disk 0, with an empty tape.
+    pub fn load(&self, image: &Path) {
+        self.ask(format_args!("load 0 {}", image.display()));
+    }
+
+    /// How far the tape of a disk is: what was answered before is on it.
+    pub fn position(&self, disk: usize) -> u64 {
+        self.ask(format_args!("position {disk}")).parse().unwrap()
+    }
+
+    /// How many writes to a disk were overtaken by a flush.
+    pub fn overtaken(&self, disk: usize) -> u64 {
+        self.ask(format_args!("overtaken {disk}")).parse().unwrap()
+    }
+
+    /// Makes disk `to` what a power cut at `position` leaves of disk `from`.
+    pub fn cut(&self, from: usize, to: usize, position: u64, unit: u64, seed: u64) {
+        self.ask(format_args!("cut {from} {to} {position} {unit} {seed}"));
+    }
+
+    /// Makes an empty file system; says why if it can't.
+    pub fn make(&self, kind: Kind) -> Option<std::path::PathBuf> {
+        let path = self.root.path().join(format!("{kind:?}"));
+        std::fs::File::create(&path).unwrap().set_len(kind.image_bytes()).unwrap();
+        let (make, options) = kind.make();
+        support::disk::run(Command::new(make).args(options).arg(&path))?;
+        Some(path)
+    }
+
+    /// Mounts a disk through a loop device; says why if it can't.
+    pub fn mount(&self, disk: usize, kind: Kind) -> Option<Disk> {
+        let file = self.root.path().join(format!("disks/{disk}"));
+        // Past the page cache: the recorder sees what the file system above asks for, when it does.
+        let mut attach = Command::new("losetup");
+        attach.args(["--direct-io=on", "--find", "--show"]).arg(&file);
+        let device = support::disk::output(&mut attach)?.trim().to_string();
+        let name = format!("{kind:?}").to_lowercase();
+        let mount = Mount::new(&["-t", &name, "-o", kind.options(), &device]);
+        let disk = Disk { device, mount };
+        disk.mount.is_some().then_some(disk)
+    }
+
+    /// The process to kill so that requests that wait get an error.
+    pub fn server(&self) -> u32 {
+        self.child.id()
+    }
+}
+
+impl Drop for Recorder {
+    fn drop(&mut self) {
+        drop(self.line.get_mut().unwrap().1.shutdown(std::net::Shutdown::Both));
+        drop(self.child.wait());
+        let at = self.root.path().join("disks");
+        // The child did it, unless it was killed.
+        drop(Command::new("umount").args(["-q", "-l"]).arg(at).output());
+    }
+}
+
+/// A mounted disk of the recorder.
+pub struct Disk {
+    device: String,
+    mount: Option<Mount>,
+}
+
+impl Disk {
+    pub fn path(&self) -> &Path {
+        self.mount.as_ref().unwrap().path()
+    }
+
+    /// Unmounts it for good.
+    pub fn unmount(mut self) {
+        self.mount.take().unwrap().unmount();
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        drop(self.mount.take());
+        let detached = support::disk::run(Command::new("losetup").arg("-d").arg(&self.device));
+        detached.unwrap_or_else(|| println!("{} stays", self.device));
+    }
+}

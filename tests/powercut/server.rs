@@ -1,0 +1,213 @@
+//! The file system that records: each of its files is a disk, each request is put on a tape.
+//!
+//! ```text
+//! test process                                 child: a re-executed test binary
+//!  engine -> ext4 -> /dev/loopN -> kernel ---FUSE---> Disks (4 threads) -> Tape 0, 1, 2
+//!  Recorder ------ a line ----- socket on stdin ----> answer() -------------^
+//! ```
+//!
+//! It lives in a process of its own: threads of the test that wait for the mounted disk would keep
+//! the descriptor of a server in the same process open for ever, and themselves with it. If the
+//! test dies the socket ends, and so does the child; if the child is killed, what waits for the
+//! disk gets an error.
+
+use std::ffi::OsStr;
+use std::io::{BufRead, BufReader, Write as _};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::Command;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, SystemTime};
+
+use fuser::{
+    Config, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo,
+    InitFlags, KernelConfig, LockOwner, OpenFlags, ReplyAttr, ReplyData, ReplyEmpty, ReplyEntry,
+    ReplyOpen, ReplyWrite, Request, WriteFlags,
+};
+
+use crate::support::Random;
+use crate::tape::{Blocks, Tape};
+
+/// Where the child is to mount itself.
+pub const MOUNT_AT: &str = "PRKDB_TEST_RECORDER";
+/// Files: the disk of a life, one cut from it, and one cut from that.
+pub const DISKS: usize = 3;
+/// The longest that a request is held back, microseconds.
+const MAX_DELAY: u64 = 300;
+
+struct Disks {
+    tapes: Arc<[Mutex<Tape>; DISKS]>,
+    requests: AtomicU64,
+}
+
+fn lock(tapes: &[Mutex<Tape>; DISKS], number: usize) -> MutexGuard<'_, Tape> {
+    tapes[number].lock().expect("the recorder panicked before")
+}
+
+impl Disks {
+    fn tape(&self, file: INodeNo) -> MutexGuard<'_, Tape> {
+        lock(&self.tapes, usize::try_from(file.0).expect("small") - 2)
+    }
+
+    /// Some requests take long: a flush that should have waited for a write overtakes it, and who
+    /// does not wait for a flush is answered before it.
+    fn hold_back(&self) {
+        let request = self.requests.fetch_add(1, Ordering::Relaxed);
+        let mut random = Random(request << 1 | 1);
+        random.next();
+        if random.below(16) == 0 {
+            std::thread::sleep(Duration::from_micros(random.below(MAX_DELAY)));
+        }
+    }
+
+    fn attributes(&self, file: INodeNo) -> FileAttr {
+        let (kind, size) = match file {
+            INodeNo::ROOT => (FileType::Directory, 0),
+            file => (FileType::RegularFile, self.tape(file).size as u64),
+        };
+        let time = SystemTime::UNIX_EPOCH;
+        FileAttr {
+            ino: file,
+            size,
+            blocks: size / 512,
+            atime: time,
+            mtime: time,
+            ctime: time,
+            crtime: time,
+            kind,
+            perm: 0o700,
+            nlink: 1,
+            uid: 0,
+            gid: 0,
+            rdev: 0,
+            blksize: 4096,
+            flags: 0,
+        }
+    }
+}
+
+impl Filesystem for Disks {
+    fn init(&mut self, _: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
+        // Several requests of the loop device at once, as a disk takes them.
+        let missing = |flags| std::io::Error::other(format!("this kernel lacks {flags:?}"));
+        config.add_capabilities(InitFlags::FUSE_ASYNC_DIO).map_err(missing)
+    }
+
+    fn lookup(&self, _: &Request, _: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        match name.to_str().and_then(|name| name.parse::<usize>().ok()) {
+            Some(number) if number < DISKS => {
+                let attributes = self.attributes(INodeNo(number as u64 + 2));
+                reply.entry(&Duration::ZERO, &attributes, Generation(0));
+            }
+            _ => reply.error(Errno::ENOENT),
+        }
+    }
+
+    fn getattr(&self, _: &Request, file: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
+        reply.attr(&Duration::ZERO, &self.attributes(file));
+    }
+
+    fn open(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+        let direct = FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_PARALLEL_DIRECT_WRITES;
+        reply.opened(FileHandle(0), direct);
+    }
+
+    fn read(
+        &self,
+        _: &Request,
+        file: INodeNo,
+        _: FileHandle,
+        at: u64,
+        length: u32,
+        _: OpenFlags,
+        _: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        let (at, length) = (usize::try_from(at).unwrap(), usize::try_from(length).unwrap());
+        let data = self.tape(file).read(at, length);
+        reply.data(&data);
+    }
+
+    fn write(
+        &self,
+        _: &Request,
+        file: INodeNo,
+        _: FileHandle,
+        at: u64,
+        data: &[u8],
+        _: WriteFlags,
+        _: OpenFlags,
+        _: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        let number = self.tape(file).write_begins(usize::try_from(at).unwrap(), data);
+        self.hold_back();
+        self.tape(file).write_ends(number);
+        reply.written(u32::try_from(data.len()).expect("the kernel asked for it in 32 bits"));
+    }
+
+    fn fsync(&self, _: &Request, file: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
+        let number = self.tape(file).flush_begins();
+        self.hold_back();
+        self.tape(file).flush_ends(number);
+        reply.ok();
+    }
+
+    fn flush(&self, _: &Request, _: INodeNo, _: FileHandle, _: LockOwner, reply: ReplyEmpty) {
+        // A descriptor is closed: that makes nothing durable.
+        reply.ok();
+    }
+}
+
+/// What the re-executed test binary does: serves until the test goes away. Its stdin is a socket.
+pub fn serve() {
+    let Ok(at) = std::env::var(MOUNT_AT) else { return };
+    let socket = std::io::stdin().as_fd().try_clone_to_owned().expect("stdin is a socket");
+    let mut socket = UnixStream::from(socket);
+    let tapes: Arc<[Mutex<Tape>; DISKS]> = Arc::default();
+    let disks = Disks { tapes: Arc::clone(&tapes), requests: AtomicU64::new(0) };
+    let mut config = Config::default();
+    config.n_threads = Some(4);
+    let session = match fuser::spawn_mount(disks, &at, &config) {
+        Ok(session) => session,
+        Err(e) => return writeln!(socket, "it can't mount: {e}").expect("the test listens"),
+    };
+    writeln!(socket, "ready").expect("the test listens");
+    for line in BufReader::new(socket.try_clone().expect("a descriptor")).lines() {
+        let Ok(line) = line else { break };
+        let answer = answer(&tapes, &line.split(' ').collect::<Vec<_>>());
+        if writeln!(socket, "{answer}").is_err() {
+            break;
+        }
+    }
+    // Whoever still has the disk open gets errors from now on.
+    drop(Command::new("umount").arg("-l").arg(&at).status());
+    drop(session);
+    std::process::exit(0);
+}
+
+fn answer(tapes: &[Mutex<Tape>; DISKS], words: &[&str]) -> String {
+    let number = |word: &str| word.parse::<u64>().expect("a number");
+    let disk = |word: &str| word.parse::<usize>().expect("a number");
+    match words {
+        ["load", to, path] => {
+            let image = std::fs::read(Path::new(path)).expect("an image");
+            *lock(tapes, disk(to)) = Tape::new(image.len(), Blocks::of(&image));
+            "loaded".into()
+        }
+        ["position", of] => lock(tapes, disk(of)).position().to_string(),
+        ["overtaken", of] => lock(tapes, disk(of)).overtaken().to_string(),
+        ["cut", from, to, position, unit, seed] => {
+            let mut random = Random(number(seed));
+            let (size, blocks) = {
+                let tape = lock(tapes, disk(from));
+                (tape.size, tape.cut(number(position), disk(unit), &mut random))
+            };
+            *lock(tapes, disk(to)) = Tape::new(size, blocks);
+            "cut".into()
+        }
+        other => panic!("nobody asks {other:?}"),
+    }
+}
