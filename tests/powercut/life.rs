@@ -142,7 +142,9 @@ impl<'a> Life<'a> {
 
     fn cut_before(&mut self) {
         let (first, begun) = (self.wal().first_lsn().get(), self.position());
-        let first = first + self.random.below((self.next - first) / 2 + 1);
+        // What is only queued has no LSN yet.
+        let next = self.wal().next_lsn().get();
+        let first = first + self.random.below((next - first) / 2 + 1);
         self.wal().truncate_before(Lsn::new(first)).unwrap();
         // What is cut is durable, up to the cut.
         let done = self.position();

@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
@@ -72,6 +73,8 @@ impl Recorder {
         let child = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "recorder_in_a_child", "--nocapture"])
             .env(MOUNT_AT, &at)
+            // What ends the test from the terminal must not end what cleans up behind it.
+            .process_group(0)
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::null())
             .spawn()
@@ -132,16 +135,18 @@ impl Recorder {
     }
 
     /// Mounts a disk through a loop device; says why if it can't.
-    pub fn mount(&self, disk: usize, kind: Kind) -> Option<Disk> {
-        let file = self.root.path().join(format!("disks/{disk}"));
+    pub fn mount(&self, number: usize, kind: Kind) -> Option<Disk<'_>> {
+        let file = self.root.path().join(format!("disks/{number}"));
         // Past the page cache: the recorder sees what the file system above asks for, when it does.
         let mut attach = Command::new("losetup");
         attach.args(["--direct-io=on", "--find", "--show"]).arg(&file);
         let device = support::disk::output(&mut attach)?.trim().to_string();
         let name = format!("{kind:?}").to_lowercase();
         let mount = Mount::new(&["-t", &name, "-o", kind.options(), &device]);
-        let disk = Disk { device, mount };
-        disk.mount.is_some().then_some(disk)
+        let disk = Disk { recorder: self, number, device, mount };
+        let at = disk.mount.as_ref()?.path();
+        self.ask(format_args!("mounted {number} {} {}", disk.device, at.display()));
+        Some(disk)
     }
 
     /// The process to kill so that requests that wait get an error.
@@ -161,12 +166,14 @@ impl Drop for Recorder {
 }
 
 /// A mounted disk of the recorder.
-pub struct Disk {
+pub struct Disk<'a> {
+    recorder: &'a Recorder,
+    number: usize,
     device: String,
     mount: Option<Mount>,
 }
 
-impl Disk {
+impl Disk<'_> {
     pub fn path(&self) -> &Path {
         self.mount.as_ref().unwrap().path()
     }
@@ -177,9 +184,12 @@ impl Disk {
     }
 }
 
-impl Drop for Disk {
+impl Drop for Disk<'_> {
     fn drop(&mut self) {
         drop(self.mount.take());
+        if !std::thread::panicking() {
+            self.recorder.ask(format_args!("unmounted {}", self.number));
+        }
         let detached = support::disk::run(Command::new("losetup").arg("-d").arg(&self.device));
         detached.unwrap_or_else(|| println!("{} stays", self.device));
     }

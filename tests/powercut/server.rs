@@ -11,6 +11,7 @@
 //! test dies the socket ends, and so does the child; if the child is killed, what waits for the
 //! disk gets an error.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Write as _};
 use std::os::fd::AsFd;
@@ -175,12 +176,27 @@ pub fn serve() {
         Err(e) => return writeln!(socket, "it can't mount: {e}").expect("the test listens"),
     };
     writeln!(socket, "ready").expect("the test listens");
+    let mut mounted = BTreeMap::new();
     for line in BufReader::new(socket.try_clone().expect("a descriptor")).lines() {
         let Ok(line) = line else { break };
-        let answer = answer(&tapes, &line.split(' ').collect::<Vec<_>>());
+        let words: Vec<_> = line.split(' ').collect();
+        let answer = match words[..] {
+            ["mounted", disk, device, at] => {
+                mounted.insert(disk.to_string(), (device.to_string(), at.to_string()));
+                "noted".into()
+            }
+            ["unmounted", disk] => mounted.remove(disk).map_or("unknown", |_| "noted").into(),
+            _ => answer(&tapes, &words),
+        };
         if writeln!(socket, "{answer}").is_err() {
             break;
         }
+    }
+    // What a test that was killed left; its ring lets go of the files some milliseconds later.
+    for (device, at) in mounted.values() {
+        std::thread::sleep(Duration::from_millis(100));
+        drop(Command::new("umount").arg("-l").arg(at).status());
+        drop(Command::new("losetup").arg("-d").arg(device).status());
     }
     // Whoever still has the disk open gets errors from now on.
     drop(Command::new("umount").arg("-l").arg(&at).status());
