@@ -21,6 +21,8 @@ use std::time::Duration;
 
 use prkdb_core::Durability;
 
+#[path = "../support/fuse.rs"]
+mod fuse;
 mod history;
 mod life;
 mod recorder;
@@ -170,7 +172,7 @@ fn life_steps(writer: Writer) -> u64 {
 /// Runs `count` images; none if this machine can't.
 fn cuts(kind: Kind, writer: Writer, count: u64) -> Option<Sums> {
     let recorder = Recorder::start()?;
-    let watchdog = Watchdog::new(HANGS, recorder.server());
+    let watchdog = recorder.watchdog(HANGS);
     let base = recorder.make(kind)?;
     recorder.load(&base);
     let disk = recorder.mount(0, kind)?;

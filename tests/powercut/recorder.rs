@@ -1,15 +1,12 @@
 //! The test's side of the recorder: starts it, asks it, mounts its disks.
 
-use std::io::{BufRead, BufReader, Write};
-use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixStream;
-use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::sync::Mutex;
+use std::process::Command;
+use std::time::Duration;
 
-use crate::server::MOUNT_AT;
+use crate::fuse::Served;
 use crate::support::disk::Mount;
+use crate::support::watchdog::Watchdog;
 use crate::support::{self, Random};
 
 /// A file system that is tried.
@@ -57,77 +54,37 @@ impl Kind {
 }
 
 /// The recording file system, mounted.
-pub struct Recorder {
-    child: Child,
-    line: Mutex<(BufReader<UnixStream>, UnixStream)>,
-    root: tempfile::TempDir,
-}
+pub struct Recorder(Served);
 
 impl Recorder {
     /// Says why if it can't be.
     pub fn start() -> Option<Recorder> {
-        let root = tempfile::tempdir().unwrap();
-        let at = root.path().join("disks");
-        std::fs::create_dir(&at).unwrap();
-        let (ours, theirs) = UnixStream::pair().unwrap();
-        let child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "recorder_in_a_child", "--nocapture"])
-            .env(MOUNT_AT, &at)
-            // What ends the test from the terminal must not end what cleans up behind it.
-            .process_group(0)
-            .stdin(Stdio::from(OwnedFd::from(theirs)))
-            .stdout(Stdio::null())
-            .spawn()
-            .unwrap();
-        let line = Mutex::new((BufReader::new(ours.try_clone().unwrap()), ours));
-        let recorder = Recorder { child, line, root };
-        match recorder.hear().as_str() {
-            "ready" => Some(recorder),
-            why => {
-                support::skip("power cuts", why);
-                None
-            }
-        }
-    }
-
-    fn hear(&self) -> String {
-        let mut answer = String::new();
-        self.line.lock().unwrap().0.read_line(&mut answer).unwrap();
-        answer.trim().to_string()
-    }
-
-    fn ask(&self, question: std::fmt::Arguments<'_>) -> String {
-        let mut line = self.line.lock().unwrap();
-        writeln!(line.1, "{question}").unwrap();
-        let mut answer = String::new();
-        line.0.read_line(&mut answer).unwrap();
-        assert!(!answer.is_empty(), "the recorder is gone");
-        answer.trim().to_string()
+        Served::start("recorder_in_a_child").map(Recorder)
     }
 
     /// Puts an image onto disk 0, with an empty tape.
     pub fn load(&self, image: &Path) {
-        self.ask(format_args!("load 0 {}", image.display()));
+        self.0.ask(format_args!("load 0 {}", image.display()));
     }
 
     /// How far the tape of a disk is: what was answered before is on it.
     pub fn position(&self, disk: usize) -> u64 {
-        self.ask(format_args!("position {disk}")).parse().unwrap()
+        self.0.ask(format_args!("position {disk}")).parse().unwrap()
     }
 
     /// How many writes to a disk were overtaken by a flush.
     pub fn overtaken(&self, disk: usize) -> u64 {
-        self.ask(format_args!("overtaken {disk}")).parse().unwrap()
+        self.0.ask(format_args!("overtaken {disk}")).parse().unwrap()
     }
 
     /// Makes disk `to` what a power cut at `position` leaves of disk `from`.
     pub fn cut(&self, from: usize, to: usize, position: u64, unit: u64, seed: u64) {
-        self.ask(format_args!("cut {from} {to} {position} {unit} {seed}"));
+        self.0.ask(format_args!("cut {from} {to} {position} {unit} {seed}"));
     }
 
     /// Makes an empty file system; says why if it can't.
     pub fn make(&self, kind: Kind) -> Option<std::path::PathBuf> {
-        let path = self.root.path().join(format!("{kind:?}"));
+        let path = self.0.root().join(format!("{kind:?}"));
         std::fs::File::create(&path).unwrap().set_len(kind.image_bytes()).unwrap();
         let (make, options) = kind.make();
         support::disk::run(Command::new(make).args(options).arg(&path))?;
@@ -136,7 +93,7 @@ impl Recorder {
 
     /// Mounts a disk through a loop device; says why if it can't.
     pub fn mount(&self, number: usize, kind: Kind) -> Option<Disk<'_>> {
-        let file = self.root.path().join(format!("disks/{number}"));
+        let file = self.0.path().join(number.to_string());
         // Past the page cache: the recorder sees what the file system above asks for, when it does.
         let mut attach = Command::new("losetup");
         attach.args(["--direct-io=on", "--find", "--show"]).arg(&file);
@@ -145,23 +102,13 @@ impl Recorder {
         let mount = Mount::new(&["-t", &name, "-o", kind.options(), &device]);
         let disk = Disk { recorder: self, number, device, mount };
         let at = disk.mount.as_ref()?.path();
-        self.ask(format_args!("mounted {number} {} {}", disk.device, at.display()));
+        self.0.ask(format_args!("mounted {number} {} {}", disk.device, at.display()));
         Some(disk)
     }
 
-    /// The process to kill so that requests that wait get an error.
-    pub fn server(&self) -> u32 {
-        self.child.id()
-    }
-}
-
-impl Drop for Recorder {
-    fn drop(&mut self) {
-        drop(self.line.get_mut().unwrap().1.shutdown(std::net::Shutdown::Both));
-        drop(self.child.wait());
-        let at = self.root.path().join("disks");
-        // The child did it, unless it was killed.
-        drop(Command::new("umount").args(["-q", "-l"]).arg(at).output());
+    /// Ends the test if a step takes longer than `limit`.
+    pub fn watchdog(&self, limit: Duration) -> Watchdog {
+        Watchdog::new(limit, self.0.pid(), self.0.path())
     }
 }
 
@@ -188,7 +135,7 @@ impl Drop for Disk<'_> {
     fn drop(&mut self) {
         drop(self.mount.take());
         if !std::thread::panicking() {
-            self.recorder.ask(format_args!("unmounted {}", self.number));
+            self.recorder.0.ask(format_args!("unmounted {}", self.number));
         }
         let detached = support::disk::run(Command::new("losetup").arg("-d").arg(&self.device));
         detached.unwrap_or_else(|| println!("{} stays", self.device));

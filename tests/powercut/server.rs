@@ -1,21 +1,12 @@
 //! The file system that records: each of its files is a disk, each request is put on a tape.
 //!
 //! ```text
-//! test process                                 child: a re-executed test binary
-//!  engine -> ext4 -> /dev/loopN -> kernel ---FUSE---> Disks (4 threads) -> Tape 0, 1, 2
-//!  Recorder ------ a line ----- socket on stdin ----> answer() -------------^
+//! engine -> ext4 -> /dev/loopN -> kernel --FUSE--> Disks (4 threads) --> Tape 0, 1, 2
+//! Recorder --------- a line ---------------------> Desk -------------------^
 //! ```
-//!
-//! It lives in a process of its own: threads of the test that wait for the mounted disk would keep
-//! the descriptor of a server in the same process open for ever, and themselves with it. If the
-//! test dies the socket ends, and so does the child; if the child is killed, what waits for the
-//! disk gets an error.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
-use std::io::{BufRead, BufReader, Write as _};
-use std::os::fd::AsFd;
-use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -23,27 +14,28 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, SystemTime};
 
 use fuser::{
-    Config, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo,
-    InitFlags, KernelConfig, LockOwner, OpenFlags, ReplyAttr, ReplyData, ReplyEmpty, ReplyEntry,
-    ReplyOpen, ReplyWrite, Request, WriteFlags,
+    Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo, InitFlags,
+    KernelConfig, LockOwner, OpenFlags, ReplyAttr, ReplyData, ReplyEmpty, ReplyEntry, ReplyOpen,
+    ReplyWrite, Request, WriteFlags,
 };
 
+use crate::fuse::{self, Service};
 use crate::support::Random;
 use crate::tape::{Blocks, Tape};
 
-/// Where the child is to mount itself.
-pub const MOUNT_AT: &str = "PRKDB_TEST_RECORDER";
 /// Files: the disk of a life, one cut from it, and one cut from that.
-pub const DISKS: usize = 3;
+const DISKS: usize = 3;
 /// The longest that a request is held back, microseconds.
 const MAX_DELAY: u64 = 300;
 
+type Tapes = [Mutex<Tape>; DISKS];
+
 struct Disks {
-    tapes: Arc<[Mutex<Tape>; DISKS]>,
+    tapes: Arc<Tapes>,
     requests: AtomicU64,
 }
 
-fn lock(tapes: &[Mutex<Tape>; DISKS], number: usize) -> MutexGuard<'_, Tape> {
+fn lock(tapes: &Tapes, number: usize) -> MutexGuard<'_, Tape> {
     tapes[number].lock().expect("the recorder panicked before")
 }
 
@@ -162,68 +154,54 @@ impl Filesystem for Disks {
     }
 }
 
-/// What the re-executed test binary does: serves until the test goes away. Its stdin is a socket.
-pub fn serve() {
-    let Ok(at) = std::env::var(MOUNT_AT) else { return };
-    let socket = std::io::stdin().as_fd().try_clone_to_owned().expect("stdin is a socket");
-    let mut socket = UnixStream::from(socket);
-    let tapes: Arc<[Mutex<Tape>; DISKS]> = Arc::default();
-    let disks = Disks { tapes: Arc::clone(&tapes), requests: AtomicU64::new(0) };
-    let mut config = Config::default();
-    config.n_threads = Some(4);
-    let session = match fuser::spawn_mount(disks, &at, &config) {
-        Ok(session) => session,
-        Err(e) => return writeln!(socket, "it can't mount: {e}").expect("the test listens"),
-    };
-    writeln!(socket, "ready").expect("the test listens");
-    let mut mounted = BTreeMap::new();
-    for line in BufReader::new(socket.try_clone().expect("a descriptor")).lines() {
-        let Ok(line) = line else { break };
-        let words: Vec<_> = line.split(' ').collect();
-        let answer = match words[..] {
-            ["mounted", disk, device, at] => {
-                mounted.insert(disk.to_string(), (device.to_string(), at.to_string()));
-                "noted".into()
-            }
-            ["unmounted", disk] => mounted.remove(disk).map_or("unknown", |_| "noted").into(),
-            _ => answer(&tapes, &words),
-        };
-        if writeln!(socket, "{answer}").is_err() {
-            break;
-        }
-    }
-    // What a test that was killed left; its ring lets go of the files some milliseconds later.
-    for (device, at) in mounted.values() {
-        std::thread::sleep(Duration::from_millis(100));
-        drop(Command::new("umount").arg("-l").arg(at).status());
-        drop(Command::new("losetup").arg("-d").arg(device).status());
-    }
-    // Whoever still has the disk open gets errors from now on.
-    drop(Command::new("umount").arg("-l").arg(&at).status());
-    drop(session);
-    std::process::exit(0);
+/// What the child does for the test.
+struct Desk {
+    tapes: Arc<Tapes>,
+    /// By disk: the loop device that it is mounted through, and where.
+    mounted: BTreeMap<String, [String; 2]>,
 }
 
-fn answer(tapes: &[Mutex<Tape>; DISKS], words: &[&str]) -> String {
-    let number = |word: &str| word.parse::<u64>().expect("a number");
-    let disk = |word: &str| word.parse::<usize>().expect("a number");
-    match words {
-        ["load", to, path] => {
-            let image = std::fs::read(Path::new(path)).expect("an image");
-            *lock(tapes, disk(to)) = Tape::new(image.len(), Blocks::of(&image));
-            "loaded".into()
+impl Service for Desk {
+    fn answer(&mut self, words: &[&str]) -> String {
+        let number = |word: &str| word.parse::<u64>().expect("a number");
+        let disk = |word: &str| word.parse::<usize>().expect("a number");
+        match words {
+            ["load", to, path] => {
+                let image = std::fs::read(Path::new(path)).expect("an image");
+                *lock(&self.tapes, disk(to)) = Tape::new(image.len(), Blocks::of(&image));
+            }
+            ["position", of] => return lock(&self.tapes, disk(of)).position().to_string(),
+            ["overtaken", of] => return lock(&self.tapes, disk(of)).overtaken().to_string(),
+            ["cut", from, to, position, unit, seed] => {
+                let mut random = Random(number(seed));
+                let (size, blocks) = {
+                    let tape = lock(&self.tapes, disk(from));
+                    (tape.size, tape.cut(number(position), disk(unit), &mut random))
+                };
+                *lock(&self.tapes, disk(to)) = Tape::new(size, blocks);
+            }
+            ["mounted", disk, device, at] => {
+                self.mounted.insert(disk.to_string(), [device.to_string(), at.to_string()]);
+            }
+            ["unmounted", disk] => drop(self.mounted.remove(*disk)),
+            other => panic!("nobody asks {other:?}"),
         }
-        ["position", of] => lock(tapes, disk(of)).position().to_string(),
-        ["overtaken", of] => lock(tapes, disk(of)).overtaken().to_string(),
-        ["cut", from, to, position, unit, seed] => {
-            let mut random = Random(number(seed));
-            let (size, blocks) = {
-                let tape = lock(tapes, disk(from));
-                (tape.size, tape.cut(number(position), disk(unit), &mut random))
-            };
-            *lock(tapes, disk(to)) = Tape::new(size, blocks);
-            "cut".into()
-        }
-        other => panic!("nobody asks {other:?}"),
+        "done".into()
     }
+
+    fn end(&mut self) {
+        // What a test that was killed left; its ring lets go of files some milliseconds later.
+        for [device, at] in self.mounted.values() {
+            std::thread::sleep(Duration::from_millis(100));
+            drop(Command::new("umount").arg("-l").arg(at).status());
+            drop(Command::new("losetup").arg("-d").arg(device).status());
+        }
+    }
+}
+
+/// What the re-executed test binary does.
+pub fn serve() {
+    let tapes: Arc<Tapes> = Arc::default();
+    let disks = Disks { tapes: Arc::clone(&tapes), requests: AtomicU64::new(0) };
+    fuse::serve(disks, Desk { tapes, mounted: BTreeMap::new() });
 }

@@ -4,6 +4,7 @@
 //! first the file system goes, whose server is another process, then the test.
 
 use std::fmt::Arguments;
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
@@ -11,8 +12,9 @@ use std::time::{Duration, Instant};
 struct State {
     step: String,
     since: Instant,
-    /// Processes that go first.
-    servers: Vec<u32>,
+    /// The process that goes first, and where it is mounted.
+    server: u32,
+    mounted: PathBuf,
     is_over: bool,
 }
 
@@ -21,9 +23,9 @@ pub struct Watchdog(Arc<(Mutex<State>, Condvar)>);
 
 impl Watchdog {
     /// No step may take longer than `limit`.
-    pub fn new(limit: Duration, server: u32) -> Watchdog {
+    pub fn new(limit: Duration, server: u32, mounted: PathBuf) -> Watchdog {
         let step = "start".to_string();
-        let state = State { step, since: Instant::now(), servers: vec![server], is_over: false };
+        let state = State { step, since: Instant::now(), server, mounted, is_over: false };
         let shared = Arc::new((Mutex::new(state), Condvar::new()));
         let watched = Arc::clone(&shared);
         std::thread::spawn(move || watch(&watched.0, &watched.1, limit));
@@ -52,9 +54,8 @@ fn watch(state: &Mutex<State>, over: &Condvar, limit: Duration) {
         let passed = state.since.elapsed();
         if passed >= limit {
             eprintln!("HANGS for {} s: {}", passed.as_secs(), state.step);
-            for server in &state.servers {
-                drop(Command::new("kill").args(["-9", &server.to_string()]).status());
-            }
+            drop(Command::new("kill").args(["-9", &state.server.to_string()]).status());
+            drop(Command::new("umount").arg("-l").arg(&state.mounted).status());
             std::process::exit(101);
         }
         state = over.wait_timeout(state, limit - passed).unwrap().0;
