@@ -74,6 +74,8 @@ pub struct Life<'a> {
     state: u64,
     unsure_state: Option<u64>,
     pub acks: u64,
+    /// How the last batch was refused for which no segment could be made.
+    pub refused_as: Option<ErrorKind>,
 }
 
 impl<'a> Life<'a> {
@@ -84,7 +86,21 @@ impl<'a> Life<'a> {
         let random = Random(support::seed());
         let (acked, unsure) = (BTreeMap::new(), Vec::new());
         let (made, state, unsure_state, acks) = (0, 0, None, 0);
-        Life { served, dir, config, wal, random, acked, unsure, made, state, unsure_state, acks }
+        let refused_as = None;
+        Life {
+            served,
+            dir,
+            config,
+            wal,
+            random,
+            acked,
+            unsure,
+            made,
+            state,
+            unsure_state,
+            acks,
+            refused_as,
+        }
     }
 
     pub fn wal(&self) -> &Wal {
@@ -169,7 +185,10 @@ impl<'a> Life<'a> {
             }
             ErrorKind::Poisoned => Outcome::Poisoned,
             ErrorKind::StorageFull | ErrorKind::Io if before == Outcome::Poisoned => before,
-            ErrorKind::StorageFull | ErrorKind::Io => Outcome::Refused,
+            kind @ (ErrorKind::StorageFull | ErrorKind::Io) => {
+                self.refused_as = Some(kind);
+                Outcome::Refused
+            }
             kind => panic!("{kind:?}: {e}"),
         }
     }

@@ -188,6 +188,36 @@ fn each_errno_has_its_outcome() {
 }
 
 #[test]
+fn a_segment_that_can_not_be_made_poisons_nothing() {
+    on_each(FILES, |life, watchdog, backend, method| {
+        for (errno, kind) in [
+            (libc::ENOSPC, ErrorKind::StorageFull),
+            (libc::EDQUOT, ErrorKind::StorageFull),
+            (libc::EIO, ErrorKind::Io),
+        ] {
+            // Mapped pages are written when they are synced.
+            for what in ["write", "sync"] {
+                let how = How::Errno(errno);
+                let fault = Fault { what, how, suffix: ".making", after: 0, sticky: true };
+                watchdog.step(format_args!("{backend} {method:?}: {fault}"));
+                life.arm(&fault);
+                let mut outcome = Outcome::Well;
+                while outcome == Outcome::Well {
+                    outcome = life.append(16);
+                }
+                assert_eq!(outcome, Outcome::Refused, "{backend} {method:?}: {fault}");
+                assert_eq!(life.refused_as, Some(kind), "{backend} {method:?}: {fault}");
+                assert!(life.wal().health().is_ok(), "{backend} {method:?}: {fault}");
+                assert!(life.heal() > 0);
+                assert_eq!(life.append(16), Outcome::Well, "{backend} {method:?}: {fault}");
+                life.check();
+                life.cut();
+            }
+        }
+    });
+}
+
+#[test]
 fn a_read_that_fails_refuses_the_log_and_cuts_nothing() {
     on_each(FILES, |life, watchdog, backend, method| {
         let (mut refused, mut faults) = (0, 0);
@@ -274,6 +304,34 @@ fn files_that_go_away_leave_nobody_waiting() {
         watchdog.step(format_args!("{backend}: close without a server"));
         life.close().unwrap_err();
     }
+}
+
+#[test]
+fn an_interruption_without_end_is_an_error() {
+    on_each(FILES, |life, watchdog, backend, method| {
+        for what in ["write", "sync", "read"] {
+            let how = How::Errno(libc::EINTR);
+            let fault = Fault { what, how, suffix: "", after: 0, sticky: true };
+            assert_eq!(life.append(20), Outcome::Well);
+            watchdog.step(format_args!("{backend} {method:?}: append, {fault}"));
+            if what != "read" {
+                life.arm(&fault);
+                assert_eq!(life.append(20), Outcome::Poisoned);
+                watchdog.step(format_args!("{backend} {method:?}: resume, {fault}"));
+                life.wal().resume().unwrap_err();
+                life.heal();
+                life.resume();
+                life.check();
+            }
+            life.close().unwrap();
+            life.arm(&fault);
+            watchdog.step(format_args!("{backend} {method:?}: open, {fault}"));
+            let refused = life.open().unwrap_err();
+            assert!(life.heal() > 0, "{refused}");
+            life.open().unwrap();
+            life.check();
+        }
+    });
 }
 
 #[test]

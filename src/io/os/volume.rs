@@ -8,6 +8,8 @@ use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
+#[cfg(all(target_os = "linux", not(prkdb_portable)))]
+use super::uninterrupted;
 use crate::io::buf::page_size;
 
 /// The coarsest alignment that is tried, bytes.
@@ -95,14 +97,13 @@ impl Volume {
             // One unit further than the start, at an address that is no multiple of more.
             let mut buf = crate::io::Buf::zeroed(unit * 3, unit * 2);
             let bytes = &mut buf.bytes_mut().expect("just allocated")[unit..2 * unit];
-            match call(bytes, unit as u64).map_err(|e| (e.kind(), e)) {
+            match uninterrupted(|| call(bytes, unit as u64)).map_err(|e| (e.kind(), e)) {
                 Ok(_) => {}
                 // Alignment is checked before space is sought.
                 Err((
                     ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge,
                     _,
                 )) => {}
-                Err((ErrorKind::Interrupted, _)) => continue,
                 Err((ErrorKind::InvalidInput, _)) => {
                     unit *= 2;
                     continue;
