@@ -25,6 +25,7 @@ use prkdb_core::Durability;
 mod fuse;
 mod history;
 mod life;
+mod names;
 mod recorder;
 mod server;
 #[path = "../support/mod.rs"]
@@ -223,6 +224,20 @@ fn without_syncs_power_cuts_lose_records() {
     let Verdict { promised, lost, .. } = sums.verdict;
     println!("without syncs: {} images, {lost} of {promised} records lost", sums.images);
     assert!(lost > 0, "nothing was lost without syncs: this proves nothing about syncs");
+}
+
+/// The simulator's model `ordered` says so of ext4.
+#[test]
+fn names_of_ext4_survive_in_the_order_of_a_journal() {
+    let Some(recorder) = Recorder::start() else { return };
+    let (watchdog, mut random) = (recorder.watchdog(HANGS), Random(support::seed()));
+    println!("names: seed {}", random.0);
+    let found = names::outcomes(&recorder, &watchdog, Kind::Ext4, 60, &mut random);
+    let Some(found) = found else { return };
+    println!("{found:?}");
+    assert_eq!((found.out_of_order, found.too_old), (0, 0), "{found:?}");
+    assert_eq!((found.foreign, found.partial), (0, 0), "{found:?}");
+    assert!(found.survived > 0 && found.lost > 0, "{found:?}");
 }
 
 /// What the recorder does when this binary is executed again.
