@@ -14,8 +14,31 @@
 use std::fs;
 use std::io;
 
-/// Makes what was written to `file` durable. An error is final: a second try proves nothing.
-#[cfg(not(target_vendor = "apple"))]
+/// How often an interrupted call is made again.
+const RETRIES: u32 = 64;
+
+/// Makes a call again while it is interrupted, but not for ever, as the standard library does with
+/// some: a file system in user space can answer so each time.
+pub(in crate::io) fn uninterrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    for _ in 0..RETRIES {
+        match call() {
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            other => return other,
+        }
+    }
+    call()
+}
+
+/// Makes what was written to `file` durable. An error is final, an interruption too: it may be what
+/// came of writing a page back, and the next sync would not tell of it. Hence not by the standard
+/// library, which calls again.
+#[cfg(target_os = "linux")]
+pub(in crate::io) fn sync_to_device(file: &fs::File) -> io::Result<()> {
+    Ok(nix::unistd::fdatasync(file)?)
+}
+
+/// As above.
+#[cfg(not(any(target_os = "linux", target_vendor = "apple")))]
 pub(in crate::io) fn sync_to_device(file: &fs::File) -> io::Result<()> {
     file.sync_data()
 }
@@ -33,6 +56,18 @@ pub(in crate::io) fn sync_to_device(file: &fs::File) -> io::Result<()> {
             Err(e) => return Err(e.into()),
         }
     }
+}
+
+/// Makes the names in a directory durable; an error is final here as well.
+#[cfg(target_os = "linux")]
+pub(super) fn sync_names(directory: &fs::File) -> io::Result<()> {
+    Ok(nix::unistd::fsync(directory)?)
+}
+
+/// As above.
+#[cfg(not(target_os = "linux"))]
+pub(super) fn sync_names(directory: &fs::File) -> io::Result<()> {
+    directory.sync_all()
 }
 
 /// Asks for blocks for `size` bytes of `file`, which was made just now. `Ok` where the file system
