@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::buf::ForkGuard;
-use super::os::{open_regular, uninterrupted};
+use super::os::{open_regular, uninterrupted, write_whole};
 
 /// How long a newcomer waits for the lock of a process that is gone.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -125,11 +125,7 @@ fn outwait(
 }
 
 fn name_holder(file: &fs::File, id: &str) -> io::Result<()> {
-    let id = format!("{id:<WIDTH$}");
-    match uninterrupted(|| file.write_at(id.as_bytes(), 0))? {
-        len if len == id.len() => Ok(()),
-        _ => Err(ErrorKind::WriteZero.into()),
-    }
+    write_whole(file, format!("{id:<WIDTH$}").as_bytes(), 0)
 }
 
 /// The process named in the file; none while nobody holds it, or not yet.

@@ -30,7 +30,7 @@ mod volume;
 #[cfg(not(all(target_os = "linux", not(prkdb_portable))))]
 pub(super) use device::allocate;
 use device::sync_names;
-pub(super) use device::{sync_to_device, uninterrupted};
+pub(super) use device::{sync_to_device, uninterrupted, write_whole};
 pub(super) use file::{OsFile, open_regular};
 pub(super) use volume::Volume;
 pub(crate) use volume::is_scratch;

@@ -107,8 +107,9 @@ impl<'a> Life<'a> {
         self.wal.as_ref().unwrap()
     }
 
-    pub fn arm(&self, fault: &Fault) {
-        self.served.ask(format_args!("arm {fault}"));
+    pub fn arm(&mut self, fault: &Fault) {
+        let seed = self.random.next();
+        self.served.ask(format_args!("arm {fault} {seed}"));
     }
 
     /// The file system works again; how often it had failed.

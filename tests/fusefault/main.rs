@@ -23,8 +23,8 @@
 //!    has to refuse.
 //!
 //! Needs root and /dev/fuse; says so and tests nothing where they are missing.
-//! `PRKDB_FUSEFAULT_CYCLES` asks for another number of failed syncs than 60, and for eight kinds of
-//! errno instead of three.
+//! `PRKDB_FUSEFAULT_CYCLES` asks for another number than 60, of which each backend fails a sixth of
+//! its syncs with each of two methods, and for eight kinds of errno instead of three.
 #![cfg(target_os = "linux")]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -155,7 +155,7 @@ fn each_errno_has_its_outcome() {
         Some(count) => (&ALL[..], count.div_ceil(100)),
     };
     on_each(FILES, |life, watchdog, backend, method| {
-        let (mut cycles, mut outcomes) = (0, [0; 3]);
+        let (mut cycles, mut faults, mut outcomes) = (0, 0, [0; 3]);
         for _ in 0..rounds {
             for errno in errnos {
                 for (what, suffix, sticky) in [
@@ -177,13 +177,14 @@ fn each_errno_has_its_outcome() {
                         assert_eq!(outcome, due, "{backend} {method:?}: {fault}");
                     }
                     cycles += 1;
+                    faults += fired;
                     outcomes[outcome as usize] += 1;
                 }
             }
         }
         let [well, refused, poisoned] = outcomes;
         println!("{backend} {method:?}: {well} went well, {refused} refused, {poisoned} poisoned");
-        support::tally(format_args!("errno {backend} {method:?}"), cycles, cycles);
+        support::tally(format_args!("errno {backend} {method:?}"), cycles, faults);
     });
 }
 
@@ -297,10 +298,13 @@ fn files_that_go_away_leave_nobody_waiting() {
                 std::thread::sleep(pause);
                 served.kill();
             });
-            assert_eq!(life.append(1 << 20), Outcome::Poisoned);
+            // Refused, if nothing was in flight and the next segment could not be made.
+            assert_ne!(life.append(1 << 20), Outcome::Well);
             killed.join().unwrap();
         });
-        life.check_poisoned();
+        if !life.wal().health().is_ok() {
+            life.check_poisoned();
+        }
         watchdog.step(format_args!("{backend}: close without a server"));
         life.close().unwrap_err();
     }
@@ -338,7 +342,9 @@ fn an_interruption_without_end_is_an_error() {
 fn behind_fuse_writes_go_through_the_page_cache() {
     let Some(served) = Served::start(FILES) else { return };
     let report = prkdb_core::probe(&served.path(), Backend::Auto).unwrap();
-    assert_eq!((report.name, report.reason), ("mmap", BackendReason::Filesystem));
+    let without_rings = cfg!(prkdb_portable);
+    let why = if without_rings { BackendReason::Kernel } else { BackendReason::Filesystem };
+    assert_eq!((report.name, report.reason), ("pwrite", why));
 }
 
 /// What serves when this binary is executed again.

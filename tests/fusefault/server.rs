@@ -395,7 +395,8 @@ impl Service for Desk {
         let number = |word: &str| word.parse::<u64>().expect("a number");
         let mut state = self.0.state();
         match words {
-            ["arm", what, how, value, suffix, after, sticky] => {
+            ["arm", what, how, value, suffix, after, sticky, seed] => {
+                state.random = Random(number(seed));
                 let what = match *what {
                     "write" => What::Write,
                     "sync" => What::Sync,
@@ -425,7 +426,7 @@ impl Service for Desk {
 
 /// What the re-executed test binary does.
 pub fn serve(is_direct: bool) {
-    let (tree, random) = (Tree::new(), Random(crate::support::seed()));
+    let (tree, random) = (Tree::new(), Random(1));
     let state = State { tree, fault: None, fired: 0, random };
     let files = Files { state: Arc::new(Mutex::new(state)), is_direct };
     fuse::serve(files.clone(), Desk(files));

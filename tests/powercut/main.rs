@@ -199,6 +199,8 @@ fn promised_records_survive(kind: Kind, share: u64) {
         sums.images, sums.again, sums.overtaken
     );
     assert!(promised > 0, "nothing was promised: this proves nothing");
+    let enough = kind != Kind::Ext4 || sums.images < 100 || sums.overtaken > 0;
+    assert!(enough, "no flush overtook a write: this proves nothing about waiting for it");
     support::tally(format_args!("powercut {kind:?}"), sums.images, sums.images);
 }
 

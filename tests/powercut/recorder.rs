@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::process::Command;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::fuse::Served;
@@ -54,13 +55,17 @@ impl Kind {
     }
 }
 
+/// One at a time: loop devices may be few.
+static TURN: Mutex<()> = Mutex::new(());
+
 /// The recording file system, mounted.
-pub struct Recorder(Served);
+pub struct Recorder(Served, #[expect(dead_code, reason = "held")] MutexGuard<'static, ()>);
 
 impl Recorder {
     /// Says why if it can't be.
     pub fn start() -> Option<Recorder> {
-        Served::start("recorder_in_a_child").map(Recorder)
+        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        Some(Recorder(Served::start("recorder_in_a_child")?, turn))
     }
 
     /// Puts an image onto disk 0, with an empty tape.
@@ -135,10 +140,10 @@ impl Disk<'_> {
 impl Drop for Disk<'_> {
     fn drop(&mut self) {
         drop(self.mount.take());
+        let detached = support::disk::run(Command::new("losetup").arg("-d").arg(&self.device));
+        detached.unwrap_or_else(|| println!("{} stays", self.device));
         if !std::thread::panicking() {
             self.recorder.0.ask(format_args!("unmounted {}", self.number));
         }
-        let detached = support::disk::run(Command::new("losetup").arg("-d").arg(&self.device));
-        detached.unwrap_or_else(|| println!("{} stays", self.device));
     }
 }

@@ -194,8 +194,18 @@ impl Service for Desk {
         for [device, at] in self.mounted.values() {
             std::thread::sleep(Duration::from_millis(100));
             drop(Command::new("umount").arg("-l").arg(at).status());
-            drop(Command::new("losetup").arg("-d").arg(device).status());
+            detach(device);
         }
+    }
+}
+
+/// Detaches a loop device, unless it has become somebody else's.
+fn detach(device: &str) {
+    let mut backing = Command::new("losetup");
+    let backing = backing.args(["-n", "-O", "BACK-FILE", device]).output();
+    let ours = std::env::var(fuse::MOUNT_AT).expect("it is mounted there");
+    if backing.is_ok_and(|output| String::from_utf8_lossy(&output.stdout).starts_with(&ours)) {
+        drop(Command::new("losetup").arg("-d").arg(device).status());
     }
 }
 

@@ -20,11 +20,15 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
+use std::time::Duration;
 
 use crate::support;
 
 /// Where the child is to mount itself.
-const MOUNT_AT: &str = "PRKDB_TEST_FUSE";
+pub const MOUNT_AT: &str = "PRKDB_TEST_FUSE";
+
+/// How long a server may take to clean up.
+const PATIENCE_MS: u64 = 20_000;
 
 /// The test's side of it.
 pub struct Served {
@@ -99,6 +103,14 @@ impl Drop for Served {
         if let Ok(line) = self.line.get_mut() {
             drop(line.1.shutdown(std::net::Shutdown::Both));
         }
+        // Whatever became of it: a server that does not end would keep the test for ever.
+        for _ in 0..PATIENCE_MS / 10 {
+            if self.child.try_wait().is_ok_and(|status| status.is_some()) {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        drop(self.child.kill());
         drop(self.child.wait());
         // The child did it, unless it was killed.
         drop(Command::new("umount").args(["-q", "-l"]).arg(self.path()).output());

@@ -1,10 +1,11 @@
-//! Ends a test that hangs, and names the step.
+//! Ends the test binary when one of its steps hangs, and names the step.
 //!
 //! A thread that waits for a disk that does not answer can't be ended, and neither can its process:
-//! first the file system goes, whose server is another process, then the test.
+//! first the file system goes, whose server is another process, with what is mounted from its
+//! files, then the tests.
 
 use std::fmt::Arguments;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
@@ -55,9 +56,26 @@ fn watch(state: &Mutex<State>, over: &Condvar, limit: Duration) {
         if passed >= limit {
             eprintln!("HANGS for {} s: {}", passed.as_secs(), state.step);
             drop(Command::new("kill").args(["-9", &state.server.to_string()]).status());
+            unmount_from(&state.mounted);
             drop(Command::new("umount").arg("-l").arg(&state.mounted).status());
             std::process::exit(101);
         }
         state = over.wait_timeout(state, limit - passed).unwrap().0;
+    }
+}
+
+/// Unmounts what is mounted through loop devices on files in `served`.
+fn unmount_from(served: &Path) {
+    let Ok(list) = Command::new("losetup").args(["-n", "-l", "-O", "NAME,BACK-FILE"]).output()
+    else {
+        return;
+    };
+    for line in String::from_utf8_lossy(&list.stdout).lines() {
+        if let Some((device, file)) = line.split_once(' ')
+            && Path::new(file.trim()).starts_with(served)
+        {
+            drop(Command::new("umount").args(["-l", device]).status());
+            drop(Command::new("losetup").args(["-d", device]).status());
+        }
     }
 }

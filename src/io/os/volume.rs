@@ -25,6 +25,8 @@ pub(in crate::io) struct Volume {
     pub(in crate::io) takes_direct: bool,
     /// Whether an overwrite goes to a new place; then a direct read proves nothing about the old.
     pub(in crate::io) copies_on_write: bool,
+    /// Whether a server in user space does the work.
+    pub(in crate::io) is_served: bool,
     /// No scratch file could be made for want of space: the rest is not known.
     pub(in crate::io) untried: bool,
     /// Why no scratch file could be written, if that is so: a read-only or foreign directory.
@@ -39,10 +41,10 @@ impl Volume {
             block: page_size().max(4096),
             takes_direct: false,
             copies_on_write: copies_on_write(&dir)?,
+            is_served: is_fuse(&dir)?,
             untried: false,
             read_only: None,
         };
-        let is_sound = !is_fuse(&dir)?;
         match scratch(&dir) {
             Ok(file) => volume.try_direct(&file)?,
             Err(e) => match e.kind() {
@@ -56,7 +58,7 @@ impl Volume {
                 _ => return Err(e),
             },
         }
-        volume.takes_direct &= is_sound;
+        volume.takes_direct &= !volume.is_served;
         Ok(volume)
     }
 

@@ -12,7 +12,9 @@ use super::{BackendReason, Tried, is_full};
 use crate::error::{Error, Result};
 use crate::io::calls::Counter;
 use crate::io::mmap::Mapping;
-use crate::io::os::{Volume, Way, nearest_directory, scratch, sync_to_device, uninterrupted};
+use crate::io::os::{
+    Volume, Way, nearest_directory, scratch, sync_to_device, uninterrupted, write_whole,
+};
 
 const BEFORE: [u8; 4096] = [0xa5; 4096];
 const AFTER: [u8; 4096] = [0x5a; 4096];
@@ -42,9 +44,7 @@ pub(super) fn attempt(dir: &Path, volume: &Volume) -> Result<Tried> {
 
 fn round_trip(file: &fs::File) -> io::Result<bool> {
     let counter = Counter::default();
-    if uninterrupted(|| file.write_at(&BEFORE, 0))? < BEFORE.len() {
-        return Ok(false);
-    }
+    write_whole(file, &BEFORE, 0)?;
     sync_to_device(file)?;
     let stored = match Mapping::of(file, &counter)? {
         None => false,
