@@ -35,7 +35,20 @@
 //! mapped has a bound. [`Wal::close`] and `Drop` make all that was queued durable or say that
 //! they could not.
 //!
-//! Whoever may write the log's files is trusted: checksums find damage, not forgery.
+//! # Threat model
+//! - Trusted: whoever may write the log's files, and whoever runs the process. A CRC finds damage;
+//!   it is no signature, and who writes the files can write a log that looks whole.
+//! - Not trusted: the bytes of the files. Whatever stands in them, reading gives an error or a
+//!   record whose checksums hold: no undefined behaviour, no panic, no endless loop, no more memory
+//!   than the file holds and one batch unpacked, no path that was not asked for.
+//! - Not trusted: the records. None can pass for a frame, for headers are salted with a random
+//!   number that no record knows, and with their place; none unpacks to more than was appended; one
+//!   that is too large is `Invalid` and holds nobody else up.
+//! - Other users of the machine: files are 0600, directories 0700, opened without following links,
+//!   only if they are regular. What is not a log's by its name is never written or removed.
+//! - Who gets at the disk later: nothing goes there but what was appended, padding is zeros. What
+//!   was cut stays until its space is used again, unless [`WalConfig::wipe_retired`] is set.
+//!   Nothing is encrypted.
 //!
 //! # Backends
 //! [`Backend::Auto`] writes through an io_uring ring where a trial in the log's directory shows

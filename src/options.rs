@@ -226,6 +226,14 @@ pub struct WalConfig {
     /// segments get smaller; beyond it appends are answered `StorageFull` until `truncate_before`
     /// or `truncate_after` made room. What recovery has to copy may pass it for a while.
     pub max_disk_bytes: Option<u64>,
+    /// Overwrite with zeros what was cut, a segment at a time, before its file is used again or
+    /// removed. Default false: it stays on the disk until something else is written there. True: a
+    /// cut writes as many bytes as it cuts before it returns, and who still reads there hears
+    /// `Truncated`. Records in a segment that is kept stay until that one goes. What a crash
+    /// interrupts the next `open` with this option does. A file with a second hard link is left
+    /// alone, a failure is logged; no help where the file system or the device writes elsewhere
+    /// instead of over (btrfs, snapshots, the flash translation of an SSD).
+    pub wipe_retired: bool,
 }
 
 impl Default for WalConfig {
@@ -246,6 +254,7 @@ impl Default for WalConfig {
             retention_ms: None,
             compaction: CompactionPolicy::None,
             max_disk_bytes: None,
+            wipe_retired: false,
         }
     }
 }

@@ -6,6 +6,8 @@
 //! ```
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::fs;
+use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 
 use prkdb_core::{Backend, CompressionConfig, Lsn, Wal, WalConfig};
@@ -94,6 +96,102 @@ fn records_are_only_where_they_were_appended() {
         let name = |path: &str| path.rsplit('/').next().map(str::to_owned);
         let later = |path: &str| name(path).is_some_and(|n| n.ends_with(".seg") && *n > *last);
         assert_eq!(found(&one, later), 0, "{backend:?}: records of earlier segments");
+    });
+}
+
+/// A log of some segments with canaries, and the record up to which they can be cut.
+fn with_canaries(config: &WalConfig) -> (Wal, Lsn) {
+    let wal = Wal::open(config.clone()).unwrap();
+    let large = CANARY.repeat(30_000 / CANARY.len());
+    for _ in 0..60 {
+        wal.append_batch([&large; 3]).unwrap().wait().unwrap();
+    }
+    let last = support::segments(&config.log_dir).pop().unwrap();
+    let roll = vec![b'-'; 30_000];
+    while support::segments(&config.log_dir).last().unwrap() <= &last {
+        wal.append_batch([&roll]).unwrap().wait().unwrap();
+    }
+    let keep = wal.append_batch([&roll]).unwrap().wait().unwrap().first();
+    (wal, keep)
+}
+
+/// All segments, opened: what is in them is seen also when their names are gone.
+fn held(dir: &Path) -> Vec<fs::File> {
+    support::segments(dir).iter().map(|path| fs::File::open(path).unwrap()).collect()
+}
+
+fn found_in(files: &[fs::File]) -> usize {
+    let content = |mut file: &fs::File| {
+        let mut bytes = Vec::new();
+        file.seek(SeekFrom::Start(0)).unwrap();
+        file.read_to_end(&mut bytes).unwrap();
+        bytes
+    };
+    let count = |bytes: Vec<u8>| bytes.windows(CANARY.len()).filter(|w| w == CANARY).count();
+    files.iter().map(content).map(count).sum()
+}
+
+#[test]
+fn what_was_cut_is_wiped_if_it_was_asked_for() {
+    on_each_backend(|dir, backend| {
+        for wipe_retired in [false, true] {
+            let dir = dir.join(wipe_retired.to_string());
+            let config = WalConfig { wipe_retired, ..config(&dir, backend) };
+            let (wal, keep) = with_canaries(&config);
+            let files = held(&dir);
+            assert!(found_in(&files) > 60 * 3 * 1000, "what was appended is not found");
+            wal.truncate_before(keep).unwrap();
+            // The last of them may have had to wait for its footer.
+            wal.close().unwrap();
+            let left = (found(&dir, |_| true), found_in(&files));
+            assert_eq!(left == (0, 0), wipe_retired, "{backend:?}: {left:?} are left");
+            let wal = Wal::open(config).unwrap();
+            assert_eq!(wal.first_lsn(), keep);
+            let records = support::read_all(wal.reader(keep).unwrap(), keep.get());
+            assert!(records.iter().all(|record| record[..] == [b'-'; 30_000]));
+        }
+    });
+}
+
+/// After a cut from the end, and where the cut was made by who did not ask for it.
+#[test]
+fn what_an_earlier_process_left_is_wiped_by_the_next() {
+    on_each_backend(|dir, backend| {
+        for clean in [false, true] {
+            let dir = dir.join(clean.to_string());
+            let (wal, _) = with_canaries(&config(&dir, backend));
+            wal.reset_to(Lsn::new(1000)).unwrap();
+            let open = fs::read(dir.join("META")).unwrap();
+            wal.close().unwrap();
+            if !clean {
+                fs::write(dir.join("META"), open).unwrap();
+            }
+            let pooled = support::files(&dir.join("pool"), "free");
+            let retired: Vec<_> = pooled.iter().map(|p| fs::File::open(p).unwrap()).collect();
+            assert!(found_in(&retired) > 0, "the pool is empty");
+            let asked = WalConfig { wipe_retired: true, ..config(&dir, backend) };
+            Wal::open(asked).unwrap().close().unwrap();
+            let left = (found(&dir, |_| true), found_in(&retired));
+            assert_eq!(left, (0, 0), "{backend:?}, clean: {clean}");
+        }
+    });
+}
+
+/// A second name is a checkpoint's: what is in the file is wanted there.
+#[test]
+fn a_segment_with_a_second_name_is_not_wiped() {
+    on_each_backend(|dir, backend| {
+        let config = WalConfig { wipe_retired: true, ..config(dir, backend) };
+        let (wal, keep) = with_canaries(&config);
+        let first = support::segments(dir).remove(0);
+        let other = dir.with_extension("checkpoint");
+        fs::hard_link(&first, &other).unwrap();
+        let before = fs::read(&first).unwrap();
+        wal.truncate_before(keep).unwrap();
+        wal.close().unwrap();
+        assert!(!first.exists());
+        assert!(fs::read(&other).unwrap() == before, "{backend:?}: the checkpoint was changed");
+        fs::remove_file(other).unwrap();
     });
 }
 

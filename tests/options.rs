@@ -246,3 +246,20 @@ fn max_disk_bytes_says_when_a_log_is_full() {
     assert!(20 < small && small < large, "full after {small} and {large} records");
     assert_eq!(full(None), None);
 }
+
+#[test]
+fn wipe_retired_says_whether_cut_records_stay_on_the_disk() {
+    let left = |wipe_retired| {
+        with(WalConfig { wipe_retired, ..small() }, |sim, wal| {
+            append(wal, 100, 60_000);
+            wal.truncate_before(wal.next_lsn()).unwrap();
+            let pooled = |path: &std::path::Path| path.extension().is_some_and(|e| e == "free");
+            let files = sim.files().into_iter().filter(|(path, _)| pooled(path));
+            let records = |bytes: &[u8]| bytes.windows(1000).any(|w| w == [7; 1000]);
+            files.map(|(path, _)| records(&sim.peek(path).unwrap())).collect::<Vec<_>>()
+        })
+    };
+    let (kept, wiped) = (left(false), left(true));
+    assert!(!kept.is_empty() && kept.iter().all(|found| *found), "{kept:?}");
+    assert!(!wiped.is_empty() && !wiped.iter().any(|found| *found), "{wiped:?}");
+}

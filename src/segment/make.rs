@@ -41,11 +41,13 @@ pub(crate) struct Made {
     pub(crate) file: FileRef,
 }
 
-/// Writes zeros over all of a new file and syncs it; `pace(done)` is awaited before each chunk.
+/// Writes zeros over a file from `start` to its end and syncs it; `pace(at)` is awaited before each
+/// chunk.
 pub(crate) async fn fill_with_zeros<F>(
     flow: &Flow,
     file: &FileRef,
     geometry: Geometry,
+    start: u64,
     mut pace: impl FnMut(u64) -> F,
 ) -> Result<()>
 where
@@ -53,7 +55,7 @@ where
 {
     let failed = |at, e| Error::io("make segment", file.path(), at, e);
     let mut chunk = Some(Buf::zeroed(len(CHUNK.min(geometry.size)), len(geometry.block)));
-    let mut at = 0;
+    let mut at = start;
     while at < geometry.size {
         pace(at).await?;
         let mut zeros = chunk.take().expect("put back after each write");

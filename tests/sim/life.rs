@@ -60,6 +60,8 @@ pub struct Life {
     pub rng: Rng,
     /// Draws codecs, so that all else is drawn as it would be without them.
     codecs: Rng,
+    /// Draws `wipe_retired`, likewise.
+    wipes: Rng,
     pub sim: Sim,
     pub promises: Promises,
     pub clients: Clients,
@@ -128,6 +130,7 @@ fn lived(seed: u64, verbose: bool) -> Life {
     let mut life = Life {
         rng,
         codecs,
+        wipes: Rng::stream(seed, 4),
         sim,
         promises,
         clients,
@@ -236,6 +239,7 @@ impl Life {
         if self.policies && rng.chance(300) {
             config.retention_ms = Some(rng.pick(&[1, 100, 2000]));
         }
+        config.wipe_retired = self.wipes.chance(250);
         config
     }
 

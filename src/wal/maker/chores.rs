@@ -18,7 +18,7 @@ use super::super::meta::MetaFile;
 use super::super::metrics::add;
 use super::super::shared::poisoned;
 use super::super::ticket::Answer;
-use super::{Maker, POOL_SEGMENTS};
+use super::{Maker, POOL_SEGMENTS, Retired};
 
 /// What comes next.
 enum Chore {
@@ -31,6 +31,7 @@ enum Chore {
 
 impl Maker {
     pub(super) async fn do_jobs(&self, flow: &Flow, mut meta: MetaFile) {
+        self.wipe_leftovers(flow).await;
         self.retain(flow, &mut meta).await;
         loop {
             let expiry = self.expiry();
@@ -73,7 +74,7 @@ impl Maker {
                 Ok(used) => self.answer(answer, self.compact(flow, meta, used).await),
                 Err(error) => answer.fail(error),
             },
-            Job::Retire => self.retire_late(),
+            Job::Retire => self.retire_late(flow).await,
             Job::CutOldest(answer) => {
                 self.answer(answer, self.cut_oldest(flow, meta).await);
                 // The other flow waits for it.
@@ -167,19 +168,19 @@ impl Maker {
             m.growth_bytes = growth_bytes;
         };
         if bugs::on(Bug::RetiredBeforeMeta) {
-            self.retire_all(shared.catalog.remove_before(first), Vec::new())?;
+            self.retire_all(flow, shared.catalog.remove_before(first), None).await?;
         }
         meta.update(flow, &*shared.world.disk, change).await?;
         shared.catalog.set_first(first);
-        self.retire_all(shared.catalog.remove_before(first), Vec::new())?;
+        self.retire_all(flow, shared.catalog.remove_before(first), None).await?;
         shared.mailbox.space_came_back();
         Ok(())
     }
 
     /// Takes out what was below the start of the log when it still lacked its footer.
-    fn retire_late(&self) {
+    async fn retire_late(&self, flow: &Flow) {
         let gone = self.shared.catalog.remove_before(self.shared.catalog.first());
-        if let Err(error) = self.retire_all(gone, Vec::new()) {
+        if let Err(error) = self.retire_all(flow, gone, None).await {
             self.shared.latch.set(error);
             self.shared.bell.ring();
         }
@@ -231,7 +232,7 @@ impl Maker {
             Cut::Reset(next) => shared.catalog.reset(next),
         };
         let spare = shared.mailbox.take_back(epoch).and_then(|made| self.spare(&made.segment));
-        self.retire_all(gone, spare.into_iter().collect())?;
+        self.retire_all(flow, gone, spare).await?;
         shared.mailbox.space_came_back();
         Ok(next)
     }
@@ -249,15 +250,25 @@ impl Maker {
         None
     }
 
-    /// Takes the names of segments away, and adds them to those that were `retired` before. An
-    /// error means that a directory could not be synced: then nobody knows which names the device
-    /// holds, and no file may be used again.
-    fn retire_all(&self, segments: Vec<Arc<Segment>>, mut retired: Vec<PathBuf>) -> Result<()> {
+    /// Takes the names of segments away; `spare` is a file in the pool that lost its own. An error
+    /// means that a directory could not be synced: then nobody knows which names the device holds,
+    /// and no file may be used again.
+    async fn retire_all(
+        &self,
+        flow: &Flow,
+        segments: Vec<Arc<Segment>>,
+        spare: Option<PathBuf>,
+    ) -> Result<()> {
         let shared = &self.shared;
         add(&shared.meters.segments_retired, segments.len() as u64);
+        let mut retired = Vec::new();
+        let mut reusable = self.stock().free.len() + spare.iter().len();
         for segment in segments {
-            match self.retire(segment, retired.len()) {
-                Ok(reusable) => retired.extend(reusable),
+            match self.retire(segment, reusable < POOL_SEGMENTS) {
+                Ok(gone) => {
+                    reusable += usize::from(gone.as_ref().is_some_and(|gone| gone.reusable));
+                    retired.extend(gone);
+                }
                 // The cut is durable without it; the next open finds the file and removes it.
                 Err(error) => {
                     tracing::warn!(%error, "a segment below the cut could not be removed");
@@ -269,24 +280,25 @@ impl Maker {
             synced.map_err(|e| Error::io("retire segments", dir, None, e))?;
         }
         // Only now may one of them be written again: its old name is durably gone.
-        self.stock().free.extend(retired);
+        self.stock().free.extend(spare);
+        self.put_away(flow, retired).await;
         Ok(())
     }
 
-    /// Takes a segment's name away; gives the new one if it can be used again.
-    fn retire(&self, segment: Arc<Segment>, retired: usize) -> Result<Option<PathBuf>> {
+    /// Takes a segment's name away; gives the new one if the file is still needed.
+    fn retire(&self, segment: Arc<Segment>, wanted: bool) -> Result<Option<Retired>> {
         let disk = &self.shared.world.disk;
         let path = segment.file.path.clone();
         let full = segment.file.geometry.size == self.shared.config.segment_bytes;
-        let kept = self.stock().free.len() + retired < POOL_SEGMENTS;
         // It left the catalog: whoever does not hold it now never will.
         let unpinned = Arc::strong_count(&segment) == 1;
         let failed = |e| Error::io("retire segment", &path, None, e);
-        if !(full && unpinned && kept) {
+        let reusable = full && unpinned && wanted;
+        if !reusable && !self.shared.config.wipe_retired {
             return disk.unlink(&path).map(|()| None).map_err(failed);
         }
         let to = pool_dir(&self.shared.dir).join(free_name(segment.file.id.number));
         disk.rename(&path, &to).map_err(failed)?;
-        Ok(Some(to))
+        Ok(Some(Retired { path: to, reusable }))
     }
 }

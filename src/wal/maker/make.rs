@@ -94,7 +94,7 @@ impl Maker {
                 |done| if is_cut() { Some(Err(cut())) } else { mailbox.may_write(done, size) };
             let pace = |done| flow.until(move || may_write(done));
             let made = async {
-                fill_with_zeros(flow, &file, new.geometry, pace).await?;
+                fill_with_zeros(flow, &file, new.geometry, 0, pace).await?;
                 install(flow, new, &file, &path, true).await
             };
             let made = made.await;

@@ -5,6 +5,7 @@
 //!                                   |      | no room on disk: cut the oldest
 //! caller --Job----------> Mailbox --+--> chores: META first, then whole segments are retired
 //!                                          ^ retain: what is old or too much goes
+//!                                          ^ wipe: what was cut is overwritten, if asked for
 //!                                          ^ tell: the file METRICS, now and then
 //! ```
 //!
@@ -29,6 +30,7 @@ use super::shared::Shared;
 mod chores;
 mod make;
 mod retain;
+mod wipe;
 
 /// Retired segments that are kept for use again.
 pub(crate) const POOL_SEGMENTS: usize = 4;
@@ -50,6 +52,16 @@ pub(crate) struct Stock {
     pub(crate) growth_bytes: u64,
     /// Retired segments of full size, in the pool.
     pub(crate) free: Vec<PathBuf>,
+    /// Retired segments that the maker has to wipe before it does anything else.
+    pub(crate) unwiped: Vec<Retired>,
+}
+
+/// A segment that was taken out of the log, under its name in the pool.
+#[derive(Debug)]
+pub(crate) struct Retired {
+    pub(crate) path: PathBuf,
+    /// Whether it may become another segment.
+    pub(crate) reusable: bool,
 }
 
 /// However the maker ends, also before its first step, the mailbox is closed behind it.

@@ -8,7 +8,7 @@
 //! Each step leaves a directory that the next `open` judges the same way: until META says
 //! otherwise the old state stands, and a footer cuts only what nobody was promised.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::bugs::{self, Bug};
@@ -24,7 +24,7 @@ use crate::segment::{
 };
 
 use super::super::catalog::{Catalog, Segment};
-use super::super::maker::{POOL_SEGMENTS, Stock};
+use super::super::maker::{POOL_SEGMENTS, Retired, Stock};
 use super::super::meta::MetaFile;
 use super::super::shared::Shared;
 use super::copy::{copy_tail, keep_reserve};
@@ -82,7 +82,8 @@ async fn reopen(site: Site<'_>, shared: &Shared) -> Result<Recovered> {
         return Err(Error::new(ErrorKind::Locked, "open", why).at(site.dir, None));
     }
     report(&plan);
-    let mut free = ready_pool(site, plan.meta.meta.clean.then_some(config.segment_bytes))?;
+    let full = plan.meta.meta.clean.then_some(config.segment_bytes);
+    let mut retired = ready_pool(site, full, config.wipe_retired)?;
     let mut listed = catalog_of(disk, &plan.found)?;
     let mut meta = MetaFile::open(disk, site.dir, &plan.meta)?;
     if !plan.meta.whole || !disk.direct() {
@@ -105,7 +106,7 @@ async fn reopen(site: Site<'_>, shared: &Shared) -> Result<Recovered> {
         listed = catalog_of(disk, &plan.found)?;
     }
     meta.update(site.flow, disk, |m| mark_open(m, &plan, config, disk.name())).await?;
-    free.extend(remove_spent(site, &plan, config.segment_bytes, POOL_SEGMENTS - free.len())?);
+    remove_spent(site, &plan, config, &mut retired)?;
     if !disk.direct() {
         keep_reserve(site).await;
     }
@@ -121,11 +122,17 @@ async fn reopen(site: Site<'_>, shared: &Shared) -> Result<Recovered> {
     }
     let segments = listed.into_values().collect();
     shared.catalog.restart(segments, meta.meta().first_lsn, plan.next);
+    let (mut free, mut unwiped) = (Vec::new(), Vec::new());
+    match config.wipe_retired {
+        true => unwiped = retired,
+        false => free.extend(retired.into_iter().map(|retired| retired.path)),
+    }
     let growth_bytes = meta.meta().growth_bytes.min(config.segment_bytes);
+    let (epoch, highest_number) = (plan.epoch, plan.highest_number);
     Ok(Recovered {
         report: plan.report,
         meta,
-        stock: Stock { epoch: plan.epoch, highest_number: plan.highest_number, growth_bytes, free },
+        stock: Stock { epoch, highest_number, growth_bytes, free, unwiped },
         next_lsn: if bugs::on(Bug::LsnSkipped) { plan.next.next() } else { plan.next },
         time_us: plan.time_us,
         tail,
@@ -161,7 +168,7 @@ fn report(plan: &Plan) {
 }
 
 async fn create(site: Site<'_>, config: &WalConfig, catalog: &Catalog) -> Result<Recovered> {
-    ready_pool(site, None)?;
+    let unwiped = ready_pool(site, None, config.wipe_retired)?;
     let log_id = site.host.random().map_err(|e| Error::io("open", site.dir, None, e))?;
     let growth_bytes = (1 << 20).min(config.segment_bytes);
     let meta = Meta {
@@ -190,34 +197,40 @@ async fn create(site: Site<'_>, config: &WalConfig, catalog: &Catalog) -> Result
     Ok(Recovered {
         report: RecoveryReport { verdict, kept_through: Lsn::NONE, given_up },
         meta,
-        stock: Stock { epoch: 1, highest_number: 0, growth_bytes, free: Vec::new() },
+        stock: Stock { epoch: 1, highest_number: 0, growth_bytes, free: Vec::new(), unwiped },
         next_lsn: Lsn::FIRST,
         time_us: 0,
         tail: None,
     })
 }
 
-/// Makes the pool and empties it, but for the retired segments of size `full` that can be used.
+/// Makes the pool and empties it, but for the retired segments of size `full` that can be used, and
+/// those that are to be wiped.
 ///
 /// None can unless the log was closed: a directory sync may have failed before the crash, and then
 /// the names seen here need not be those on the device. Writing a file that the device still knows
 /// as a segment would break that segment; removing a name too many breaks nothing.
-fn ready_pool(site: Site<'_>, full: Option<u64>) -> Result<Vec<PathBuf>> {
+fn ready_pool(site: Site<'_>, full: Option<u64>, wipe: bool) -> Result<Vec<Retired>> {
     let pool = pool_dir(site.dir);
     let failed = |path: &Path, e| Error::io("open", path, None, e);
     site.disk.create_dir(&pool).map_err(|e| failed(&pool, e))?;
-    let mut free = Vec::new();
+    let mut retired = Vec::new();
     for entry in site.disk.list(&pool).map_err(|e| failed(&pool, e))? {
         let path = pool.join(&entry.name);
-        let retired = parse_free(&entry.name).is_some();
-        if retired && Some(entry.size) == full && free.len() < POOL_SEGMENTS {
-            free.push(path);
-        } else if retired || is_making(&entry.name) {
+        let free = parse_free(&entry.name).is_some();
+        let reusable = Some(entry.size) == full && count_reusable(&retired) < POOL_SEGMENTS;
+        if free && (reusable || wipe) {
+            retired.push(Retired { path, reusable });
+        } else if free || is_making(&entry.name) {
             site.disk.unlink(&path).map_err(|e| failed(&path, e))?;
         }
     }
     sync_dirs(site)?;
-    Ok(free)
+    Ok(retired)
+}
+
+fn count_reusable(retired: &[Retired]) -> usize {
+    retired.iter().filter(|retired| retired.reusable).count()
 }
 
 /// Makes the names in the log's directory and in the pool durable.
@@ -276,23 +289,28 @@ async fn end_old_segments(site: Site<'_>, plan: &mut Plan) -> Result<()> {
 }
 
 /// Takes segments that hold nothing of the log out of it, now that META has their number and what
-/// they promised; gives those that can be used again, `most` at most: after a clean close only, as
-/// in `ready_pool`.
-fn remove_spent(site: Site<'_>, plan: &Plan, full: u64, most: usize) -> Result<Vec<PathBuf>> {
+/// they promised; adds those that can be used again, after a clean close only, as in `ready_pool`,
+/// and those that are to be wiped.
+fn remove_spent(
+    site: Site<'_>,
+    plan: &Plan,
+    config: &WalConfig,
+    retired: &mut Vec<Retired>,
+) -> Result<()> {
     let (first, recorded) = (plan.meta.meta.first_lsn, plan.meta.meta.durable_upto);
-    let mut free = Vec::new();
     for f in plan.found.iter().filter(|f| f.is_spent(recorded) || f.is_cut(first)) {
         let failed = |e| Error::io("retire segment", &f.file.path, None, e);
-        if plan.meta.meta.clean && f.file.geometry.size == full && free.len() < most {
-            let to = pool_dir(site.dir).join(free_name(f.file.id.number));
-            site.disk.rename(&f.file.path, &to).map_err(failed)?;
-            free.push(to);
+        let full = f.file.geometry.size == config.segment_bytes;
+        let reusable = plan.meta.meta.clean && full && count_reusable(retired) < POOL_SEGMENTS;
+        if reusable || config.wipe_retired {
+            let path = pool_dir(site.dir).join(free_name(f.file.id.number));
+            site.disk.rename(&f.file.path, &path).map_err(failed)?;
+            retired.push(Retired { path, reusable });
         } else {
             site.disk.unlink(&f.file.path).map_err(failed)?;
         }
     }
-    sync_dirs(site)?;
-    Ok(free)
+    sync_dirs(site)
 }
 
 async fn write_footer(

@@ -75,7 +75,8 @@ pub(super) async fn copy_tail(site: Site<'_>, plan: &mut Plan) -> Result<bool> {
 async fn blank_file(site: Site<'_>, path: &Path, geometry: Geometry) -> Result<FileRef> {
     let file = site.disk.create(path, geometry.size);
     let file = file.map_err(|e| Error::io("recover: copy the tail", path, None, e))?;
-    let filled = fill_with_zeros(site.flow, &file, geometry, |_| std::future::ready(Ok(()))).await;
+    let filled =
+        fill_with_zeros(site.flow, &file, geometry, 0, |_| std::future::ready(Ok(()))).await;
     if filled.is_err() {
         site.flow.release(&file);
         let removed = site.disk.unlink(path);

@@ -1,0 +1,60 @@
+//! Overwriting what was cut, if `wipe_retired` asks for it.
+//!
+//! ```text
+//! N.seg -> pool/N.free, both directories synced -> zeros behind the header -> sync
+//!     -> used again, or removed
+//! ```
+//!
+//! The header stays: it holds no record, and should the device after all know the file by its old
+//! name, it is found there as a segment without frames, below the start that META tells.
+
+use std::path::Path;
+
+use crate::error::{Error, Result};
+use crate::io::{Access, Flow};
+use crate::segment::{Geometry, fill_with_zeros};
+
+use super::{Maker, Retired};
+
+impl Maker {
+    /// Makes retired segments ready for what comes next: those that can be used again get into the
+    /// stock, the others go. Their old names are durably gone.
+    pub(super) async fn put_away(&self, flow: &Flow, retired: Vec<Retired>) {
+        for Retired { path, reusable } in retired {
+            let wiped = match self.shared.config.wipe_retired {
+                true => self.wipe(flow, &path).await,
+                false => Ok(()),
+            };
+            if let Err(error) = &wiped {
+                tracing::warn!(%error, "a retired segment could not be wiped, and is removed");
+            }
+            match reusable && wiped.is_ok() {
+                true => self.stock().free.push(path),
+                false => self.discard(&path),
+            }
+        }
+    }
+
+    /// Zeros over all frames and the footer, durably.
+    async fn wipe(&self, flow: &Flow, path: &Path) -> Result<()> {
+        let failed = |e| Error::io("wipe segment", path, None, e);
+        let file = self.shared.world.disk.open(path, Access::Write).map_err(failed)?;
+        if file.links().map_err(failed)? > 1 {
+            // A checkpoint shares the file, and wants what is in it.
+            return Ok(());
+        }
+        let block = self.shared.block;
+        let geometry = Geometry { size: file.size().map_err(failed)?, block };
+        let start = geometry.frames_start();
+        let outcome =
+            fill_with_zeros(flow, &file, geometry, start, |_| std::future::ready(Ok(()))).await;
+        flow.release(&file);
+        outcome
+    }
+
+    /// What an earlier life of the log left to be wiped.
+    pub(super) async fn wipe_leftovers(&self, flow: &Flow) {
+        let unwiped = std::mem::take(&mut self.stock().unwiped);
+        self.put_away(flow, unwiped).await;
+    }
+}
