@@ -6,7 +6,6 @@
 //!
 //! Short counts and interrupted requests are finished here; any other error is the caller's.
 
-use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
 use std::pin::{Pin, pin};
@@ -29,8 +28,9 @@ pub(crate) struct Flow {
 struct State {
     /// Requests not yet given to the queue, by token.
     outbox: Vec<(u64, Op)>,
-    answers: BTreeMap<u64, Completion>,
-    tokens: BTreeMap<OpId, u64>,
+    /// Those in the queue, and what it answered: few, each flow waits for its own.
+    asked: Vec<(OpId, u64)>,
+    answers: Vec<(u64, Completion)>,
     next_token: u64,
     /// Files nothing of the flow uses any more.
     released: Vec<FileRef>,
@@ -58,8 +58,8 @@ impl Flow {
         let flow = self.clone();
         std::future::poll_fn(move |_| {
             let mut state = flow.lock();
-            match state.answers.remove(&token) {
-                Some(answer) => Poll::Ready(answer),
+            match state.answers.iter().position(|(of, _)| *of == token) {
+                Some(at) => Poll::Ready(state.answers.swap_remove(at).1),
                 None if state.broken => Poll::Ready(Completion {
                     id: OpId(token),
                     result: Err(io::Error::other("the I/O queue broke")),
@@ -134,15 +134,16 @@ impl Flow {
     ) -> Poll<T> {
         let mut state = self.lock();
         for event in events.drain(..) {
-            let token = state.tokens.remove(&event.id).expect("an answer to a request of ours");
-            state.answers.insert(token, event);
+            let at = state.asked.iter().position(|(id, _)| *id == event.id);
+            let (_, token) = state.asked.swap_remove(at.expect("an answer to a request of ours"));
+            state.answers.push((token, event));
         }
         drop(state);
         let polled = future.poll(&mut Context::from_waker(Waker::noop()));
         let mut state = self.lock();
-        for (token, op) in std::mem::take(&mut state.outbox) {
-            let id = queue.submit(op);
-            state.tokens.insert(id, token);
+        let State { outbox, asked, .. } = &mut *state;
+        for (token, op) in outbox.drain(..) {
+            asked.push((queue.submit(op), token));
         }
         for file in state.released.drain(..) {
             queue.release(&file);

@@ -59,9 +59,9 @@ impl GroupSync {
         state.running = true;
         state.begun += 1;
         drop(state);
-        let mut turn = Turn { group: self, outcome: Err(io::Error::other("a sync panicked")) };
+        let mut turn = Turn { group: self, outcome: None };
         let result = sync();
-        turn.outcome = result.as_ref().copied().map_err(again);
+        turn.outcome = Some(result.as_ref().copied().map_err(again));
         result
     }
 
@@ -81,16 +81,18 @@ impl GroupSync {
 /// The right to sync; whatever happens, it is given back with an outcome.
 struct Turn<'a> {
     group: &'a GroupSync,
-    outcome: io::Result<()>,
+    /// None if the sync panicked.
+    outcome: Option<io::Result<()>>,
 }
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
         let mut state = self.group.lock();
         state.running = false;
-        match &self.outcome {
-            Ok(()) => state.done = state.begun,
-            Err(e) => state.failed = Some(again(e)),
+        match self.outcome.take() {
+            Some(Ok(())) => state.done = state.begun,
+            Some(Err(e)) => state.failed = Some(e),
+            None => state.failed = Some(io::Error::other("a sync panicked")),
         }
         drop(state);
         self.group.ended.notify_all();

@@ -18,7 +18,7 @@ use super::metrics::add;
 use super::records::{Records, measure};
 use super::room::Grant;
 use super::shared::{Asked, Pending, Shared};
-use super::ticket::{Ticket, pair};
+use super::ticket::Ticket;
 
 /// Waits for one append; see [`Wal::append_batch`](super::Wal::append_batch).
 pub type Append = Ticket<LsnRange>;
@@ -127,7 +127,7 @@ impl<'a> Appender<'a> {
         let raw_len = size.frame - FRAME_HEADER_LEN;
         let Shared { encoder, pool, .. } = self.shared;
         let encoded = encoder.encode(pool, records, size.record_bytes, raw_len);
-        let (answer, ticket) = pair(&self.shared.world.host, "append");
+        let (answer, ticket) = self.shared.tickets.pair("append");
         self.shared.send(Pending {
             encoded,
             record_bytes: size.record_bytes as u64,

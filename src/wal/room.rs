@@ -16,14 +16,14 @@ use crate::error::{Error, Result};
 use crate::io::Host;
 use crate::sync::{Mutex, MutexGuard};
 
-use super::ticket::{Answer, Ticket, pair};
+use super::ticket::{Answer, Cells, Ticket};
 
 /// Batches that may be queued, whatever their size.
 pub(crate) const MAX_QUEUED_BATCHES: usize = 8192;
 
 pub(crate) struct Room {
     limit: usize,
-    host: Arc<dyn Host>,
+    places: Arc<Cells<Grant>>,
     state: Mutex<State>,
 }
 
@@ -41,7 +41,7 @@ struct State {
 
 impl Room {
     pub(crate) fn new(limit: usize, host: Arc<dyn Host>) -> Arc<Room> {
-        Arc::new(Room { limit, host, state: Mutex::default() })
+        Arc::new(Room { limit, places: Cells::new(host), state: Mutex::default() })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -60,7 +60,7 @@ impl Room {
 
     /// A place in line for room for one batch of `bytes`.
     pub(crate) fn take(self: &Arc<Self>, bytes: usize) -> Ticket<Grant> {
-        let (answer, ticket) = pair(&self.host, "append");
+        let (answer, ticket) = self.places.pair("append");
         let mut state = self.lock();
         if let Some(error) = &state.refused {
             let error = error.clone();

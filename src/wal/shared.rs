@@ -31,7 +31,7 @@ use super::mailbox::{Cut, Mailbox};
 use super::metrics::{Meters, Metrics, add};
 use super::recovery::RecoveryReport;
 use super::room::{Grant, MAX_QUEUED_BATCHES, Room};
-use super::ticket::Answer;
+use super::ticket::{Answer, Cells};
 
 /// A batch on its way to the writer.
 pub(crate) struct Pending {
@@ -168,6 +168,7 @@ pub(crate) struct Shared {
     pub(crate) mailbox: Mailbox,
     pub(crate) pool: BufPool,
     pub(crate) encoder: BodyEncoder,
+    pub(crate) tickets: Arc<Cells<LsnRange>>,
     pub(crate) meters: Meters,
     pub(crate) pulse: Pulse,
     pub(crate) fork: ForkGuard,
@@ -197,6 +198,7 @@ impl Shared {
             mailbox: Mailbox::default(),
             pool: BufPool::new(block),
             encoder: BodyEncoder::new(block, config.effective_compression()),
+            tickets: Cells::new(Arc::clone(&world.host)),
             meters: Meters::default(),
             pulse: Pulse::default(),
             fork: ForkGuard::new(),

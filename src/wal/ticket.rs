@@ -7,21 +7,31 @@
 //! Invariants: a cell is answered exactly once, also when its `Answer` is dropped, by a panic or
 //! because the writer is gone; dropping a ticket cancels nothing. No runtime is needed: a blocked
 //! thread waits on the cell's condition variable, a task leaves its waker, which the host wakes
-//! on a thread of its own.
+//! on a thread of its own. Cells are used again: the last of both halves gives its cell back, so
+//! that an append in its stride allocates nothing.
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, PoisonError};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError, Weak};
 use std::task::{Context, Poll, Waker};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::io::{ForkGuard, Host};
-use crate::sync::{Condvar, Mutex, MutexGuard};
+use crate::sync::{AtomicUsize, Condvar, Mutex, MutexGuard};
+
+/// Cells that are kept for later pairs: more tickets are rarely out at once.
+const KEPT: usize = 1024;
 
 struct Cell<T> {
     host: Arc<dyn Host>,
     state: Mutex<State<T>>,
     answered: Condvar,
+    /// Halves that are not dropped yet. Whoever drops the last one is alone with the cell: the
+    /// other half touched it for the last time before.
+    holders: AtomicUsize,
+    /// Where it goes then.
+    home: Weak<Cells<T>>,
 }
 
 enum State<T> {
@@ -36,9 +46,75 @@ impl<T> Cell<T> {
     }
 }
 
+/// One half's hold on a cell.
+struct Half<T>(Arc<Cell<T>>);
+
+impl<T> std::ops::Deref for Half<T> {
+    type Target = Cell<T>;
+
+    fn deref(&self) -> &Cell<T> {
+        &self.0
+    }
+}
+
+impl<T> Drop for Half<T> {
+    fn drop(&mut self) {
+        // Releases what this half did to the cell to the half that comes last.
+        if self.holders.fetch_sub(1, Ordering::AcqRel) == 1
+            && let Some(home) = self.home.upgrade()
+        {
+            home.take_back(&self.0);
+        }
+    }
+}
+
+/// Makes pairs out of cells that were used before.
+pub(crate) struct Cells<T> {
+    host: Arc<dyn Host>,
+    idle: Mutex<Vec<Arc<Cell<T>>>>,
+}
+
+impl<T> Cells<T> {
+    pub(crate) fn new(host: Arc<dyn Host>) -> Arc<Cells<T>> {
+        Arc::new(Cells { host, idle: Mutex::new(Vec::new()) })
+    }
+
+    /// As [`pair`], without allocating while there are idle cells.
+    pub(crate) fn pair(self: &Arc<Self>, op: &'static str) -> (Answer<T>, Ticket<T>) {
+        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let cell = idle.unwrap_or_else(|| new_cell(&self.host, Arc::downgrade(self)));
+        *cell.lock() = State::Open(None);
+        halves(cell, op)
+    }
+
+    /// Keeps a cell that nobody holds any more.
+    fn take_back(&self, cell: &Arc<Cell<T>>) {
+        // What nobody took goes now, and without the lock: it may run somebody else's code.
+        drop(std::mem::replace(&mut *cell.lock(), State::Taken));
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        if idle.len() < KEPT {
+            idle.push(Arc::clone(cell));
+        }
+    }
+}
+
+fn new_cell<T>(host: &Arc<dyn Host>, home: Weak<Cells<T>>) -> Arc<Cell<T>> {
+    let (state, answered) = (Mutex::new(State::Open(None)), Condvar::new());
+    let holders = AtomicUsize::new(0);
+    Arc::new(Cell { host: Arc::clone(host), state, answered, holders, home })
+}
+
+fn halves<T>(cell: Arc<Cell<T>>, op: &'static str) -> (Answer<T>, Ticket<T>) {
+    // Nobody else knows the cell.
+    cell.holders.store(2, Ordering::Relaxed);
+    let other = Half(Arc::clone(&cell));
+    let answer = Answer { cell: Some(other), op, submitted: false };
+    (answer, Ticket { cell: Half(cell), fork: ForkGuard::new() })
+}
+
 /// The half that answers.
 pub(crate) struct Answer<T> {
-    cell: Option<Arc<Cell<T>>>,
+    cell: Option<Half<T>>,
     /// What was asked for, for the message of an answer that gets lost.
     op: &'static str,
     /// Whether the batch may be on disk: what a dropped answer means.
@@ -47,10 +123,7 @@ pub(crate) struct Answer<T> {
 
 /// A pair of halves for the operation `op`; the ticket waits by the means of `host`.
 pub(crate) fn pair<T>(host: &Arc<dyn Host>, op: &'static str) -> (Answer<T>, Ticket<T>) {
-    let (state, answered) = (Mutex::new(State::Open(None)), Condvar::new());
-    let cell = Arc::new(Cell { host: Arc::clone(host), state, answered });
-    let answer = Answer { cell: Some(Arc::clone(&cell)), op, submitted: false };
-    (answer, Ticket { cell, fork: ForkGuard::new() })
+    halves(new_cell(host, Weak::new()), op)
 }
 
 impl<T> Answer<T> {
@@ -61,7 +134,7 @@ impl<T> Answer<T> {
 
     /// Whether the ticket was dropped: nobody will ever look at the answer.
     pub(crate) fn is_abandoned(&self) -> bool {
-        self.cell.as_ref().is_none_or(|cell| Arc::strong_count(cell) == 1)
+        self.cell.as_ref().is_none_or(|cell| cell.holders.load(Ordering::Acquire) == 1)
     }
 
     pub(crate) fn ok(self, value: T) {
@@ -103,7 +176,7 @@ impl<T> Drop for Answer<T> {
 /// - Shape: answered exactly once. Dropping it cancels nothing.
 #[must_use = "a ticket is how one learns whether it happened"]
 pub struct Ticket<T> {
-    cell: Arc<Cell<T>>,
+    cell: Half<T>,
     fork: ForkGuard,
 }
 
@@ -194,6 +267,27 @@ mod tests {
         answer.submitted();
         drop(answer);
         assert_eq!(ticket.wait().unwrap_err().kind(), ErrorKind::NotConfirmed);
+    }
+
+    #[test]
+    fn a_cell_is_used_again_once_both_halves_are_gone() {
+        let cells = Cells::<u8>::new(host());
+        let idle = || cells.idle.lock().unwrap().len();
+        let (answer, ticket) = cells.pair("test");
+        answer.ok(1);
+        assert_eq!(idle(), 0, "its answer was not looked at");
+        assert_eq!(ticket.wait().unwrap(), 1);
+        let (answer, mut ticket) = cells.pair("test");
+        assert_eq!(idle(), 0, "a second cell was made");
+        assert!(ticket.try_wait().is_none(), "an old answer");
+        drop(ticket);
+        assert!(answer.is_abandoned());
+        answer.ok(2);
+        assert_eq!(idle(), 1);
+        let (answer, ticket) = cells.pair("test");
+        drop(answer);
+        assert_eq!(ticket.wait().unwrap_err().kind(), ErrorKind::Poisoned);
+        assert_eq!(idle(), 1);
     }
 
     #[test]

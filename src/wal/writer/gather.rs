@@ -42,7 +42,9 @@ impl Gather {
         first: Lsn,
         durable_upto: Lsn,
         now: Duration,
+        batches: Vec<Placed>,
     ) -> Gather {
+        debug_assert!(batches.is_empty());
         buf.set_len(GROUP_BYTES);
         Gather {
             buf,
@@ -52,7 +54,7 @@ impl Gather {
             records: 0,
             counts: Counts::default(),
             since: now,
-            batches: Vec::new(),
+            batches,
             durable_upto,
             level: Durability::Queued,
         }

@@ -27,13 +27,13 @@ use crate::cast::nanos;
 use crate::error::{Error, ErrorKind};
 use crate::io::{Buf, Completion, Machine, Next, OpId, Queue};
 use crate::lsn::Lsn;
-use crate::options::{Durability, SyncMethod};
+use crate::options::{Durability, MAX_DEPTH, SyncMethod};
 
 use super::metrics::add;
 use super::shared::{Control, Pending, Shared, Wait, poisoned};
 use super::ticket::Answer;
 use cut::Cutting;
-use flight::Flight;
+use flight::{Flight, Placed};
 use gather::Gather;
 use lane::Lanes;
 use requests::Request;
@@ -77,6 +77,8 @@ pub(crate) struct Writer {
     buffers: Vec<Buf>,
     /// Which buffers those are.
     registered: Vec<u64>,
+    /// Lists of batches of groups to come, empty.
+    lists: Vec<Vec<Placed>>,
     next_lsn: Lsn,
     time_us: u64,
     now: Duration,
@@ -199,10 +201,14 @@ impl Writer {
             self.lanes.list(&self.shared.catalog, group);
             self.shared.catalog.set_written(last);
             group.answer_upto(Durability::Written, meters, now_ns);
+            if group.batches.is_empty() {
+                keep_list(&mut self.lists, std::mem::take(&mut group.batches));
+            }
         }
         while let Some(mut group) = self.flight.pop_durable() {
             self.shared.catalog.set_durable(group.last);
             group.answer_upto(Durability::Sync, meters, now_ns);
+            keep_list(&mut self.lists, group.batches);
         }
         // Also if nothing moved: who came just now may wait for what is durable already.
         let early = bugs::on(Bug::WaitEndsWhenWritten);
@@ -346,5 +352,12 @@ impl Drop for Writer {
             self.poison(Error::new(ErrorKind::Poisoned, "append", why));
         }
         self.shared.set_gone(true);
+    }
+}
+
+/// Keeps the list of a group that is through for one to come.
+fn keep_list(lists: &mut Vec<Vec<Placed>>, list: Vec<Placed>) {
+    if list.is_empty() && list.capacity() > 0 && lists.len() < 2 * MAX_DEPTH {
+        lists.push(list);
     }
 }

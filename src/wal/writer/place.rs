@@ -147,7 +147,8 @@ impl Writer {
         let tail = self.lanes.current().tail;
         let buf = self.buffers.pop().unwrap_or_else(|| self.shared.pool.take(GROUP_BYTES));
         let durable_upto = self.shared.catalog.durable();
-        self.gather = Some(Gather::new(buf, tail, self.next_lsn, durable_upto, self.now));
+        let batches = self.lists.pop().unwrap_or_default();
+        self.gather = Some(Gather::new(buf, tail, self.next_lsn, durable_upto, self.now, batches));
     }
 
     fn place_small(&mut self, pos: usize) {
@@ -177,8 +178,8 @@ impl Writer {
         self.lanes.current().tail += buf.len() as u64;
         drop(grant);
         let placed = Placed { answer, range, durability, called_ns: asked.called_ns };
-        let batches = queued(placed, asked, &self.shared.meters, nanos(self.now));
-        let batches = batches.into_iter().collect();
+        let mut batches = self.lists.pop().unwrap_or_default();
+        batches.extend(queued(placed, asked, &self.shared.meters, nanos(self.now)));
         let counts = Counts { batches: 1, record_bytes };
         let group = self.group((at, frame_len), buf, range.first(), counts, durability, batches);
         self.launch(group);

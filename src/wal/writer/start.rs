@@ -49,6 +49,7 @@ impl Writer {
             todo: Default::default(),
             registered: start.buffers.iter().map(Buf::memory_id).collect(),
             buffers: start.buffers,
+            lists: Vec::new(),
             next_lsn: start.next_lsn,
             time_us: start.time_us,
             now,
