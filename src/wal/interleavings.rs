@@ -33,7 +33,7 @@ use super::catalog::{Catalog, Segment};
 use super::mailbox::{Job, Mailbox, Taken};
 use super::room::Room;
 use super::shared::Bell;
-use super::ticket::{Ticket, pair};
+use super::ticket::{Cells, Ticket, pair};
 
 /// Explores `run`.
 fn explore(run: impl Fn() + Sync + Send + 'static) {
@@ -146,6 +146,23 @@ fn a_dropped_answer_is_an_answer() {
         let dropping = thread::spawn(move || drop(answer));
         assert_eq!(ticket.wait().unwrap_err().kind(), ErrorKind::NotConfirmed);
         dropping.join().unwrap();
+    });
+}
+
+/// However late one half lets go of a cell: the next pair never hears of the last one.
+#[test]
+fn a_cell_is_never_in_two_pairs() {
+    explore(|| {
+        let cells = Cells::<u8>::new(host());
+        let (answer, ticket) = cells.pair("test");
+        let answering = thread::spawn(move || answer.ok(1));
+        assert_eq!(ticket.wait().unwrap(), 1);
+        let (answer, mut ticket) = cells.pair("test");
+        assert!(ticket.try_wait().is_none(), "an answer to another pair");
+        assert!(!answer.is_abandoned(), "its ticket is here");
+        answering.join().unwrap();
+        drop(answer);
+        assert_eq!(ticket.wait().unwrap_err().kind(), ErrorKind::Poisoned);
     });
 }
 

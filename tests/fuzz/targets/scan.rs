@@ -36,7 +36,9 @@ pub fn run(data: &[u8]) {
         layout::put(&mut area, at, bytes);
         at += bytes.len();
     }
-    let size = BLOCK + at.next_multiple_of(BLOCK).max(BLOCK) + BLOCK;
+    // The last skip may have gone beyond.
+    let end = at.clamp(1, MOST).next_multiple_of(BLOCK);
+    let size = BLOCK + end + BLOCK;
     let mut file = layout::segment(&PLACE.nonce, PLACE.number, PLACE.epoch, size);
     layout::put(&mut file, BLOCK, &area[..size - 2 * BLOCK]);
     mend_frames(&mut file, mend);
