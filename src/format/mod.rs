@@ -58,6 +58,13 @@ pub(crate) enum Bad {
     Compressed,
 }
 
+impl Bad {
+    /// Whether it is whole, and a newer version's or for another build: never damage.
+    pub(crate) fn is_unsupported(&self) -> bool {
+        matches!(self, Bad::Version(_) | Bad::Codec(_))
+    }
+}
+
 impl fmt::Display for Bad {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -94,17 +94,21 @@ impl Merge {
     pub(super) fn instead(&mut self, lsn: Lsn) -> Result<Option<Fault>, (usize, io::Error)> {
         let mut likeliest: Option<Fault> = None;
         for (i, track) in self.tracks.iter_mut().enumerate() {
+            let mut unsupported = false;
             let (offset, why, doubt) = match track.cursor.peek().map_err(|e| (i, e))? {
                 _ if track.segment.last() < lsn => {
                     // What stands behind the last frame, in the same block, was given up.
                     (track.segment.end(), "the frame is missing".to_string(), 2)
                 }
-                Step::Bad { offset, why, .. } => (offset, why.to_string(), 0),
+                Step::Bad { offset, why, .. } => {
+                    unsupported = why.is_unsupported();
+                    (offset, why.to_string(), 0)
+                }
                 Step::Frame(frame) => (frame.offset, "a later record stands here".into(), 1),
                 Step::End => (track.cursor.at(), "the frame is missing".into(), 1),
             };
             if likeliest.as_ref().is_none_or(|fault| fault.doubt > doubt) {
-                likeliest = Some(Fault { track: i, offset, why, doubt });
+                likeliest = Some(Fault { track: i, offset, why, unsupported, doubt });
             }
         }
         Ok(likeliest)
@@ -117,6 +121,8 @@ pub(super) struct Fault {
     pub(super) track: usize,
     pub(super) offset: u64,
     pub(super) why: String,
+    /// It is whole, and newer than this build.
+    pub(super) unsupported: bool,
     doubt: u8,
 }
 

@@ -303,10 +303,7 @@ impl Reader {
         }
         match body {
             Ok(body) => Ok(Hand { header, last, body, segment, offset }),
-            Err(why @ Bad::Codec(_)) => {
-                let error = Error::new(ErrorKind::Unsupported, "read", why.to_string());
-                Err(error.at(&segment.file.path, Some(offset)))
-            }
+            Err(why @ Bad::Codec(_)) => Err(unsupported(&segment, offset, why.to_string())),
             Err(why) => Err(self.damage(&segment, offset, &why.to_string())),
         }
     }
@@ -326,7 +323,10 @@ impl Reader {
             }
         }
         let segment = Arc::clone(&self.merge.track(fault.track).segment);
-        self.corrupt(&segment, fault.offset, &fault.why)
+        match fault.unsupported {
+            true => unsupported(&segment, fault.offset, fault.why),
+            false => self.corrupt(&segment, fault.offset, &fault.why),
+        }
     }
 
     /// Opens the segments that may hold the next record; those at hand stay where they are.
@@ -429,4 +429,9 @@ impl Iterator for Reader {
         }
         Some(outcome)
     }
+}
+
+/// A batch that is whole and not for this build to read.
+fn unsupported(segment: &Segment, offset: u64, why: String) -> Error {
+    Error::new(ErrorKind::Unsupported, "read", why).at(&segment.file.path, Some(offset))
 }

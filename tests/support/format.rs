@@ -146,6 +146,15 @@ pub fn forge(segment: &mut [u8], frame: &Frame, codec: u8, raw_len: usize, store
     }
 }
 
+/// Changes one byte of a batch's header and makes the header valid again: as a newer version might.
+pub fn change_header(frame: &Frame, at: usize, byte: u8) {
+    let mut segment = fs::read(&frame.path).unwrap();
+    let mut header = segment[frame.offset..frame.offset + HEADER].to_vec();
+    header[at] = byte;
+    put_header(&mut segment, frame.offset, &header);
+    fs::write(&frame.path, segment).unwrap();
+}
+
 /// Puts a frame header there and makes it valid.
 fn put_header(segment: &mut [u8], at: usize, header: &[u8]) {
     let offset = u64::try_from(at).unwrap().to_le_bytes();
