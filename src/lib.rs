@@ -67,7 +67,8 @@
 //! `Io` of an append: no segment could be made, nothing was appended, try again; `Poisoned`,
 //! `NotConfirmed`: call [`Wal::resume`] or reopen, then look which batches are there; `Truncated`
 //! begin anew at [`Wal::first_lsn`]; `Locked` another process has it; `Invalid` and `Unsupported`
-//! mend the call or the build; `Corrupt` restore the file that is named; `Closed` is final.
+//! mend the call or the build; `Corrupt` restore the file that is named, or
+//! give up what is lost ([`RecoveryPolicy`]); `Lost` go on behind the hole; `Closed` is final.
 //!
 //! # Features
 //! `lz4`, `snappy`, `zstd` (default): the codecs; `zstd` compiles C. `cli`: the command `prkdb`.

@@ -251,7 +251,8 @@ impl Wal {
     /// Reads one promised record.
     ///
     /// # Errors
-    /// `Invalid`: not durable, or no LSN. `Truncated`. `Corrupt` with file and offset. `Io`.
+    /// `Invalid`: not durable, or no LSN. `Truncated`. `Corrupt` with file and offset. `Lost`.
+    /// `Io`.
     pub fn read(&self, lsn: Lsn) -> Result<Record> {
         self.shared.check_fork("read")?;
         let disk = Arc::clone(&self.shared.world.disk);
@@ -391,6 +392,11 @@ impl Wal {
     /// What the last `open` or `resume` found.
     pub fn recovery(&self) -> RecoveryReport {
         self.shared.last_report()
+    }
+
+    /// The LSNs of records that were lost to damage and given up: readers say `Lost` there.
+    pub fn holes(&self) -> Vec<std::ops::Range<Lsn>> {
+        self.shared.catalog.holes().into_iter().map(|(from, to)| from..to).collect()
     }
 
     /// Which backend writes, and why not a better one.

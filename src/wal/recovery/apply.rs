@@ -18,17 +18,18 @@ use crate::format::FORMAT_VERSION;
 use crate::format::meta::Meta;
 use crate::io::{Access, Buf, Disk, FileRef, Flow, Host};
 use crate::lsn::Lsn;
-use crate::options::{SyncMethod, WalConfig};
+use crate::options::{RecoveryPolicy, SyncMethod, WalConfig};
 use crate::segment::{
     Cursor, SegmentFile, Step, Summary, free_name, is_making, parse_free, pool_dir,
 };
 
-use super::super::catalog::{Catalog, Segment};
+use super::super::catalog::{Catalog, Listing, Segment};
 use super::super::maker::{POOL_SEGMENTS, Stock};
 use super::super::meta::MetaFile;
 use super::super::shared::Shared;
 use super::copy::{copy_tail, keep_reserve};
 use super::inspect::{Contents, catalog_of, classify, inspect};
+use super::mend::mend;
 use super::{Found, Plan, RecoveryReport, Scan, State, Verdict};
 
 /// A log that is ready to be written.
@@ -76,7 +77,14 @@ pub(crate) async fn recover(
 /// Judges an old log, and carries the judgement out.
 async fn reopen(site: Site<'_>, shared: &Shared) -> Result<Recovered> {
     let (config, disk) = (&shared.config, site.disk);
-    let mut plan = inspect(disk, site.dir, config.recovery)?;
+    let (policy, mended) = match config.recovery {
+        policy @ (RecoveryPolicy::TornTail | RecoveryPolicy::Strict) => (policy, None),
+        policy => (RecoveryPolicy::TornTail, mend(site, policy).await?),
+    };
+    let mut plan = inspect(disk, site.dir, policy)?;
+    if let Some(mended) = &mended {
+        mended.tell(&mut plan.report);
+    }
     if u64::from(plan.meta.meta.block_size) != shared.block {
         let why = "another process made the log at this moment; open it again";
         return Err(Error::new(ErrorKind::Locked, "open", why).at(site.dir, None));
@@ -100,7 +108,7 @@ async fn reopen(site: Site<'_>, shared: &Shared) -> Result<Recovered> {
     if !disk.direct() && !plan.meta.meta.clean && !bugs::on(Bug::CachedTailTrusted) {
         // `end_old_segments` may have moved the tail: what is listed is what is there now.
         let report = plan.report;
-        plan = inspect(disk, site.dir, config.recovery)?;
+        plan = inspect(disk, site.dir, policy)?;
         plan.report = report;
         listed = catalog_of(disk, &plan.found)?;
     }
@@ -120,7 +128,9 @@ async fn reopen(site: Site<'_>, shared: &Shared) -> Result<Recovered> {
         }
     }
     let segments = listed.into_values().collect();
-    shared.catalog.restart(segments, meta.meta().first_lsn, plan.next);
+    let (first, next, holes) = (meta.meta().first_lsn, plan.next, meta.meta().removed.clone());
+    let cut = mended.and_then(|mended| mended.cut).unwrap_or(plan.next);
+    shared.catalog.restart(Listing { segments, first, next, holes }, cut);
     let growth_bytes = meta.meta().growth_bytes.min(config.segment_bytes);
     Ok(Recovered {
         report: plan.report,
@@ -182,13 +192,15 @@ async fn create(site: Site<'_>, config: &WalConfig, catalog: &Catalog) -> Result
         user_state: Vec::new(),
     };
     let meta = MetaFile::create(site.flow, site.disk, site.dir, meta).await?;
-    catalog.restart(Vec::new(), Lsn::FIRST, Lsn::FIRST);
+    let (first, next) = (Lsn::FIRST, Lsn::FIRST);
+    let fresh = Listing { segments: Vec::new(), first, next, holes: Vec::new() };
+    catalog.restart(fresh, Lsn::FIRST);
     if !site.disk.direct() {
         keep_reserve(site).await;
     }
     let (verdict, given_up) = (Verdict::Clean, Vec::new());
     Ok(Recovered {
-        report: RecoveryReport { verdict, kept_through: Lsn::NONE, given_up },
+        report: RecoveryReport { verdict, kept_through: Lsn::NONE, given_up, holes: Vec::new() },
         meta,
         stock: Stock { epoch: 1, highest_number: 0, growth_bytes, free: Vec::new() },
         next_lsn: Lsn::FIRST,
@@ -202,7 +214,7 @@ async fn create(site: Site<'_>, config: &WalConfig, catalog: &Catalog) -> Result
 /// None can unless the log was closed: a directory sync may have failed before the crash, and then
 /// the names seen here need not be those on the device. Writing a file that the device still knows
 /// as a segment would break that segment; removing a name too many breaks nothing.
-fn ready_pool(site: Site<'_>, full: Option<u64>) -> Result<Vec<PathBuf>> {
+pub(super) fn ready_pool(site: Site<'_>, full: Option<u64>) -> Result<Vec<PathBuf>> {
     let pool = pool_dir(site.dir);
     let failed = |path: &Path, e| Error::io("open", path, None, e);
     site.disk.create_dir(&pool).map_err(|e| failed(&pool, e))?;
@@ -303,6 +315,17 @@ async fn write_footer(
     promised: Lsn,
 ) -> Result<()> {
     let summary = summary_upto(f, file, upto)?;
+    put_footer(site, f, file, &summary, promised).await
+}
+
+/// Writes the footer that says this of a segment, durably.
+pub(super) async fn put_footer(
+    site: Site<'_>,
+    f: &Found,
+    file: &FileRef,
+    summary: &Summary,
+    promised: Lsn,
+) -> Result<()> {
     let at = f.file.geometry.frames_end();
     let block = len(f.file.geometry.block);
     let durable_upto = promised.max(summary.last_lsn());

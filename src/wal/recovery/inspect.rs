@@ -172,7 +172,7 @@ pub(super) fn unsupported(path: &Path, offset: u64, why: &Bad) -> Error {
     Error::new(ErrorKind::Unsupported, "open", why.to_string()).at(path, Some(offset))
 }
 
-fn read_block(file: &FileRef, at: u64, block: u64) -> io::Result<Buf> {
+pub(super) fn read_block(file: &FileRef, at: u64, block: u64) -> io::Result<Buf> {
     let mut buf = Buf::zeroed(len(block), len(block));
     let bytes = buf.bytes_mut().expect("just allocated");
     if file.read_at(at, bytes)? < bytes.len() {

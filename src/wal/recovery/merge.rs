@@ -60,7 +60,7 @@ pub(super) fn live_runs(segments: &[(u64, &[Run])]) -> Vec<(Run, usize)> {
     live
 }
 
-fn skip_removed(lsn: Lsn, removed: &[(Lsn, Lsn)]) -> Lsn {
+pub(super) fn skip_removed(lsn: Lsn, removed: &[(Lsn, Lsn)]) -> Lsn {
     let inside = |(from, to): &&(Lsn, Lsn)| (*from..*to).contains(&lsn);
     removed.iter().find(inside).map_or(lsn, |(_, to)| *to)
 }

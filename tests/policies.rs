@@ -1,0 +1,340 @@
+//! Recovery policies on damaged logs: what is kept, what is lost, and that it stays so.
+//!
+//! ```text
+//! closed log --copy--> damage --> TornTail: Corrupt, or Corrupt at the record
+//!                             --> Salvage: all but the lost   --> default policy: the same log
+//!                             --> PointInTime: all before     --> default policy: the same log
+//! ```
+#![expect(clippy::single_range_in_vec_init, reason = "a list of holes, of which there is one")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use prkdb_core::{
+    Backend, ErrorKind, Finding, FindingKind, Lsn, ReadOnlyWal, Reader, RecoveryPolicy, Verdict,
+    Wal, WalConfig,
+};
+
+mod support;
+
+use support::format::{self, Frame, flip};
+use support::{config, copy, fill, open, record};
+
+const RECORDS: u64 = 1300;
+const BATCH: u64 = 13;
+
+/// Does something to a log; gives the LSNs that are lost with it.
+type Damage = fn(&Path, &[Frame]) -> Vec<Range<u64>>;
+
+const DAMAGES: &[(&str, Damage)] = &[
+    ("a header in a sealed segment", |_, frames| {
+        let frame = sealed(frames)[5];
+        flip(&frame.path, frame.offset + 24);
+        one(frame)
+    }),
+    ("a record in a sealed segment", |_, frames| {
+        let frame = sealed(frames)[7];
+        flip(&frame.path, frame.offset + frame.len - 200);
+        one(frame)
+    }),
+    ("three frames in a row", |_, frames| {
+        let hit = &segment(frames, 0)[3..6];
+        hit.iter().for_each(|frame| flip(&frame.path, frame.offset + 70));
+        [hit[0].first..hit[2].last() + 1].to_vec()
+    }),
+    ("the first and the last frame of a sealed segment", |_, frames| {
+        let second = segment(frames, 1);
+        let (first, last) = (second[0], second[second.len() - 1]);
+        flip(&first.path, first.offset + 1);
+        flip(&last.path, last.offset + 1);
+        vec![first.first..first.last() + 1, last.first..last.last() + 1]
+    }),
+    ("a tag that became zero", |_, frames| {
+        let frame = sealed(frames)[9];
+        format::change(&frame.path, frame.offset..frame.offset + 1, |byte| byte[0] = 0);
+        one(frame)
+    }),
+    ("a frame in the segment that was open", |_, frames| {
+        let open: Vec<&Frame> = frames.iter().filter(|f| !f.sealed).collect();
+        flip(&open[2].path, open[2].offset + 30);
+        one(open[2])
+    }),
+    ("the last frame of all", |_, frames| {
+        let last = frames.last().unwrap();
+        flip(&last.path, last.offset + 30);
+        one(last)
+    }),
+    ("the header of a segment", |_, frames| {
+        let gone = segment(frames, 1);
+        flip(&gone[0].path, 20);
+        [gone[0].first..gone[gone.len() - 1].last() + 1].to_vec()
+    }),
+    ("the header of the segment that was open", |_, frames| {
+        let gone: Vec<&Frame> = frames.iter().filter(|f| !f.sealed).collect();
+        flip(&gone[0].path, 64);
+        [gone[0].first..gone[gone.len() - 1].last() + 1].to_vec()
+    }),
+    ("a segment that is gone", |_, frames| {
+        let gone = segment(frames, 1);
+        fs::remove_file(&gone[0].path).unwrap();
+        [gone[0].first..gone[gone.len() - 1].last() + 1].to_vec()
+    }),
+    ("a segment that was cut short", |_, frames| {
+        let gone = segment(frames, 0);
+        fs::OpenOptions::new().write(true).open(&gone[0].path).unwrap().set_len(100_000).unwrap();
+        [gone[0].first..gone[gone.len() - 1].last() + 1].to_vec()
+    }),
+    ("footer and frame of a segment", |_, frames| {
+        let frame = sealed(frames)[5];
+        flip(&frame.path, frame.offset + 24);
+        flip(&frame.path, usize::try_from(fs::metadata(&frame.path).unwrap().len()).unwrap() - 99);
+        let at = usize::try_from(fs::metadata(&frame.path).unwrap().len()).unwrap() - 4096;
+        flip(&frame.path, at + 16);
+        one(frame)
+    }),
+    ("noise over blocks in the middle", |_, frames| {
+        let hit = &segment(frames, 0)[4..8];
+        let (start, end) = (hit[0].offset + 50, hit[3].offset + 10);
+        format::change(&hit[0].path, start..end, |bytes| bytes.fill(0xa5));
+        [hit[0].first..hit[3].last() + 1].to_vec()
+    }),
+];
+
+fn one(frame: &Frame) -> Vec<Range<u64>> {
+    [frame.first..frame.last() + 1].to_vec()
+}
+
+fn sealed(frames: &[Frame]) -> Vec<&Frame> {
+    frames.iter().filter(|f| f.sealed).collect()
+}
+
+/// The frames of one of the segments, by their order.
+fn segment(frames: &[Frame], at: usize) -> Vec<&Frame> {
+    let paths: BTreeSet<&PathBuf> = frames.iter().map(|f| &f.path).collect();
+    let path = paths.into_iter().nth(at).unwrap();
+    frames.iter().filter(|f| f.path == *path).collect()
+}
+
+fn closed_log(dir: &Path, num_segments: usize) {
+    let wal = Wal::open(WalConfig { num_segments, ..config(dir, Backend::Pwrite) }).unwrap();
+    match num_segments {
+        1 => fill(&wal, 1, RECORDS, BATCH),
+        // A group each: they take turns.
+        _ => (0..RECORDS / BATCH).for_each(|_| fill(&wal, 1, BATCH, BATCH)),
+    }
+    wal.set_user_state("kept").unwrap();
+    wal.close().unwrap();
+}
+
+fn open_as(dir: &Path, recovery: RecoveryPolicy) -> Wal {
+    let config = config(dir, Backend::Pwrite);
+    Wal::open(WalConfig { recovery, ..config }).unwrap_or_else(|e| panic!("{recovery:?}: {e}"))
+}
+
+/// All that a reader gives, over its holes: records by LSN, and the holes it told of.
+fn read_over(mut reader: Reader) -> (Vec<u64>, Vec<Range<u64>>) {
+    let (mut lsns, mut holes) = (Vec::new(), Vec::new());
+    loop {
+        let from = reader.next_lsn();
+        match reader.next() {
+            None => return (lsns, holes),
+            Some(Ok(read)) => {
+                let lsn = read.lsn.get();
+                let life = if lsn > RECORDS { 2 } else { 1 };
+                assert!(*read.data == record(life, lsn)[..], "record {lsn} is another one");
+                lsns.push(lsn);
+            }
+            Some(Err(e)) => {
+                assert_eq!(e.kind(), ErrorKind::Lost, "{e}");
+                holes.push(from.get()..reader.next_lsn().get());
+            }
+        }
+    }
+}
+
+/// The log holds what was not lost, and `new` records behind that, however it is looked at.
+fn assert_holds(dir: &Path, kept: &[u64], lost: &[Range<u64>], new: &[u64]) {
+    let expected = [kept, new].concat();
+    let plain = |holes: Vec<Range<Lsn>>| -> Vec<Range<u64>> {
+        holes.into_iter().map(|hole| hole.start.get()..hole.end.get()).collect()
+    };
+    let log = ReadOnlyWal::open(dir).unwrap();
+    assert_eq!(plain(log.holes()), lost);
+    let (lsns, holes) = read_over(log.reader(Lsn::FIRST).unwrap());
+    assert_eq!((&lsns[..], &holes[..]), (&expected[..], lost));
+    for hole in lost {
+        for lsn in [hole.start, hole.end - 1] {
+            assert_eq!(log.read(Lsn::new(lsn)).unwrap_err().kind(), ErrorKind::Lost);
+        }
+        for lsn in [hole.start - 1, hole.end] {
+            if kept.contains(&lsn) {
+                assert_eq!(log.read(Lsn::new(lsn)).unwrap().lsn.get(), lsn);
+            }
+        }
+    }
+    assert_eq!(log.user_state(), b"kept");
+    for threads in [1, 3] {
+        let mut found = Vec::new();
+        let tell = &mut |finding| found.push(finding);
+        let summary = ReadOnlyWal::verify_with(dir, threads, tell, &mut |_, _| {}).unwrap();
+        assert!(!found.iter().any(Finding::is_damage), "{found:?}");
+        assert!(summary.given_up >= lost.len() as u64, "{summary:?}");
+        for hole in lost {
+            let names = |f: &Finding| f.lsn == Some(Lsn::new(hole.start));
+            assert!(found.iter().any(|f| f.kind == FindingKind::GivenUp && names(f)), "{found:?}");
+        }
+        assert_eq!(summary.records, expected.len() as u64);
+    }
+}
+
+fn run(dir: &Path, damage: Damage, policy: RecoveryPolicy) {
+    let (frames, _) = format::log(dir);
+    let mut lost = damage(dir, &frames);
+    if policy == RecoveryPolicy::PointInTime {
+        lost = [lost[0].start..RECORDS + 1].to_vec();
+    }
+    let kept: Vec<u64> =
+        (1..=RECORDS).filter(|lsn| !lost.iter().any(|hole| hole.contains(lsn))).collect();
+    let wal = open_as(dir, policy);
+    let report = wal.recovery();
+    assert_eq!(report.verdict, Verdict::Damaged);
+    assert!(!report.given_up.is_empty(), "nothing was said to be given up");
+    let told: Vec<_> = report.given_up.iter().filter_map(|gone| gone.lsns.clone()).collect();
+    for hole in &lost {
+        let tells = |lsn| told.iter().any(|lsns| lsns.contains(&Lsn::new(lsn)));
+        let unusable = report.given_up.iter().any(|gone| gone.kept_as.is_some());
+        assert!(unusable || hole.clone().all(tells), "{hole:?}: {report:?}");
+    }
+    for gone in &report.given_up {
+        assert!(!gone.why.is_empty());
+        let there = gone.kept_as.as_ref().unwrap_or(&gone.path);
+        let renamed =
+            report.given_up.iter().any(|other| other.path == gone.path && other.kept_as.is_some());
+        assert!(there.exists() || renamed, "{gone:?} is not there any more");
+    }
+    assert_eq!(report.holes.len(), lost.len(), "{report:?}");
+    assert_eq!(wal.next_lsn().get(), RECORDS + 1, "an LSN is given again, or left out");
+    drop(wal);
+    assert_holds(dir, &kept, &lost, &[]);
+    // Nothing more is lost when it is opened the same way again, nor when the log goes on.
+    let wal = open_as(dir, policy);
+    assert_ne!(wal.recovery().verdict, Verdict::Damaged, "{:?}", wal.recovery());
+    assert_eq!(wal.recovery().given_up, []);
+    fill(&wal, 2, 3, 1);
+    drop(wal);
+    let new = [RECORDS + 1, RECORDS + 2, RECORDS + 3];
+    assert_holds(dir, &kept, &lost, &new);
+    let wal = open(dir, Backend::Auto);
+    let (lsns, _) = read_over(wal.reader(Lsn::FIRST).unwrap());
+    assert_eq!(lsns, [&kept[..], &new].concat());
+    // A hole is a place like others to cut at.
+    wal.truncate_before(Lsn::new(lost[0].start)).unwrap();
+    assert_eq!(wal.first_lsn().get(), lost[0].start);
+    wal.truncate_after(Lsn::new(RECORDS)).unwrap();
+    wal.close().unwrap();
+    let kept: Vec<u64> = kept.into_iter().filter(|lsn| *lsn >= lost[0].start).collect();
+    let log = ReadOnlyWal::open(dir).unwrap();
+    assert_eq!(read_over(log.reader(Lsn::new(lost[0].start)).unwrap()).0, kept);
+}
+
+#[test]
+fn salvage_keeps_all_but_what_is_damaged() {
+    on_all(1, RecoveryPolicy::Salvage);
+}
+
+#[test]
+fn point_in_time_keeps_all_before_the_damage() {
+    on_all(1, RecoveryPolicy::PointInTime);
+}
+
+#[test]
+fn both_know_segments_that_were_written_side_by_side() {
+    on_all(3, RecoveryPolicy::Salvage);
+    on_all(3, RecoveryPolicy::PointInTime);
+}
+
+fn on_all(num_segments: usize, policy: RecoveryPolicy) {
+    let root = tempfile::tempdir().unwrap();
+    let from = root.path().join("from");
+    closed_log(&from, num_segments);
+    for (number, (what, damage)) in DAMAGES.iter().enumerate() {
+        println!("{what}");
+        let dir = root.path().join(number.to_string());
+        copy(&from, &dir);
+        if num_segments > 1 {
+            side_by_side(&dir, *damage, policy);
+        } else {
+            run(&dir, *damage, policy);
+        }
+        fs::remove_dir_all(dir).unwrap();
+    }
+}
+
+/// Which records a segment held is woven then: what is lost is what its frames say.
+fn side_by_side(dir: &Path, damage: Damage, policy: RecoveryPolicy) {
+    let (before, _) = format::log(dir);
+    let apart = |w: &[Frame]| w[0].path != w[1].path;
+    assert!(before.windows(2).filter(|w| apart(w)).count() > 20, "they did not take turns");
+    damage(dir, &before);
+    let wal = open_as(dir, policy);
+    let report = wal.recovery();
+    let lost: u64 = report.holes.iter().map(|hole| hole.end.get() - hole.start.get()).sum();
+    assert!((BATCH..=RECORDS).contains(&lost), "{report:?}");
+    drop(wal);
+    let wal = open_as(dir, RecoveryPolicy::TornTail);
+    fill(&wal, 2, 3, 1);
+    let (lsns, holes) = read_over(wal.reader(Lsn::FIRST).unwrap());
+    let told: u64 = holes.iter().map(|hole| hole.end - hole.start).sum();
+    assert_eq!((lsns.len() as u64 + lost, told), (RECORDS + 3, lost));
+    if policy == RecoveryPolicy::PointInTime {
+        assert_eq!(holes.len(), 1);
+    }
+    wal.close().unwrap();
+    let tell = &mut |f: Finding| assert!(!f.is_damage(), "{f:?}");
+    let summary = ReadOnlyWal::verify(dir, tell, &mut |_, _| {}).unwrap();
+    assert_eq!(summary.records, RECORDS + 3 - lost);
+    assert_ne!(open_as(dir, policy).recovery().verdict, Verdict::Damaged);
+}
+
+#[test]
+fn without_damage_both_do_what_the_default_does() {
+    let root = tempfile::tempdir().unwrap();
+    let from = root.path().join("from");
+    closed_log(&from, 1);
+    let (frames, _) = format::log(&from);
+    for policy in [RecoveryPolicy::Salvage, RecoveryPolicy::PointInTime] {
+        let dir = root.path().join(format!("{policy:?}"));
+        copy(&from, &dir);
+        let wal = open_as(&dir, policy);
+        assert_eq!(wal.recovery().verdict, Verdict::Clean);
+        assert_eq!(wal.holes(), []);
+        wal.close().unwrap();
+        assert_eq!(support::contents(&dir).len(), usize::try_from(RECORDS).unwrap());
+        assert_eq!(format::log(&dir).0.len(), frames.len());
+    }
+}
+
+#[test]
+fn a_log_without_meta_is_refused_under_every_policy() {
+    let root = tempfile::tempdir().unwrap();
+    let dir = root.path().join("log");
+    closed_log(&dir, 1);
+    for offset in [20, format::SLOT + 20] {
+        flip(&dir.join("META"), offset);
+    }
+    let before = support::image(&dir);
+    let policies = [
+        RecoveryPolicy::TornTail,
+        RecoveryPolicy::Strict,
+        RecoveryPolicy::PointInTime,
+        RecoveryPolicy::Salvage,
+    ];
+    for recovery in policies {
+        let e = Wal::open(WalConfig { recovery, ..config(&dir, Backend::Pwrite) }).unwrap_err();
+        assert_eq!(e.kind(), ErrorKind::Corrupt, "{e}");
+    }
+    assert!(support::image(&dir) == before, "a refused open changed the log");
+}
