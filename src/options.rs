@@ -102,7 +102,7 @@ pub enum SyncMethod {
 /// never promised), and damage to promised records.
 ///
 /// A read error of the disk is `Io` under every policy: nothing is cut for it. A log whose META is
-/// gone is `Corrupt` under every policy.
+/// gone is `Corrupt` under every policy; [`repair`](crate::repair()) rebuilds that.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RecoveryPolicy {

@@ -13,7 +13,9 @@ use std::ops::Range;
 use std::path::PathBuf;
 
 use prkdb_core::io::sim::{CrashKind, Faults, Model, Sim};
-use prkdb_core::{ErrorKind, Lsn, RecoveryPolicy, Wal, WalConfig};
+use prkdb_core::{
+    ErrorKind, Lsn, RecoveryPolicy, RepairReport, Wal, WalConfig, repair_in, repair_to_in,
+};
 
 use crate::damage::{frames, segments};
 
@@ -189,6 +191,66 @@ fn every_case(policy: RecoveryPolicy) {
             let points = at_every_operation(policy, closed, *damage);
             println!("{policy:?}, damage {number}, closed {closed}: {points} operations");
             assert!(points > 20, "{points} operations are no recovery");
+        }
+    }
+}
+
+/// Takes META too, in every second world.
+fn damaged_with_meta(n: u64, damage: Damage) -> (Sim, Vec<Range<u64>>) {
+    let (sim, lost) = damaged(n, true, damage);
+    if n.is_multiple_of(2) {
+        for at in [20, (64 << 10) + 20] {
+            sim.flip(format!("{DIR}/META"), at, 1).expect("it is inside");
+        }
+    }
+    (sim, lost)
+}
+
+/// Repairs with the power cut at operation `n`, then once more; says where the repaired log is.
+fn crashed_repair(sim: &Sim, n: u64, to_new: bool) -> (bool, &'static str) {
+    let run = |to: &'static str| -> prkdb_core::Result<RepairReport> {
+        match to_new {
+            true => repair_to_in(sim.world(), DIR, sim.world(), to, &mut |_, _| {}),
+            false => repair_in(sim.world(), DIR, &mut |_, _| {}),
+        }
+    };
+    sim.set_faults(Faults { crash_at: Some(sim.ops() + n), ..Faults::default() });
+    let outcome = run("/first");
+    let crashed = sim.crashed();
+    assert!(crashed || outcome.is_ok(), "operation {n}: {outcome:?}");
+    sim.crash(if n.is_multiple_of(3) { CrashKind::Kill } else { CrashKind::Power });
+    sim.set_faults(Faults::default());
+    let to = if crashed { "/second" } else { "/first" };
+    if crashed {
+        run(to).unwrap_or_else(|e| panic!("operation {n}: {e}"));
+        sim.crash(CrashKind::Power);
+    }
+    (crashed, if to_new { to } else { DIR })
+}
+
+#[test]
+fn a_repair_can_be_cut_short_anywhere() {
+    for (number, damage) in DAMAGES.iter().enumerate() {
+        for to_new in [false, true] {
+            for n in 1.. {
+                let (sim, lost) = damaged_with_meta(n, *damage);
+                let (crashed, at) = crashed_repair(&sim, n, to_new);
+                let config = WalConfig { log_dir: at.into(), ..config(RecoveryPolicy::TornTail) };
+                let wal = Wal::open_in(sim.world(), config.clone());
+                let wal = wal.unwrap_or_else(|e| panic!("operation {n}: {e}"));
+                check(&wal, &lost, &[], n);
+                append(&wal, 2, 2).expect("a healthy world");
+                sim.crash(CrashKind::Power);
+                drop(wal);
+                let wal = Wal::open_in(sim.world(), config).expect("a healthy world");
+                check(&wal, &lost, &[2, 2], n);
+                wal.close().expect("a healthy world");
+                if !crashed {
+                    println!("damage {number}, to a new directory {to_new}: {n} operations");
+                    assert!(n > 20, "{n} operations are no repair");
+                    break;
+                }
+            }
         }
     }
 }

@@ -374,7 +374,7 @@ fn open_tail(
     Ok((found.file, file, scan.summary, segment))
 }
 
-fn method_code(method: SyncMethod) -> u8 {
+pub(crate) fn method_code(method: SyncMethod) -> u8 {
     match method {
         SyncMethod::Auto => 0,
         SyncMethod::Dsync => 1,

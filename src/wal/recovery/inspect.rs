@@ -102,6 +102,14 @@ pub(crate) fn survey(disk: &dyn Disk, dir: &Path) -> Result<Survey> {
     Ok(survey)
 }
 
+/// As `survey`, with a META that is not the file's.
+pub(crate) fn survey_with(disk: &dyn Disk, dir: &Path, meta: meta::Loaded) -> Result<Survey> {
+    let entries = disk.list(dir).map_err(|e| Error::io("open", dir, None, e))?;
+    let mut survey = look_at_all(disk, dir, &entries, meta)?;
+    weave(disk, &mut survey)?;
+    Ok(survey)
+}
+
 /// Reads META, headers and footers, and the frames of what has no footer.
 fn look_around(disk: &dyn Disk, dir: &Path) -> Result<Survey> {
     // Names before META: beside a writer no segment may come from after a cut that META, as it is
@@ -110,6 +118,15 @@ fn look_around(disk: &dyn Disk, dir: &Path) -> Result<Survey> {
     let Some(meta) = meta::load(disk, dir)? else {
         return Err(Error::corrupt("open", &dir.join(META), 0, "META is missing"));
     };
+    look_at_all(disk, dir, &entries, meta)
+}
+
+fn look_at_all(
+    disk: &dyn Disk,
+    dir: &Path,
+    entries: &[Entry],
+    meta: meta::Loaded,
+) -> Result<Survey> {
     let block = u64::from(meta.meta.block_size);
     if (disk.block_size() as u64) > block {
         let why = format!(
@@ -172,7 +189,7 @@ pub(super) fn unsupported(path: &Path, offset: u64, why: &Bad) -> Error {
     Error::new(ErrorKind::Unsupported, "open", why.to_string()).at(path, Some(offset))
 }
 
-pub(super) fn read_block(file: &FileRef, at: u64, block: u64) -> io::Result<Buf> {
+pub(crate) fn read_block(file: &FileRef, at: u64, block: u64) -> io::Result<Buf> {
     let mut buf = Buf::zeroed(len(block), len(block));
     let bytes = buf.bytes_mut().expect("just allocated");
     if file.read_at(at, bytes)? < bytes.len() {

@@ -48,6 +48,8 @@ pub(crate) struct Loss {
     pub(crate) holes: Vec<(Lsn, Lsn)>,
     /// Everything from here on is given up.
     pub(crate) cut: Option<Lsn>,
+    /// The LSN after the last record that is kept, holes included.
+    pub(crate) next: Lsn,
     /// Everything up to here may have been promised.
     pub(crate) promised: Lsn,
     pub(crate) unusable: Vec<Unusable>,
@@ -57,6 +59,15 @@ pub(crate) struct Loss {
 }
 
 impl Loss {
+    /// How many records are kept, of a log that begins at `first`.
+    pub(crate) fn records(&self, first: Lsn, removed: &[(Lsn, Lsn)]) -> u64 {
+        let within = |(from, to): &(Lsn, Lsn)| {
+            to.get().min(self.next.get()).saturating_sub(from.get().max(first.get()))
+        };
+        let gone: u64 = removed.iter().chain(&self.holes).map(within).sum();
+        self.next.get().saturating_sub(first.get()) - gone
+    }
+
     /// Whether there is anything that only these policies can do.
     pub(crate) fn is_some(&self) -> bool {
         !(self.holes.is_empty() && self.unusable.is_empty() && self.unsealed.is_empty())
@@ -98,17 +109,18 @@ pub(crate) fn assess(
     }
     let views: Vec<View> =
         found.iter().zip(&swept).map(|(f, s)| View::of(f, s, found, &swept)).collect();
-    let Sifted { mut kept, mut holes } = sift(meta.first_lsn, &meta.removed, &views, promised);
+    let Sifted { mut kept, mut holes, mut next } =
+        sift(meta.first_lsn, &meta.removed, &views, promised);
     let mut cut = None;
     if let (RecoveryPolicy::PointInTime, Some((from, _))) = (policy, holes.first().copied()) {
         let seen = swept.iter().map(|s| s.seen).max().unwrap_or(Lsn::NONE);
         promised = promised.max(seen);
         holes = vec![(from, promised.next())];
         kept.iter_mut().for_each(|runs| clip(runs, from));
-        cut = Some(from);
+        (cut, next) = (Some(from), promised.next());
     }
     let unsealed = (0..found.len()).filter(|i| is_unsealed(&found[*i], &kept[*i])).collect();
-    Ok(Loss { swept, kept, holes, cut, promised, unusable, unsealed })
+    Ok(Loss { swept, kept, holes, cut, next, promised, unusable, unsealed })
 }
 
 /// The number in a segment's name.
@@ -192,6 +204,7 @@ impl View {
 struct Sifted {
     kept: Vec<Vec<Run>>,
     holes: Vec<(Lsn, Lsn)>,
+    next: Lsn,
 }
 
 /// Merges what is whole, from `first` on, over holes up to `promised`.
@@ -225,8 +238,9 @@ fn sift(first: Lsn, removed: &[(Lsn, Lsn)], views: &[View], promised: Lsn) -> Si
     next = skip_removed(next, removed);
     if next <= promised {
         missing(next, promised.next(), removed, &mut holes);
+        next = skip_removed(promised.next(), removed);
     }
-    Sifted { kept, holes }
+    Sifted { kept, holes, next }
 }
 
 /// Adds what of `from .. to` lies outside the removed ranges.

@@ -119,7 +119,7 @@ fn next_epoch(survey: &Survey) -> u64 {
 }
 
 /// Adds a range to ranges that are sorted and apart, and keeps them so.
-pub(super) fn add_range(ranges: &mut Vec<(Lsn, Lsn)>, mut from: Lsn, mut to: Lsn) {
+pub(crate) fn add_range(ranges: &mut Vec<(Lsn, Lsn)>, mut from: Lsn, mut to: Lsn) {
     ranges.retain(|(start, end)| {
         let apart = *end < from || to < *start;
         if !apart {
@@ -132,7 +132,7 @@ pub(super) fn add_range(ranges: &mut Vec<(Lsn, Lsn)>, mut from: Lsn, mut to: Lsn
 }
 
 /// Where what is given up stands, and which records were there.
-pub(super) fn places(
+pub(crate) fn places(
     disk: &dyn Disk,
     dir: &Path,
     survey: &Survey,
@@ -253,7 +253,7 @@ fn set_aside(site: Site<'_>, given_up: &mut [GivenUp]) -> Result<()> {
 }
 
 /// A name for a file that leaves the log, which nothing has.
-pub(super) fn spare_name(name: &str, taken: &[String]) -> String {
+pub(crate) fn spare_name(name: &str, taken: &[String]) -> String {
     let numbered = (2_u64..).map(|n| format!("{name}.given-up-{n}"));
     let mut all = std::iter::once(format!("{name}.given-up")).chain(numbered);
     all.find(|free| !taken.contains(free)).expect("names are endless")

@@ -36,9 +36,13 @@ mod weave;
 pub(crate) use apply::{Recovered, recover};
 pub(crate) use copy::RESERVE;
 pub(crate) use inspect::{
-    Contents, LOCK, catalog_of, classify, identity, inspect, inspect_beside, survey,
+    Contents, LOCK, Survey, catalog_of, classify, identity, inspect, inspect_beside, read_block,
+    survey, survey_with,
 };
 pub(crate) use judge::{Refused, before_holes, judge};
+pub(crate) use loss::{Loss, assess};
+pub(crate) use mend::{add_range, places, spare_name};
+pub(crate) use sweep::{Met, Sweep};
 
 /// How the end of the log looked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
