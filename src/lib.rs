@@ -120,8 +120,8 @@ pub use lsn::{Lsn, LsnRange};
 pub use options::{
     Backend, BatchConfig, CompactionPolicy, CompressionConfig, CompressionType, Durability,
     MAX_BATCH_BYTES, MAX_BATCH_RECORDS, MAX_DEPTH, MAX_NUM_SEGMENTS, MAX_RECORD_BYTES,
-    MAX_SEGMENT_BYTES, MAX_USER_STATE_BYTES, MIN_DISK_BYTES, MIN_SEGMENT_BYTES, RecoveryPolicy,
-    SyncMethod, WalConfig,
+    MAX_SEGMENT_BYTES, MAX_USER_STATE_BYTES, MIN_DISK_BYTES, MIN_SEGMENT_BYTES, OnRecoveryProgress,
+    RecoveryPolicy, RecoveryProgress, SyncMethod, WalConfig,
 };
 
 #[cfg(doctest)]

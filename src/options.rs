@@ -6,8 +6,10 @@ use std::path::PathBuf;
 use crate::error::{Error, Result};
 
 mod compression;
+mod progress;
 
 pub use compression::{CompressionConfig, CompressionType};
+pub use progress::{OnRecoveryProgress, RecoveryProgress};
 
 /// The largest record, bytes.
 pub const MAX_RECORD_BYTES: usize = 16 << 20;
@@ -233,6 +235,9 @@ pub struct WalConfig {
     /// What to do about a torn tail, and about damage. Default: cut the one and report it, refuse
     /// the other.
     pub recovery: RecoveryPolicy,
+    /// Hears how far `open` and `resume` are with recovery; called on the thread that recovers,
+    /// which waits for it, so it must be quick and must not panic. Default none.
+    pub recovery_progress: Option<OnRecoveryProgress>,
     /// Cut records older than so many milliseconds, in whole segments: a segment goes when its
     /// newest record is that old. Default `None`: they stay. Less: less disk, shorter history.
     pub retention_ms: Option<u64>,
@@ -260,6 +265,7 @@ impl Default for WalConfig {
             batch_config: BatchConfig::default(),
             compression: CompressionConfig::none(),
             recovery: RecoveryPolicy::TornTail,
+            recovery_progress: None,
             retention_ms: None,
             compaction: CompactionPolicy::None,
             max_disk_bytes: None,
@@ -277,6 +283,16 @@ impl WalConfig {
     #[must_use]
     pub fn create_new(mut self) -> WalConfig {
         self.create_new = true;
+        self
+    }
+
+    /// Tells `hear` how far recovery is, while `open` runs.
+    #[must_use]
+    pub fn on_recovery_progress(
+        mut self,
+        hear: impl Fn(RecoveryProgress) + Send + Sync + 'static,
+    ) -> WalConfig {
+        self.recovery_progress = Some(OnRecoveryProgress::new(hear));
         self
     }
 

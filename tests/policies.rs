@@ -10,11 +10,12 @@
 
 use std::fs;
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 
 use prkdb_core::{
-    Backend, ErrorKind, Finding, FindingKind, Lsn, ReadOnlyWal, RecoveryPolicy, Verdict, Wal,
-    WalConfig,
+    Backend, ErrorKind, Finding, FindingKind, Lsn, ReadOnlyWal, RecoveryPolicy, RecoveryProgress,
+    Verdict, Wal, WalConfig,
 };
 
 mod support;
@@ -198,6 +199,38 @@ fn without_damage_both_do_what_the_default_does() {
         wal.close().unwrap();
         assert_eq!(support::contents(&dir).len(), usize::try_from(RECORDS).unwrap());
         assert_eq!(format::log(&dir).0.len(), frames.len());
+    }
+}
+
+#[test]
+fn progress_is_told_from_nothing_to_all_under_every_policy() {
+    let root = tempfile::tempdir().unwrap();
+    let dir = root.path().join("log");
+    closed_log(&dir, 1);
+    let policies = [
+        (RecoveryPolicy::TornTail, 1),
+        (RecoveryPolicy::Strict, 1),
+        (RecoveryPolicy::PointInTime, 3),
+        (RecoveryPolicy::Salvage, 3),
+    ];
+    for (recovery, passes) in policies {
+        let size = |path: &PathBuf| fs::metadata(path).unwrap().len();
+        let bytes: u64 = support::segments(&dir).iter().map(size).sum();
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let heard = Arc::clone(&told);
+        let config = WalConfig { recovery, ..config(&dir, Backend::Pwrite) };
+        let hear = move |p: RecoveryProgress| heard.lock().unwrap().push(p);
+        let config = config.on_recovery_progress(hear);
+        assert_eq!(config.clone(), config);
+        assert!(format!("{config:?}").contains("recovery_progress: Some("));
+        let wal = Wal::open(config).unwrap();
+        let told = told.lock().unwrap().clone();
+        assert!(told.len() as u64 >= passes * support::segments(&dir).len() as u64, "{told:?}");
+        assert!(told.iter().all(|p| p.bytes_total == passes * bytes), "{told:?} of {bytes}");
+        assert!(told.is_sorted_by_key(|p| p.bytes_done), "{told:?}");
+        let (first, last) = (told[0], told[told.len() - 1]);
+        assert!(first.bytes_done < first.bytes_total && last.bytes_done == last.bytes_total);
+        wal.close().unwrap();
     }
 }
 

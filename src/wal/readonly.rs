@@ -22,7 +22,8 @@ use super::meta::META;
 use super::metrics::{self, Metrics};
 use super::reader::{ReadLevel, Reader, Record};
 use super::recovery::{
-    LOCK, Plan, RecoveryReport, before_holes, catalog_of, classify, inspect, inspect_beside,
+    LOCK, Plan, Progress, RecoveryReport, before_holes, catalog_of, classify, inspect,
+    inspect_beside,
 };
 
 /// How often a look at a log is taken again because its writer changed it meanwhile.
@@ -122,7 +123,7 @@ pub(super) fn look(disk: &dyn Disk, dir: &Path) -> Result<Look> {
         let live = live.map_err(|e| Error::io("open", &dir.join(LOCK), None, e))?;
         let looked = match live {
             true => inspect_beside(disk, dir, &mut known),
-            false => inspect(disk, dir, RecoveryPolicy::TornTail),
+            false => inspect(disk, dir, RecoveryPolicy::TornTail, &Progress::default()),
         };
         // Open segments are opened once more here, and may be gone by then.
         let looked = looked.and_then(|plan| Ok((catalog_of(disk, &plan.found)?, plan)));

@@ -20,7 +20,7 @@ use crate::io::{Access, Buf, Disk, FileRef, Flow, Host};
 use crate::lsn::Lsn;
 use crate::options::{RecoveryPolicy, SyncMethod, WalConfig};
 use crate::segment::{
-    Cursor, SegmentFile, Step, Summary, free_name, is_making, parse_free, pool_dir,
+    Cursor, SegmentFile, Step, Summary, free_name, is_making, parse_free, parse_name, pool_dir,
 };
 
 use super::super::catalog::{Catalog, Listing, Segment};
@@ -30,7 +30,7 @@ use super::super::shared::Shared;
 use super::copy::{copy_tail, keep_reserve};
 use super::inspect::{Contents, catalog_of, classify, inspect};
 use super::mend::mend;
-use super::{Found, Plan, RecoveryReport, Scan, State, Verdict};
+use super::{Found, Plan, Progress, RecoveryReport, Scan, State, Verdict};
 
 /// A log that is ready to be written.
 pub(crate) struct Recovered {
@@ -77,11 +77,18 @@ pub(crate) async fn recover(
 /// Judges an old log, and carries the judgement out.
 async fn reopen(site: Site<'_>, shared: &Shared) -> Result<Recovered> {
     let (config, disk) = (&shared.config, site.disk);
+    let passes = match config.recovery {
+        RecoveryPolicy::TornTail | RecoveryPolicy::Strict => 1,
+        RecoveryPolicy::PointInTime | RecoveryPolicy::Salvage => 3,
+    };
+    let bytes = segment_bytes(site)?;
+    let progress = Progress::new(config.recovery_progress.as_ref(), bytes, passes);
     let (policy, mended) = match config.recovery {
         policy @ (RecoveryPolicy::TornTail | RecoveryPolicy::Strict) => (policy, None),
-        policy => (RecoveryPolicy::TornTail, mend(site, policy).await?),
+        policy => (RecoveryPolicy::TornTail, mend(site, policy, &progress).await?),
     };
-    let mut plan = inspect(disk, site.dir, policy)?;
+    let mut plan = inspect(disk, site.dir, policy, &progress)?;
+    progress.finish();
     if let Some(mended) = &mended {
         mended.tell(&mut plan.report);
     }
@@ -108,7 +115,7 @@ async fn reopen(site: Site<'_>, shared: &Shared) -> Result<Recovered> {
     if !disk.direct() && !plan.meta.meta.clean && !bugs::on(Bug::CachedTailTrusted) {
         // `end_old_segments` may have moved the tail: what is listed is what is there now.
         let report = plan.report;
-        plan = inspect(disk, site.dir, policy)?;
+        plan = inspect(disk, site.dir, policy, &Progress::default())?;
         plan.report = report;
         listed = catalog_of(disk, &plan.found)?;
     }
@@ -140,6 +147,13 @@ async fn reopen(site: Site<'_>, shared: &Shared) -> Result<Recovered> {
         time_us: plan.time_us,
         tail,
     })
+}
+
+/// What there is to look at.
+fn segment_bytes(site: Site<'_>) -> Result<u64> {
+    let entries = site.disk.list(site.dir).map_err(|e| Error::io("open", site.dir, None, e))?;
+    let segments = entries.iter().filter(|entry| parse_name(&entry.name).is_some());
+    Ok(segments.map(|entry| entry.size).sum())
 }
 
 /// What META says of a log that is being written.

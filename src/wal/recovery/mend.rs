@@ -25,7 +25,7 @@ use super::copy::copy_frames;
 use super::inspect::{Survey, survey};
 use super::loss::{Loss, assess, number};
 use super::sweep::{Met, Sweep, Swept};
-use super::{Found, GivenUp, RecoveryReport, State, Verdict};
+use super::{Found, GivenUp, Progress, RecoveryReport, State, Verdict};
 
 /// What was given up.
 #[derive(Debug)]
@@ -51,9 +51,14 @@ impl Mended {
 }
 
 /// Gives up what is damaged, if anything is.
-pub(super) async fn mend(site: Site<'_>, policy: RecoveryPolicy) -> Result<Option<Mended>> {
-    let survey = survey(site.disk, site.dir)?;
-    let loss = assess(site.disk, &survey, policy, &mut |_, _| {})?;
+pub(super) async fn mend(
+    site: Site<'_>,
+    policy: RecoveryPolicy,
+    progress: &Progress<'_>,
+) -> Result<Option<Mended>> {
+    let survey = survey(site.disk, site.dir, progress)?;
+    let loss = assess(site.disk, &survey, policy, &mut |done, _| progress.at(done))?;
+    progress.end_segment(survey.found.iter().map(|f| f.file.geometry.size).sum());
     if !loss.is_some() {
         return Ok(None);
     }

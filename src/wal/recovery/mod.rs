@@ -30,6 +30,7 @@ mod judge;
 mod loss;
 mod mend;
 mod merge;
+mod progress;
 mod sweep;
 mod weave;
 
@@ -42,6 +43,7 @@ pub(crate) use inspect::{
 pub(crate) use judge::{Refused, before_holes, judge};
 pub(crate) use loss::{Loss, assess};
 pub(crate) use mend::{add_range, places, spare_name};
+pub(crate) use progress::Progress;
 pub(crate) use sweep::{Met, Sweep};
 
 /// How the end of the log looked.

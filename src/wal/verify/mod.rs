@@ -17,7 +17,7 @@ use crate::options::RecoveryPolicy;
 
 use super::meta::META;
 use super::readonly::{ReadOnlyWal, disk_of, look};
-use super::recovery::{Found, LOCK, Plan, Refused, State, judge, survey};
+use super::recovery::{Found, LOCK, Plan, Progress, Refused, State, judge, survey};
 
 mod segment;
 mod threads;
@@ -216,7 +216,7 @@ fn verify(
         let context = Context { disk, beyond: false, woven: false, removed };
         return read_all(context, &plan.found, threads, tally, progress);
     }
-    let mut survey = match survey(disk, dir) {
+    let mut survey = match survey(disk, dir, &Progress::default()) {
         Ok(survey) => survey,
         Err(error) if error.kind() == ErrorKind::Corrupt => {
             tally.tell_error(dir, &error, None);
