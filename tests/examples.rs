@@ -39,6 +39,12 @@ const EXAMPLES: &[Example] = &[
     Example("yardstick", &[DIR, "--quick"], "durable writes/s by ", Leaves::Nothing),
 ];
 
+/// Those that the simulated disk is needed for.
+const SIMULATED: &[Example] = &[
+    Example("simulated_crashes", &["10"], "10 seeds, 100 crashes, ", Leaves::Nothing),
+    Example("simulated_crashes", &["--buggy"], "seed ", Leaves::Nothing),
+];
+
 const SCRIPTS: &[&str] = &["roundtrip.sh"];
 
 fn source(name: &str) -> PathBuf {
@@ -95,13 +101,20 @@ fn run(Example(name, args, line, leaves): &Example) {
 #[test]
 fn every_example_runs_to_its_end() {
     EXAMPLES.iter().for_each(run);
+    if cfg!(feature = "sim") {
+        SIMULATED.iter().for_each(run);
+    } else {
+        println!("examples/simulated_crashes.rs is left out: it needs the feature sim");
+    }
 }
 
 #[test]
 fn no_example_is_forgotten() {
-    let known = EXAMPLES.iter().map(|Example(name, ..)| format!("{name}.rs"));
+    let known = EXAMPLES.iter().chain(SIMULATED);
+    let known = known.map(|Example(name, ..)| format!("{name}.rs"));
     let mut known: Vec<_> = known.chain(SCRIPTS.iter().map(ToString::to_string)).collect();
     known.sort();
+    known.dedup();
     let entries = fs::read_dir(source("")).unwrap();
     let mut there: Vec<_> =
         entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();

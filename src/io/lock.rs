@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::buf::ForkGuard;
-use super::os::open_regular;
+use super::os::{open_regular, uninterrupted, write_whole};
 
 /// How long a newcomer waits for the lock of a process that is gone.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -125,13 +125,13 @@ fn outwait(
 }
 
 fn name_holder(file: &fs::File, id: &str) -> io::Result<()> {
-    file.write_all_at(format!("{id:<WIDTH$}").as_bytes(), 0)
+    write_whole(file, format!("{id:<WIDTH$}").as_bytes(), 0)
 }
 
 /// The process named in the file; none while nobody holds it, or not yet.
 fn holder(file: &fs::File) -> io::Result<Option<i32>> {
     let mut text = [0; WIDTH];
-    let len = file.read_at(&mut text, 0)?;
+    let len = uninterrupted(|| file.read_at(&mut text, 0))?;
     Ok(String::from_utf8_lossy(&text[..len]).trim().parse().ok().filter(|&id| id > 0))
 }
 

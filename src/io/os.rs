@@ -29,7 +29,8 @@ mod volume;
 
 #[cfg(not(all(target_os = "linux", not(prkdb_portable))))]
 pub(super) use device::allocate;
-pub(super) use device::sync_to_device;
+use device::sync_names;
+pub(super) use device::{sync_to_device, uninterrupted, write_whole};
 pub(super) use file::{OsFile, open_regular};
 pub(super) use volume::Volume;
 pub(crate) use volume::is_scratch;
@@ -170,7 +171,7 @@ impl Disk for OsDisk {
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         let directory = nix::libc::O_DIRECTORY;
-        fs::OpenOptions::new().read(true).custom_flags(directory).open(dir)?.sync_all()
+        sync_names(&fs::OpenOptions::new().read(true).custom_flags(directory).open(dir)?)
     }
 
     fn lock(&self, path: &Path) -> io::Result<LockGuard> {

@@ -172,7 +172,7 @@ fn choose(dir: &Path, options: DiskOptions, volume: &Volume) -> Result<Choice> {
     })
 }
 
-/// The ladder: a ring past the page cache, else a mapping, else positional writes.
+/// The ladder: a ring past the page cache, else a mapping where it is safe, else positional writes.
 fn best(dir: &Path, options: DiskOptions, volume: &Volume) -> Result<Choice> {
     let refusal = match no_direct(options, volume) {
         Some(remedy) => Refusal::new(BackendReason::Filesystem, remedy),
@@ -181,10 +181,14 @@ fn best(dir: &Path, options: DiskOptions, volume: &Volume) -> Result<Choice> {
             Err(refusal) => refusal,
         },
     };
-    let way = try_mapping(dir, volume)?.unwrap_or_else(|worse| {
-        tracing::debug!(remedy = worse.remedy, "files are not mapped");
-        Way::Pwrite
-    });
+    let way = match volume.is_served {
+        // A store into a page that its server does not bring any more would kill the process.
+        true => Way::Pwrite,
+        false => try_mapping(dir, volume)?.unwrap_or_else(|worse| {
+            tracing::debug!(remedy = worse.remedy, "files are not mapped");
+            Way::Pwrite
+        }),
+    };
     Ok((way, refusal.reason, Some(refusal.remedy)))
 }
 

@@ -112,9 +112,17 @@ impl Image {
     }
 }
 
-fn run(command: &mut Command) -> Option<()> {
+/// Runs a command; says what it said if it fails.
+pub fn run(command: &mut Command) -> Option<()> {
+    output(command).map(drop)
+}
+
+/// What a command writes to its standard output; says what it said if it fails.
+pub fn output(command: &mut Command) -> Option<String> {
     match command.output() {
-        Ok(output) if output.status.success() => Some(()),
+        Ok(output) if output.status.success() => {
+            Some(String::from_utf8_lossy(&output.stdout).into_owned())
+        }
         Ok(output) => {
             let talk = String::from_utf8_lossy(&output.stderr).trim().to_string();
             super::skip(format_args!("{command:?}"), talk);

@@ -27,6 +27,7 @@ use prkdb_core::{Backend, ReadOnlyWal, Reader, Wal, WalConfig};
 pub mod damages;
 pub mod disk;
 pub mod format;
+pub mod watchdog;
 pub mod zeros;
 
 /// Says, past the test runner's capture, what is not tested here, once, and why.

@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::libc;
 
-use super::{Volume, Way};
+use super::{Volume, Way, uninterrupted};
 use crate::io::calls::{Call, Counter};
 use crate::io::mmap::{Mapping, POPULATES};
 use crate::io::pwrite::Descriptors;
@@ -224,11 +224,9 @@ impl File for OsFile {
         let mut done = 0;
         while done < buf.len() && !self.ends_at(done) {
             self.counter.add(Call::Read);
-            match self.main().read_at(&mut buf[done..], at + done as u64) {
-                Ok(0) => break,
-                Ok(n) => done += n,
-                Err(e) if e.kind() == ErrorKind::Interrupted => {}
-                Err(e) => return Err(e),
+            match uninterrupted(|| self.main().read_at(&mut buf[done..], at + done as u64))? {
+                0 => break,
+                n => done += n,
             }
         }
         Ok(done)

@@ -1,12 +1,15 @@
 //! What the file system under a log can do, found by trial in the log's directory.
 //!
 //! A scratch file without a name is written past the page cache with growing alignment. What the
-//! file system says about itself is not asked for: it is often not implemented, or wrong.
+//! file system says about itself is not asked for: it is often not implemented, or wrong. Its kind
+//! is, where a trial shows nothing: it copies on write, or a server behind FUSE does the work.
 
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
+#[cfg(all(target_os = "linux", not(prkdb_portable)))]
+use super::uninterrupted;
 use crate::io::buf::page_size;
 
 /// The coarsest alignment that is tried, bytes.
@@ -22,6 +25,8 @@ pub(in crate::io) struct Volume {
     pub(in crate::io) takes_direct: bool,
     /// Whether an overwrite goes to a new place; then a direct read proves nothing about the old.
     pub(in crate::io) copies_on_write: bool,
+    /// Whether a server in user space does the work.
+    pub(in crate::io) is_served: bool,
     /// No scratch file could be made for want of space: the rest is not known.
     pub(in crate::io) untried: bool,
     /// Why no scratch file could be written, if that is so: a read-only or foreign directory.
@@ -36,6 +41,7 @@ impl Volume {
             block: page_size().max(4096),
             takes_direct: false,
             copies_on_write: copies_on_write(&dir)?,
+            is_served: is_fuse(&dir)?,
             untried: false,
             read_only: None,
         };
@@ -52,6 +58,7 @@ impl Volume {
                 _ => return Err(e),
             },
         }
+        volume.takes_direct &= !volume.is_served;
         Ok(volume)
     }
 
@@ -92,14 +99,13 @@ impl Volume {
             // One unit further than the start, at an address that is no multiple of more.
             let mut buf = crate::io::Buf::zeroed(unit * 3, unit * 2);
             let bytes = &mut buf.bytes_mut().expect("just allocated")[unit..2 * unit];
-            match call(bytes, unit as u64).map_err(|e| (e.kind(), e)) {
+            match uninterrupted(|| call(bytes, unit as u64)).map_err(|e| (e.kind(), e)) {
                 Ok(_) => {}
                 // Alignment is checked before space is sought.
                 Err((
                     ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge,
                     _,
                 )) => {}
-                Err((ErrorKind::Interrupted, _)) => continue,
                 Err((ErrorKind::InvalidInput, _)) => {
                     unit *= 2;
                     continue;
@@ -204,13 +210,31 @@ fn copies_on_write(dir: &Path) -> io::Result<bool> {
     const BCACHEFS: i64 = 0xca45_1a4e;
     const ZFS: i64 = 0x2fc1_2fc1;
     const NILFS: i64 = 0x3434;
-    let kind = nix::sys::statfs::statfs(dir)?.filesystem_type().0;
-    Ok([BTRFS, BCACHEFS, ZFS, NILFS].map(Some).contains(&magic(kind)))
+    Ok([BTRFS, BCACHEFS, ZFS, NILFS].map(Some).contains(&magic(dir)?))
 }
 
-/// The type of a file system's magic number differs between C libraries.
+/// Whether a server in user space does the work (virtiofs too). There O_DIRECT on a ring is not
+/// what it is elsewhere (seen on Linux 6.18): a write that is to be durable comes to the server as
+/// a flag that few look at, and no sync follows; what a server writes short the kernel completes at
+/// the wrong offset, and reports as whole. Behind the server is another page cache anyway.
 #[cfg(target_os = "linux")]
-fn magic(kind: impl TryInto<i64>) -> Option<i64> {
+fn is_fuse(dir: &Path) -> io::Result<bool> {
+    Ok(magic(dir)? == Some(0x6573_5546))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn is_fuse(_: &Path) -> io::Result<bool> {
+    Ok(false)
+}
+
+/// What kind of file system it is; its type differs between C libraries.
+#[cfg(target_os = "linux")]
+fn magic(dir: &Path) -> io::Result<Option<i64>> {
+    Ok(widened(nix::sys::statfs::statfs(dir)?.filesystem_type().0))
+}
+
+#[cfg(target_os = "linux")]
+fn widened(kind: impl TryInto<i64>) -> Option<i64> {
     kind.try_into().ok()
 }
 

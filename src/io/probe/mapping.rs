@@ -12,7 +12,9 @@ use super::{BackendReason, Tried, is_full};
 use crate::error::{Error, Result};
 use crate::io::calls::Counter;
 use crate::io::mmap::Mapping;
-use crate::io::os::{Volume, Way, nearest_directory, scratch, sync_to_device};
+use crate::io::os::{
+    Volume, Way, nearest_directory, scratch, sync_to_device, uninterrupted, write_whole,
+};
 
 const BEFORE: [u8; 4096] = [0xa5; 4096];
 const AFTER: [u8; 4096] = [0x5a; 4096];
@@ -42,7 +44,7 @@ pub(super) fn attempt(dir: &Path, volume: &Volume) -> Result<Tried> {
 
 fn round_trip(file: &fs::File) -> io::Result<bool> {
     let counter = Counter::default();
-    file.write_all_at(&BEFORE, 0)?;
+    write_whole(file, &BEFORE, 0)?;
     sync_to_device(file)?;
     let stored = match Mapping::of(file, &counter)? {
         None => false,
@@ -54,6 +56,6 @@ fn round_trip(file: &fs::File) -> io::Result<bool> {
     };
     sync_to_device(file)?;
     let mut read = [0; AFTER.len()];
-    file.read_exact_at(&mut read, 0)?;
+    uninterrupted(|| file.read_at(&mut read, 0))?;
     Ok(stored && read == AFTER)
 }

@@ -2,6 +2,13 @@
 //!
 //! Four kinds of disk have names: [`strict`](Model::strict), [`ordered`](Model::ordered) (ext4 with
 //! `data=ordered`), [`weak`](Model::weak) (what POSIX promises) and [`lying`](Model::lying).
+//!
+//! `tests/powercut` looked whether disks are like this (Linux 6.18, 600 cuts of each file system
+//! with names that nobody synced). ext4 is `ordered`: 3,692 of 6,791 changes of names survived,
+//! always those before some moment, never fewer than a sync of any directory had covered; where a
+//! size survived without its data (390 of 7,146 files) there were zeros. XFS keeps the order, but a
+//! sync of one directory leaves out later changes in another (11 cuts); btrfs keeps neither (434
+//! cuts out of order): both are inside `weak`.
 
 use super::rng::Rng;
 use crate::io::Access;

@@ -142,12 +142,17 @@ impl Maker {
         let Some(limit) = [window, config.max_disk_bytes].into_iter().flatten().min() else {
             return Ok(Admission::Fits);
         };
-        let used = self.used_bytes()?;
-        if used.saturating_add(size) <= limit {
+        let fits = |used: u64| used.saturating_add(size) <= limit;
+        if fits(self.used_bytes()?) {
             return Ok(Admission::Fits);
         }
         if window.is_some() && self.make_room(flow).await? {
             return Ok(Admission::MadeRoom);
+        }
+        // What was in the way may have been cut for its age while that was waited for.
+        let used = self.used_bytes()?;
+        if fits(used) {
+            return Ok(Admission::Fits);
         }
         let why = format!(
             "one more segment takes {size} bytes, and the log has {used} of the {limit} it may \
