@@ -178,7 +178,8 @@ fn side_by_side(dir: &Path, damage: Damage, policy: RecoveryPolicy) {
         assert_eq!(holes.len(), 1);
     }
     wal.close().unwrap();
-    let tell = &mut |f: Finding| assert!(!f.is_damage(), "{f:?}");
+    let told = |f: &Finding| format!("{policy:?}: {f:?} beside {report:?}");
+    let tell = &mut |f: Finding| assert!(!f.is_damage(), "{}", told(&f));
     let summary = ReadOnlyWal::verify(dir, tell, &mut |_, _| {}).unwrap();
     assert_eq!(summary.records, RECORDS + 3 - lost);
     assert_ne!(open_as(dir, policy).recovery().verdict, Verdict::Damaged);
@@ -254,4 +255,147 @@ fn a_log_without_meta_is_refused_under_every_policy() {
         assert_eq!(e.kind(), ErrorKind::Corrupt, "{e}");
     }
     assert!(support::image(&dir) == before, "a refused open changed the log");
+}
+
+/// Cut twice: META tells of the last cut alone, and the segment that began at the first is lost.
+#[test]
+fn what_was_cut_does_not_come_back_with_the_segment_behind_it_lost() {
+    // Of the header: what only names the log; what its checksums are salted with.
+    for at in [20, 50] {
+        for policy in [RecoveryPolicy::Salvage, RecoveryPolicy::PointInTime] {
+            let root = tempfile::tempdir().unwrap();
+            let dir = root.path().join("log");
+            let wal = Wal::open(config(&dir, Backend::Pwrite)).unwrap();
+            fill(&wal, 1, 80, 1);
+            wal.truncate_after(Lsn::new(49)).unwrap();
+            fill(&wal, 2, 30, 1);
+            wal.truncate_after(Lsn::new(60)).unwrap();
+            fill(&wal, 3, 10, 1);
+            wal.close().unwrap();
+            let behind = support::segments(&dir).into_iter();
+            let mut behind = behind.filter(|path| format::frames(path).0[0].first == 50);
+            flip(&behind.next().unwrap(), at);
+            let wal = open_as(&dir, policy);
+            let mut kept = Vec::new();
+            for read in wal.reader(Lsn::FIRST).unwrap().flatten() {
+                let lsn = read.lsn.get();
+                let life = if lsn > 60 { 3 } else { 1 };
+                assert!(*read.data == support::record(life, lsn)[..], "{lsn} is of another life");
+                kept.push(lsn);
+            }
+            assert!(kept[0] == 1 && kept.iter().all(|lsn| !(50..=60).contains(lsn)), "{kept:?}");
+            let proven = at == 20;
+            assert_eq!(kept.contains(&49), proven, "only a frame tells where it began");
+            assert_eq!(kept.contains(&61), policy == RecoveryPolicy::Salvage);
+            assert_eq!(wal.next_lsn().get(), 71);
+        }
+    }
+}
+
+#[test]
+fn a_segment_of_which_nothing_is_kept_is_renamed_and_not_removed() {
+    let root = tempfile::tempdir().unwrap();
+    let from = root.path().join("from");
+    closed_log(&from, 1);
+    for policy in [RecoveryPolicy::Salvage, RecoveryPolicy::PointInTime] {
+        let dir = root.path().join(format!("{policy:?}"));
+        copy(&from, &dir);
+        let (frames, _) = format::log(&dir);
+        let paths = support::segments(&dir);
+        flip(&paths[0], frames[3].offset + 24);
+        let all = frames.iter().filter(|f| f.path == paths[1]);
+        all.for_each(|frame| flip(&frame.path, frame.offset + 24));
+        let before = fs::read(&paths[1]).unwrap();
+        let wal = open_as(&dir, policy);
+        let kept_as = PathBuf::from(format!("{}.given-up", paths[1].display()));
+        assert!(fs::read(&kept_as).unwrap() == before && !paths[1].exists());
+        let report = wal.recovery();
+        let told = report.given_up.iter().filter(|gone| gone.path == paths[1]);
+        assert!(told.clone().count() > 0, "{report:?}");
+        assert!(told.clone().all(|gone| gone.kept_as.as_ref() == Some(&kept_as)), "{report:?}");
+    }
+}
+
+#[test]
+fn names_and_watermarks_that_leave_no_numbers_are_no_panic() {
+    let root = tempfile::tempdir().unwrap();
+    let from = root.path().join("from");
+    closed_log(&from, 1);
+    for policy in [RecoveryPolicy::Salvage, RecoveryPolicy::PointInTime] {
+        let dir = root.path().join(format!("{policy:?}"));
+        copy(&from, &dir);
+        for number in [u64::MAX, u64::MAX - 1] {
+            fs::write(dir.join(format!("{number:020}.seg")), vec![7; 20 * 4096]).unwrap();
+        }
+        let wal = open_as(&dir, policy);
+        assert_eq!(wal.holes(), []);
+        fill(&wal, 2, 3, 1);
+        drop(wal);
+        let wal = open(&dir, Backend::Auto);
+        assert_eq!(read_over(wal.reader(Lsn::FIRST).unwrap()).0.len() as u64, RECORDS + 3);
+        wal.close().unwrap();
+        // META promises all there is.
+        let meta = dir.join("META");
+        for slot in [0, format::SLOT] {
+            format::change(&meta, slot..slot + format::SLOT, |bytes| {
+                bytes[64..72].fill(0xff);
+                format::fix_crc(bytes);
+            });
+        }
+        let refused = Wal::open(WalConfig { recovery: policy, ..config(&dir, Backend::Pwrite) });
+        assert_eq!(refused.unwrap_err().kind(), ErrorKind::Corrupt);
+    }
+}
+
+#[test]
+fn new_rot_beside_a_known_hole_is_told() {
+    for num_segments in [1, 3] {
+        let root = tempfile::tempdir().unwrap();
+        let from = root.path().join("from");
+        closed_log(&from, num_segments);
+        let (frames, _) = format::log(&from);
+        let one: Vec<&Frame> = frames.iter().filter(|f| f.path == frames[0].path).collect();
+        let damage = |found: &Path, frame: &Frame| {
+            flip(&found.join(frame.path.file_name().unwrap()), frame.offset + 24);
+        };
+        for beside in [4, 6] {
+            let dir = root.path().join(beside.to_string());
+            copy(&from, &dir);
+            damage(&dir, one[5]);
+            open_as(&dir, RecoveryPolicy::Salvage).close().unwrap();
+            let verify = || {
+                let mut found = Vec::new();
+                let tell = &mut |finding| found.push(finding);
+                ReadOnlyWal::verify_with(&dir, 1, tell, &mut |_, _| {}).unwrap();
+                found
+            };
+            assert!(!verify().iter().any(Finding::is_damage), "{:?}", verify());
+            damage(&dir, one[beside]);
+            let found = verify();
+            assert!(found.iter().any(Finding::is_damage), "{num_segments}: {found:?}");
+        }
+    }
+}
+
+#[test]
+fn holes_go_with_the_records_before_the_cut() {
+    let root = tempfile::tempdir().unwrap();
+    let dir = root.path().join("log");
+    closed_log(&dir, 1);
+    let (frames, _) = format::log(&dir);
+    for frame in [&frames[5], &frames[50]] {
+        flip(&frame.path, frame.offset + 24);
+    }
+    let wal = open_as(&dir, RecoveryPolicy::Salvage);
+    let holes = wal.holes();
+    assert_eq!(holes.len(), 2);
+    let inside = Lsn::new(holes[1].start.get() + 2);
+    wal.truncate_before(inside).unwrap();
+    assert_eq!(wal.holes(), [inside..holes[1].end].to_vec());
+    wal.truncate_before(holes[1].end).unwrap();
+    assert_eq!(wal.holes(), []);
+    wal.close().unwrap();
+    let meta = fs::read(dir.join("META")).unwrap();
+    assert_eq!(format::u32_at(&meta, 100), 0, "META keeps ranges below the first record");
+    assert_eq!(ReadOnlyWal::open(&dir).unwrap().holes(), []);
 }

@@ -308,3 +308,65 @@ fn cuts_compression_and_large_batches_come_along() {
     let tell = &mut |f: Finding| panic!("{f:?}");
     ReadOnlyWal::verify(&to, tell, &mut |_, _| {}).unwrap();
 }
+
+#[test]
+fn without_meta_no_lsn_that_a_header_names_is_given_again() {
+    let root = tempfile::tempdir().unwrap();
+    for in_place in [true, false] {
+        let (dir, to) = (root.path().join(format!("{in_place}")), root.path().join("new"));
+        closed_log(&dir);
+        fs::remove_file(dir.join("META")).unwrap();
+        let last = format::log_without_meta(&dir).pop().unwrap();
+        flip(&last.path, last.offset + last.len - 3);
+        let (report, at) = match in_place {
+            true => (repaired(&dir), &dir),
+            false => (repair_to(&dir, &to, &mut |_, _| {}).unwrap(), &to),
+        };
+        assert_eq!(report.next_lsn.get(), RECORDS + 1, "{report:?}");
+        assert_whole(at, &report, &[last.first..last.last() + 1], b"");
+    }
+}
+
+#[test]
+fn nobody_writes_a_log_while_it_is_copied() {
+    let root = tempfile::tempdir().unwrap();
+    let (dir, to) = (root.path().join("log"), root.path().join("new"));
+    closed_log(&dir);
+    let mut tried = 0;
+    let progress = &mut |_, _| {
+        let refused = Wal::open(config(&dir, Backend::Pwrite)).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Locked, "{refused}");
+        tried += 1;
+    };
+    repair_to(&dir, &to, progress).unwrap();
+    assert!(tried > 0);
+    Wal::open(config(&dir, Backend::Pwrite)).unwrap().close().unwrap();
+}
+
+#[test]
+fn more_holes_than_meta_holds_are_refused_before_anything_is_written() {
+    let root = tempfile::tempdir().unwrap();
+    let (dir, to) = (root.path().join("log"), root.path().join("new"));
+    let wal = Wal::open(config(&dir, Backend::Pwrite)).unwrap();
+    let tickets: Vec<_> = (0..8100).map(|_| wal.append_batch(["x"]).unwrap()).collect();
+    for ticket in tickets {
+        ticket.wait().unwrap();
+    }
+    wal.close().unwrap();
+    let (frames, _) = format::log(&dir);
+    assert_eq!(frames.len(), 8100);
+    for path in support::segments(&dir) {
+        let mut bytes = fs::read(&path).unwrap();
+        for frame in frames.iter().filter(|f| f.path == path && f.first % 2 == 0) {
+            bytes[frame.offset + 24] ^= 1;
+        }
+        fs::write(&path, bytes).unwrap();
+    }
+    let before = image(&dir);
+    let refused = repair_to(&dir, &to, &mut |_, _| {}).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Invalid, "{refused}");
+    assert!(!to.exists());
+    let refused = repair(&dir, &mut |_, _| {}).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Invalid, "{refused}");
+    assert!(image(&dir) == before);
+}

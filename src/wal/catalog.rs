@@ -37,6 +37,8 @@ use crate::lsn::Lsn;
 use crate::segment::{SegmentFile, SparseIndex};
 use crate::sync::{AtomicU64, Mutex, MutexGuard, RwLock, RwLockWriteGuard};
 
+use super::recovery::drop_below;
+
 mod cuts;
 
 use cuts::Cuts;
@@ -384,6 +386,7 @@ impl Catalog {
 
     pub(crate) fn set_first(&self, lsn: Lsn) {
         let _change = self.change();
+        drop_below(&mut self.holes.write().unwrap_or_else(PoisonError::into_inner), lsn);
         self.first.store(lsn.get(), Ordering::Release);
     }
 

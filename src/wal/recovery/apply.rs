@@ -30,6 +30,7 @@ use super::super::shared::Shared;
 use super::copy::{copy_tail, keep_reserve};
 use super::inspect::{Contents, catalog_of, classify, inspect};
 use super::mend::mend;
+use super::ranges::drop_below;
 use super::{Found, Plan, Progress, RecoveryReport, Scan, State, Verdict};
 
 /// A log that is ready to be written.
@@ -89,14 +90,14 @@ async fn reopen(site: Site<'_>, shared: &Shared) -> Result<Recovered> {
     };
     let mut plan = inspect(disk, site.dir, policy, &progress)?;
     progress.finish();
-    if let Some(mended) = &mended {
-        mended.tell(&mut plan.report);
-    }
     if u64::from(plan.meta.meta.block_size) != shared.block {
         let why = "another process made the log at this moment; open it again";
         return Err(Error::new(ErrorKind::Locked, "open", why).at(site.dir, None));
     }
     report(&plan);
+    if let Some(mended) = &mended {
+        mended.tell(&mut plan.report);
+    }
     let mut free = ready_pool(site, plan.meta.meta.clean.then_some(config.segment_bytes))?;
     let mut listed = catalog_of(disk, &plan.found)?;
     let mut meta = MetaFile::open(disk, site.dir, &plan.meta)?;
@@ -129,11 +130,7 @@ async fn reopen(site: Site<'_>, shared: &Shared) -> Result<Recovered> {
         None => None,
     };
     let stays = |number: u64| tail.as_ref().is_some_and(|(file, ..)| file.id.number == number);
-    for (number, segment) in &listed {
-        if !stays(*number) {
-            segment.seal();
-        }
-    }
+    listed.iter().filter(|(number, _)| !stays(**number)).for_each(|(_, segment)| segment.seal());
     let segments = listed.into_values().collect();
     let (first, next, holes) = (meta.meta().first_lsn, plan.next, meta.meta().removed.clone());
     let cut = mended.and_then(|mended| mended.cut).unwrap_or(plan.next);
@@ -160,6 +157,7 @@ fn segment_bytes(site: Site<'_>) -> Result<u64> {
 fn mark_open(m: &mut Meta, plan: &Plan, config: &WalConfig, backend: &str) {
     m.clean = bugs::on(Bug::CleanWhileWriting);
     m.durable_upto = plan.next.prev();
+    drop_below(&mut m.removed, m.first_lsn);
     m.next_epoch = plan.epoch + 1;
     m.highest_number = plan.highest_number;
     m.segment_bytes = config.segment_bytes;

@@ -10,7 +10,8 @@
 //!
 //! What is missing above the watermark is a torn tail: it ends the log here as everywhere.
 //! Invariants: a hole holds no kept record and lies outside the removed ranges; the log goes on
-//! above every LSN that may have been promised.
+//! above every LSN that may have been promised; what may have been promised is no proof that it is
+//! on the device.
 
 use std::path::{Path, PathBuf};
 
@@ -19,12 +20,13 @@ use crate::error::{Error, Result};
 use crate::format::segment::SegmentHeader;
 use crate::io::{Access, Disk};
 use crate::lsn::Lsn;
-use crate::options::{MAX_NUM_SEGMENTS, RecoveryPolicy};
+use crate::options::RecoveryPolicy;
 use crate::segment::{Cursor, Geometry, Run, parse_name};
 
 use super::inspect::{Survey, WINDOW, read_block};
 use super::judge::promised;
-use super::merge::skip_removed;
+use super::ranges::{Span, count, within};
+use super::sift::{Sifted, clip, sift, views};
 use super::sweep::{Swept, sweep, trace};
 use super::{Found, State};
 
@@ -37,6 +39,15 @@ pub(crate) struct Unusable {
     pub(crate) path: PathBuf,
     pub(crate) bytes: u64,
     pub(crate) why: String,
+    /// What its name says.
+    pub(super) number: u64,
+    /// It never held a frame.
+    pub(super) is_empty: bool,
+    /// Its first record and its epoch, if a frame still proves that.
+    pub(super) start: Option<Lsn>,
+    pub(super) epoch: Option<u64>,
+    /// The greatest LSN or watermark in it; none if there may have been any.
+    upto: Option<Lsn>,
 }
 
 /// What is lost and what is kept. The lists go by segment, as the survey has them.
@@ -45,13 +56,13 @@ pub(crate) struct Loss {
     pub(crate) swept: Vec<Swept>,
     pub(crate) kept: Vec<Vec<Run>>,
     /// Promised records that are lost: sorted, apart.
-    pub(crate) holes: Vec<(Lsn, Lsn)>,
+    pub(crate) holes: Vec<Span>,
     /// Everything from here on is given up.
     pub(crate) cut: Option<Lsn>,
     /// The LSN after the last record that is kept, holes included.
     pub(crate) next: Lsn,
-    /// Everything up to here may have been promised.
-    pub(crate) promised: Lsn,
+    /// Everything up to here was promised, as a watermark says.
+    pub(crate) proven: Lsn,
     pub(crate) unusable: Vec<Unusable>,
     /// Segments without a footer that have kept frames behind bytes which are none: with a footer
     /// they are read as they are.
@@ -60,12 +71,9 @@ pub(crate) struct Loss {
 
 impl Loss {
     /// How many records are kept, of a log that begins at `first`.
-    pub(crate) fn records(&self, first: Lsn, removed: &[(Lsn, Lsn)]) -> u64 {
-        let within = |(from, to): &(Lsn, Lsn)| {
-            to.get().min(self.next.get()).saturating_sub(from.get().max(first.get()))
-        };
-        let gone: u64 = removed.iter().chain(&self.holes).map(within).sum();
-        self.next.get().saturating_sub(first.get()) - gone
+    pub(crate) fn records(&self, first: Lsn, removed: &[Span]) -> u64 {
+        let gone = |ranges| count(within(ranges, first, self.next));
+        self.next.get().saturating_sub(first.get()) - gone(removed) - gone(&self.holes)
     }
 
     /// Whether there is anything that only these policies can do.
@@ -82,6 +90,38 @@ pub(crate) fn assess(
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Loss> {
     let (meta, found) = (&survey.meta.meta, &survey.found);
+    let swept = sweep_all(disk, found, progress)?;
+    let durable = swept.iter().map(|s| s.durable).max().unwrap_or(Lsn::NONE);
+    let proven = promised(&survey.meta, found).max(durable);
+    let look = |error| examine(disk, error, survey);
+    let unusable = survey.unusable.iter().map(look).collect::<Result<Vec<_>>>()?;
+    let seen = swept.iter().map(|s| s.seen).max().unwrap_or(Lsn::NONE);
+    let mut promised = proven.max(may_be_promised(survey, seen.max(durable), &unusable));
+    let views = views(found, &swept, &unusable, meta.cut);
+    let Sifted { mut kept, mut holes, mut next } =
+        sift(meta.first_lsn, &meta.removed, &views, promised);
+    kept.truncate(found.len());
+    let mut cut = None;
+    if let (RecoveryPolicy::PointInTime, Some((from, _))) = (policy, holes.first().copied()) {
+        promised = promised.max(seen);
+        holes = vec![(from, promised.next())];
+        kept.iter_mut().for_each(|runs| clip(runs, from));
+        (cut, next) = (Some(from), promised.next());
+    }
+    if next == Lsn::MAX {
+        let why = "watermarks in it promise all LSNs that there are: none is left to go on with";
+        let path = unusable.first().map(|bad| &bad.path).or(found.first().map(|f| &f.file.path));
+        return Err(Error::corrupt("recover", path.map_or(Path::new(""), |p| p), 0, why));
+    }
+    let unsealed = (0..found.len()).filter(|i| is_unsealed(&found[*i], &kept[*i])).collect();
+    Ok(Loss { swept, kept, holes, cut, next, proven, unusable, unsealed })
+}
+
+fn sweep_all(
+    disk: &dyn Disk,
+    found: &[Found],
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<Vec<Swept>> {
     let total = found.iter().map(|f| f.file.geometry.size).sum();
     let (mut swept, mut done) = (Vec::new(), 0);
     for f in found {
@@ -89,38 +129,40 @@ pub(crate) fn assess(
         done += f.file.geometry.size;
         progress(done, total);
     }
-    let durable = swept.iter().map(|s| s.durable).max().unwrap_or(Lsn::NONE);
-    let mut promised = promised(&survey.meta, found).max(durable);
-    let mut unusable = Vec::new();
-    for error in &survey.unusable {
-        let path = error.path().unwrap_or(Path::new("")).to_path_buf();
-        let held = held(disk, &path, survey)?;
-        let number = number(&path);
-        let newer = |(f, s): (&Found, &Swept)| {
-            f.file.id.number >= number + MAX_NUM_SEGMENTS as u64 && !s.runs.is_empty()
-        };
-        promised = match held.upto {
-            Some(upto) => promised.max(upto),
-            // Younger records are there: it held none of the last.
-            None if found.iter().zip(&swept).any(newer) => promised,
-            None => promised.plus(held.bytes.saturating_mul(RECORDS_PER_BYTE)),
-        };
-        unusable.push(Unusable { path, bytes: held.bytes, why: error.to_string() });
+    Ok(swept)
+}
+
+/// The greatest LSN that may have been promised by what can't be read. LSNs are dense: those above
+/// all that are known otherwise stood in there.
+///
+/// META's watermark is no base for that: a recovery that was cut short has raised it already.
+fn may_be_promised(survey: &Survey, seen: Lsn, unusable: &[Unusable]) -> Lsn {
+    let meta = &survey.meta.meta;
+    let removed = meta.removed.last().map_or(Lsn::NONE, |(_, to)| to.prev());
+    let known = unusable.iter().filter_map(|u| u.upto).max().unwrap_or(Lsn::NONE);
+    let base = seen.max(known).max(meta.first_lsn.prev()).max(removed);
+    let written = survey.found.iter().filter(|f| !f.runs.is_empty());
+    let written: Vec<(u64, u64)> = written.map(id).collect();
+    let unknown = unusable.iter().filter(|u| u.upto.is_none());
+    let all: Vec<(u64, u64)> = survey.found.iter().map(id).collect();
+    let unknown = unknown.filter(|u| !is_of_former_life(u.number, &all, &written));
+    // A file that is short now may have been longer.
+    let bytes: u64 = unknown.map(|u| u.bytes.max(meta.segment_bytes)).sum();
+    match bytes {
+        0 => known,
+        bytes => base.plus(bytes.saturating_mul(RECORDS_PER_BYTE)),
     }
-    let views: Vec<View> =
-        found.iter().zip(&swept).map(|(f, s)| View::of(f, s, found, &swept)).collect();
-    let Sifted { mut kept, mut holes, mut next } =
-        sift(meta.first_lsn, &meta.removed, &views, promised);
-    let mut cut = None;
-    if let (RecoveryPolicy::PointInTime, Some((from, _))) = (policy, holes.first().copied()) {
-        let seen = swept.iter().map(|s| s.seen).max().unwrap_or(Lsn::NONE);
-        promised = promised.max(seen);
-        holes = vec![(from, promised.next())];
-        kept.iter_mut().for_each(|runs| clip(runs, from));
-        (cut, next) = (Some(from), promised.next());
-    }
-    let unsealed = (0..found.len()).filter(|i| is_unsealed(&found[*i], &kept[*i])).collect();
-    Ok(Loss { swept, kept, holes, cut, next, promised, unusable, unsealed })
+}
+
+fn id(f: &Found) -> (u64, u64) {
+    (f.file.id.number, f.file.id.epoch)
+}
+
+/// Whether a later life than that of segment `number` has records, of numbers and epochs of `all`
+/// segments and those that are `written`. In one life several are open at a time, for any time.
+fn is_of_former_life(number: u64, all: &[(u64, u64)], written: &[(u64, u64)]) -> bool {
+    let own = all.iter().filter(|(n, _)| *n > number).map(|(_, epoch)| *epoch).min();
+    own.is_some_and(|own| written.iter().any(|(n, epoch)| *n > number && *epoch > own))
 }
 
 /// The number in a segment's name.
@@ -128,132 +170,55 @@ pub(super) fn number(path: &Path) -> u64 {
     path.file_name().and_then(|name| parse_name(&name.to_string_lossy())).unwrap_or(0)
 }
 
-/// Takes out what lies at `from` and beyond.
-fn clip(runs: &mut Vec<Run>, from: Lsn) {
-    runs.retain_mut(|run| {
-        run.last = run.last.min(from.prev());
-        run.first <= run.last
-    });
-}
-
 fn is_unsealed(f: &Found, kept: &[Run]) -> bool {
     let walked = f.runs.last().map_or(Lsn::NONE, |run| run.last);
     matches!(f.state, State::Open(_)) && kept.last().is_some_and(|run| run.last > walked)
 }
 
-/// What a segment that can't be read may have held.
-struct Held {
-    bytes: u64,
-    /// The greatest LSN it proves; none if it may have held any.
-    upto: Option<Lsn>,
-}
-
-fn held(disk: &dyn Disk, path: &Path, survey: &Survey) -> Result<Held> {
-    let failed = |e| Error::io("read", path, None, e);
+/// Looks for what a segment that can't be used may have held.
+fn examine(disk: &dyn Disk, error: &Error, survey: &Survey) -> Result<Unusable> {
+    let path = error.path().unwrap_or(Path::new("")).to_path_buf();
+    let failed = |e| Error::io("read", &path, None, e);
     let (meta, block) = (&survey.meta.meta, u64::from(survey.meta.meta.block_size));
-    let file = disk.open(path, Access::Direct).map_err(failed)?;
+    let file = disk.open(&path, Access::Direct).map_err(failed)?;
     let bytes = file.size().map_err(failed)?;
+    let (number, why) = (number(&path), error.to_string());
+    let (is_empty, start, epoch, upto) = (false, None, None, meta.clean.then_some(Lsn::NONE));
+    let mut bad = Unusable { path, bytes, why, number, is_empty, start, epoch, upto };
     let size = round_down(bytes, block);
-    let nothing = Held { bytes, upto: Some(Lsn::NONE) };
     if size < 3 * block {
-        return Ok(nothing);
+        return Ok(bad);
     }
+    let failed = |e| Error::io("read", &bad.path, None, e);
     let image = read_block(&file, 0, block).map_err(failed)?;
     let id = match SegmentHeader::decode(image.bytes()) {
-        Ok(header) if header.log_id != meta.log_id => return Ok(nothing),
+        Ok(header) if header.log_id != meta.log_id => {
+            return Ok(Unusable { is_empty: true, upto: Some(Lsn::NONE), ..bad });
+        }
         Ok(header) => header.id,
-        Err(_) => SegmentHeader::claimed(image.bytes(), number(path)),
+        Err(_) => SegmentHeader::claimed(image.bytes(), number),
     };
     let geometry = Geometry { size, block };
     let cursor = || Cursor::new(file.clone(), id, geometry, geometry.frames_start(), WINDOW);
-    let seen = trace(cursor(), path)?;
-    if seen != Lsn::NONE || meta.clean {
-        // After a clean close META knows all that was promised.
-        return Ok(Held { bytes, upto: Some(seen) });
+    if let Some(trace) = trace(cursor(), &bad.path)? {
+        let cut =
+            meta.cut.filter(|cut| id.epoch < cut.epoch).map_or(Lsn::MAX, |cut| cut.lsn.prev());
+        (bad.start, bad.epoch, bad.upto) = (trace.start, Some(id.epoch), Some(trace.seen.min(cut)));
+    } else if cursor().look_ahead().map_err(failed)?.used_end == 0 {
+        (bad.is_empty, bad.upto) = (true, Some(Lsn::NONE));
     }
-    let empty = cursor().look_ahead().map_err(failed)?.used_end == 0;
-    Ok(Held { bytes, upto: empty.then_some(Lsn::NONE) })
+    Ok(bad)
 }
 
-/// A segment as it is sifted.
-#[derive(Debug)]
-struct View {
-    epoch: u64,
-    /// Where it began, as far as that is known: nothing of an earlier epoch counts from there on.
-    start: Option<Lsn>,
-    runs: Vec<Run>,
-}
-
-impl View {
-    fn of(f: &Found, s: &Swept, found: &[Found], swept: &[Swept]) -> View {
-        let epoch = f.file.id.epoch;
-        let mut runs = s.runs.clone();
-        if let State::Open(_) = &f.state {
-            // What a later life gave up is not known where its beginning is lost as well.
-            let later = |(g, s): (&Found, &Swept)| g.file.id.epoch > epoch && s.starts_in_doubt(g);
-            if found.iter().zip(swept).any(later) {
-                clip(&mut runs, s.durable.next());
-            }
+impl Unusable {
+    /// The least and the greatest epoch it may have: that of a segment never falls with its number.
+    pub(super) fn epochs(&self, found: &[Found]) -> (u64, u64) {
+        if let Some(epoch) = self.epoch {
+            return (epoch, epoch);
         }
-        View { epoch, start: s.start(f), runs }
-    }
-}
-
-/// What is kept, segment by segment, and what is missing.
-#[derive(Debug, PartialEq, Eq)]
-struct Sifted {
-    kept: Vec<Vec<Run>>,
-    holes: Vec<(Lsn, Lsn)>,
-    next: Lsn,
-}
-
-/// Merges what is whole, from `first` on, over holes up to `promised`.
-fn sift(first: Lsn, removed: &[(Lsn, Lsn)], views: &[View], promised: Lsn) -> Sifted {
-    let mut runs = Vec::new();
-    for (i, view) in views.iter().enumerate() {
-        let later = views.iter().filter(|other| other.epoch > view.epoch);
-        let starts = later.filter_map(|o| o.start.or(o.runs.first().map(|run| run.first)));
-        let mut live = view.runs.clone();
-        if let Some(cut) = starts.min() {
-            clip(&mut live, cut);
-        }
-        runs.extend(live.into_iter().map(|run| (run, i)));
-    }
-    runs.sort_by_key(|(run, _)| (run.first, run.last));
-    let mut kept = vec![Vec::new(); views.len()];
-    let (mut holes, mut next) = (Vec::new(), first);
-    for (run, i) in runs.into_iter().filter(|(run, _)| run.last >= first) {
-        next = skip_removed(next, removed);
-        let to = run.first.min(promised.next());
-        if to > next {
-            missing(next, to, removed, &mut holes);
-            next = skip_removed(to, removed);
-        }
-        if run.first > next {
-            break;
-        }
-        kept[i].push(Run { first: run.first.max(first), last: run.last });
-        next = next.max(run.last.next());
-    }
-    next = skip_removed(next, removed);
-    if next <= promised {
-        missing(next, promised.next(), removed, &mut holes);
-        next = skip_removed(promised.next(), removed);
-    }
-    Sifted { kept, holes, next }
-}
-
-/// Adds what of `from .. to` lies outside the removed ranges.
-fn missing(from: Lsn, to: Lsn, removed: &[(Lsn, Lsn)], holes: &mut Vec<(Lsn, Lsn)>) {
-    let mut at = from;
-    for (start, end) in removed.iter().filter(|(start, end)| *end > from && *start < to) {
-        if *start > at {
-            holes.push((at, *start));
-        }
-        at = at.max(*end);
-    }
-    if at < to {
-        holes.push((at, to));
+        let older = found.iter().map(id).filter(|(n, _)| *n < self.number).map(|(_, epoch)| epoch);
+        let newer = found.iter().map(id).filter(|(n, _)| *n > self.number).map(|(_, epoch)| epoch);
+        (older.max().unwrap_or(0), newer.min().unwrap_or(u64::MAX))
     }
 }
 
@@ -261,47 +226,13 @@ fn missing(from: Lsn, to: Lsn, removed: &[(Lsn, Lsn)], holes: &mut Vec<(Lsn, Lsn
 mod tests {
     use super::*;
 
-    fn run(first: u64, last: u64) -> Run {
-        Run { first: Lsn::new(first), last: Lsn::new(last) }
-    }
-
-    fn view(epoch: u64, runs: &[Run]) -> View {
-        View { epoch, start: runs.first().map(|run| run.first), runs: runs.to_vec() }
-    }
-
-    fn holes(removed: &[(u64, u64)], views: &[View], promised: u64) -> Vec<(u64, u64)> {
-        let removed: Vec<_> =
-            removed.iter().map(|(from, to)| (Lsn::new(*from), Lsn::new(*to))).collect();
-        let sifted = sift(Lsn::FIRST, &removed, views, Lsn::new(promised));
-        sifted.holes.iter().map(|(from, to)| (from.get(), to.get())).collect()
-    }
-
     #[test]
-    fn what_is_missing_below_the_watermark_is_a_hole() {
-        let log = || [view(1, &[run(1, 4), run(7, 9)]), view(1, &[run(11, 14)])];
-        assert_eq!(holes(&[], &log(), 12), [(5, 7), (10, 11)]);
-        assert_eq!(holes(&[(5, 7)], &log(), 12), [(10, 11)]);
-        assert_eq!(holes(&[(6, 7)], &log(), 12), [(5, 6), (10, 11)]);
-        // Above it is a torn tail: the log ends there.
-        assert_eq!(holes(&[], &log(), 8), [(5, 7)]);
-        assert_eq!(holes(&[], &log(), 4), []);
-        assert_eq!(holes(&[], &log(), 20), [(5, 7), (10, 11), (15, 21)]);
-    }
-
-    #[test]
-    fn a_torn_tail_is_kept_as_far_as_nothing_is_missing() {
-        let kept = |promised| {
-            let views = [view(1, &[run(1, 4), run(7, 9), run(11, 14)])];
-            sift(Lsn::FIRST, &[], &views, Lsn::new(promised)).kept.remove(0)
-        };
-        assert_eq!(kept(8), [run(1, 4), run(7, 9)]);
-        assert_eq!(kept(5), [run(1, 4)]);
-    }
-
-    #[test]
-    fn what_an_earlier_life_gave_up_stays_given_up() {
-        // Its first frame is lost, but known.
-        let later = View { start: Some(Lsn::new(5)), ..view(2, &[run(7, 9)]) };
-        assert_eq!(holes(&[], &[view(1, &[run(1, 8)]), later], 9), [(5, 7)]);
+    fn only_a_former_life_held_none_of_the_last_records() {
+        let all: Vec<(u64, u64)> = (1..100).map(|n| (n, 1)).collect();
+        assert!(!is_of_former_life(1, &all, &all), "a lane may be open for any time");
+        assert!(!is_of_former_life(1, &[(2, 2), (3, 2)], &[(3, 2)]), "it may be of their life");
+        assert!(is_of_former_life(1, &[(2, 1), (3, 2)], &[(3, 2)]));
+        assert!(!is_of_former_life(1, &[(2, 1), (3, 2)], &[(2, 1)]), "the later life is empty");
+        assert!(!is_of_former_life(4, &[(2, 1), (3, 2)], &[(3, 2)]));
     }
 }

@@ -31,7 +31,10 @@ mod loss;
 mod mend;
 mod merge;
 mod progress;
+mod ranges;
+mod sift;
 mod sweep;
+mod told;
 mod weave;
 
 pub(crate) use apply::{Recovered, recover};
@@ -42,9 +45,12 @@ pub(crate) use inspect::{
 };
 pub(crate) use judge::{Refused, before_holes, judge};
 pub(crate) use loss::{Loss, assess};
-pub(crate) use mend::{add_range, places, spare_name};
+pub(crate) use mend::{after, spare_name};
+pub(crate) use merge::skip_removed;
 pub(crate) use progress::Progress;
-pub(crate) use sweep::{Met, Sweep};
+pub(crate) use ranges::{Span, count, drop_below, union, within};
+pub(crate) use sweep::{Met, Sweep, kept_run, sweep};
+pub(crate) use told::places;
 
 /// How the end of the log looked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,7 +8,8 @@
 //! Here a frame counts only if all of it is proven, the inside of a compressed one too. Behind
 //! bytes that are no frame the next header is looked for at every place: segment, nonce and offset
 //! prove that it is one. Invariants: what a footer excludes and what META says was cut is not
-//! looked at; the LSNs of a segment rise; one window and one frame are in memory.
+//! looked at; the LSNs of a segment rise; one window and one frame are in
+//! memory, and what is told of a segment has a bound, but for runs: 16 bytes for a frame at most.
 
 use std::path::Path;
 
@@ -22,6 +23,9 @@ use crate::segment::{Cursor, Frame, Run, Step};
 
 use super::inspect::{WINDOW, unsupported};
 use super::{Found, State};
+
+/// Gaps of a segment that are told one by one.
+const MAX_GAPS: usize = 1024;
 
 /// Bytes that are no whole frame, though frames should be there.
 #[derive(Clone, Debug)]
@@ -59,6 +63,21 @@ impl Swept {
         match self.gaps.first() {
             Some(gap) if first.is_none_or(|first| gap.to <= first) => gap.exact.then_some(gap.from),
             _ => first,
+        }
+    }
+
+    /// Adds a gap; when there are too many they become one.
+    fn add_gap(&mut self, gap: Gap) {
+        if gap.exact {
+            self.end_gap(gap.from);
+        }
+        let full = self.gaps.len() >= MAX_GAPS;
+        match self.gaps.last_mut() {
+            Some(last) if full => {
+                last.bytes = gap.offset + gap.bytes - last.offset;
+                (last.to, last.exact) = (last.to.max(gap.to), gap.exact);
+            }
+            _ => self.gaps.push(gap),
         }
     }
 
@@ -243,12 +262,7 @@ pub(crate) fn sweep(disk: &dyn Disk, f: &Found, progress: &mut dyn FnMut(u64)) -
     while let Some(met) = walk.next()? {
         progress(walk.at());
         match met {
-            Met::Gap(gap) => {
-                if gap.exact {
-                    swept.end_gap(gap.from);
-                }
-                swept.gaps.push(gap);
-            }
+            Met::Gap(gap) => swept.add_gap(gap),
             Met::Frame(frame) => {
                 let (first, last) = (frame.header.first_lsn, walk.after.prev());
                 swept.end_gap(first);
@@ -263,22 +277,62 @@ pub(crate) fn sweep(disk: &dyn Disk, f: &Found, progress: &mut dyn FnMut(u64)) -
     Ok(swept)
 }
 
-/// What the frames of a segment whose header can't be used prove, if the header still says what
-/// their checksums are made with: the greatest watermark or LSN in them.
-pub(super) fn trace(mut cursor: Cursor, path: &Path) -> Result<Lsn> {
-    let mut seen = Lsn::NONE;
+/// The last of `kept`, which rise, that has records of the frame.
+pub(crate) fn kept_run<'a>(kept: &'a [Run], header: &FrameHeader) -> Option<&'a Run> {
+    let before = kept.partition_point(|run| run.first <= header.last_lsn());
+    kept[..before].last().filter(|run| header.first_lsn <= run.last)
+}
+
+/// What the frames prove of a segment whose header can't be used.
+pub(super) struct Trace {
+    /// The greatest LSN or watermark in them.
+    pub(super) seen: Lsn,
+    /// The first record of the segment, if all before it is there.
+    pub(super) start: Option<Lsn>,
+}
+
+/// Looks for frames of a segment whose header can't be used, in case it still says what their
+/// checksums are made with; none if there is no frame.
+pub(super) fn trace(mut cursor: Cursor, path: &Path) -> Result<Option<Trace>> {
+    let mut trace: Option<Trace> = None;
+    let mut gap = false;
     loop {
         match cursor.peek().map_err(|e| Error::io("read", path, Some(cursor.at()), e))? {
-            Step::Frame(frame) => {
-                seen = seen.max(frame.header.last_lsn()).max(frame.header.durable_upto);
-                cursor.skip(&frame.header);
+            Step::Frame(Frame { header, .. }) => {
+                let trace = trace.get_or_insert(Trace { seen: Lsn::NONE, start: None });
+                trace.seen = trace.seen.max(header.last_lsn()).max(header.durable_upto);
+                if header.tag == Tag::Batch && !gap {
+                    (trace.start, gap) = (Some(header.first_lsn), true);
+                }
+                cursor.skip(&header);
             }
             Step::Bad { .. } | Step::End => {
+                gap = true;
                 let more = cursor.resync();
                 if !more.map_err(|e| Error::io("read", path, Some(cursor.at()), e))? {
-                    return Ok(seen);
+                    return Ok(trace);
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gaps_without_end_become_one() {
+        let mut swept = Swept::default();
+        let many = 3 * MAX_GAPS as u64;
+        for i in 0..many {
+            let (from, to) = (Lsn::new(2 * i + 1), Lsn::new(2 * i + 2));
+            let (offset, why) = (i * 100, String::new());
+            swept.add_gap(Gap { offset, bytes: 50, from, to, why, exact: i % 2 == 0 });
+        }
+        assert_eq!(swept.gaps.len(), MAX_GAPS);
+        let last = swept.gaps.last().expect("there are some");
+        assert_eq!(last.offset + last.bytes, (many - 1) * 100 + 50);
+        assert_eq!((last.from.get(), last.to.get()), (2 * MAX_GAPS as u64 - 1, 2 * many));
     }
 }

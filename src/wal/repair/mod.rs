@@ -9,21 +9,22 @@
 //! Invariants: a healthy log is not changed; no file of the source is lost: what can't be used gets
 //! a name beside its own; no LSN of a lost record is given again.
 
+use std::io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::meta::Meta;
-use crate::io::{Flow, ThreadHost, World, block_on, open_disk};
+use crate::io::{Flow, LockGuard, ThreadHost, World, block_on, open_disk};
 use crate::lsn::Lsn;
 use crate::options::{Backend, RecoveryPolicy, SyncMethod, WalConfig};
 
 use super::engine::{CHORES_DEPTH, take_lock};
 use super::meta::{self, META, MetaFile};
 use super::recovery::{
-    Contents, GivenUp, LOCK, Loss, State, Survey, assess, classify, places, recover, spare_name,
-    survey_with,
+    Contents, GivenUp, LOCK, Loss, State, Survey, after, assess, classify, count, places, recover,
+    spare_name, survey_with, union,
 };
 use super::shared::Shared;
 
@@ -99,12 +100,14 @@ pub fn repair_in(
 ///
 /// - Shape: as [`repair`], but the source is only read, and may be on a read-only file system.
 ///   Records keep their LSN and time, lost ones leave the same holes; the user slot comes along if
-///   META is readable.
+///   META is readable. While it is read its LOCK is held, where that can be written. What was
+///   written is counted: a record that is neither there nor in a hole is an error.
 /// - Durability: the new log is complete and durable when it returns `Ok`. After a crash in between
 ///   it is no log yet: remove the directory and begin anew.
 ///
 /// # Errors
-/// As [`repair`]; `Invalid` also if `to` holds anything, or lies inside `dir`.
+/// As [`repair`]; `Invalid` also if `to` holds anything, or lies inside `dir`; `Corrupt` also if
+/// the source changes while it is read.
 pub fn repair_to(
     dir: impl AsRef<Path>,
     to: impl AsRef<Path>,
@@ -139,21 +142,24 @@ pub fn repair_to_in(
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<RepairReport> {
     let (dir, to) = (dir.as_ref(), to.as_ref());
-    let live = source.disk.is_locked(&dir.join(LOCK));
-    if live.map_err(|e| Error::io("repair", &dir.join(LOCK), None, e))? {
-        let why = "another process writes this log; close it, or repair a copy";
-        return Err(Error::new(ErrorKind::Locked, "repair", why).at(dir, None));
-    }
+    let still = hold_still(&source, dir)?;
     let failed = |e| Error::io("repair", to, None, e);
-    target.disk.create_dir(to).map_err(failed)?;
-    if let Some(entry) = target.disk.list(to).map_err(failed)?.first() {
-        let why = "it is not empty; name a new directory";
-        return Err(Error::invalid("repair", why).at(&to.join(&entry.name), None));
+    match target.disk.list(to) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+        entries => {
+            if let Some(entry) = entries.map_err(failed)?.first() {
+                let why = "it is not empty; name a new directory";
+                return Err(Error::invalid("repair", why).at(&to.join(&entry.name), None));
+            }
+        }
     }
-    let lock = take_lock(&target, to)?;
     let (survey, rebuilt) = look(&source, dir)?;
     let read = &mut |done, of| progress(done, of * 2);
     let loss = assess(&*source.disk, &survey, RecoveryPolicy::Salvage, read)?;
+    // Refused before anything is written, if it is.
+    let meta = after(&survey, &loss, to)?;
+    target.disk.create_dir(to).map_err(failed)?;
+    let lock = take_lock(&target, to)?;
     let mut report = report(&survey, &loss);
     report.given_up = places(&*source.disk, dir, &survey, &loss)?;
     report.given_up.iter_mut().for_each(|gone| gone.kept_as = None);
@@ -163,18 +169,37 @@ pub fn repair_to_in(
     report.changed = true;
     let mut outcome = None;
     let slot = &mut outcome;
-    let (source, target, survey, loss) = (&source, &target, &survey, &loss);
+    let (disk, target, survey, loss) = (&*source.disk, &target, &survey, &loss);
     let job = || {
+        let frames = transfer::Frames::new(disk, survey, loss);
         *slot = Some(on_queue(target, to, |flow| async move {
-            transfer::write(&flow, source, target, to, survey, loss).await
+            transfer::write(&flow, target, to, frames, meta, dir).await
         }));
     };
     target.host.run("prkdb-repair", Box::new(job)).map_err(failed)?;
     outcome.expect("the job ran to its end")?;
-    drop(lock);
     let total = survey.found.iter().map(|f| f.file.geometry.size).sum::<u64>() * 2;
     progress(total, total);
+    drop((lock, still));
     Ok(report)
+}
+
+/// Keeps writers out of a log that is read; nothing holds them where its LOCK can't be written.
+fn hold_still(source: &World, dir: &Path) -> Result<Option<LockGuard>> {
+    let denied = |e: &Error| {
+        let denied = [ReadOnlyFilesystem, PermissionDenied];
+        e.io_kind().is_some_and(|kind| denied.contains(&kind))
+    };
+    match take_lock(source, dir) {
+        Err(e) if denied(&e) => {}
+        lock => return lock.map(Some),
+    }
+    let live = source.disk.is_locked(&dir.join(LOCK));
+    if live.map_err(|e| Error::io("repair", &dir.join(LOCK), None, e))? {
+        let why = "another process writes this log; close it, or repair a copy";
+        return Err(Error::new(ErrorKind::Locked, "repair", why).at(dir, None));
+    }
+    Ok(None)
 }
 
 /// The disk of a directory that holds a log, or what is left of one.
@@ -211,7 +236,8 @@ fn look(world: &World, dir: &Path) -> Result<(Survey, Option<String>)> {
     Ok((survey_with(&*world.disk, dir, loaded)?, rebuilt))
 }
 
-/// Whether the log has damage that an `open` would refuse, or mend by itself.
+/// Whether the log has damage that an `open` would refuse, or mend by itself; or was not closed:
+/// what is seen of it then need not be durable.
 fn is_ailing(survey: &Survey, loss: &Loss) -> bool {
     let meta = &survey.meta.meta;
     let footer = survey.found.iter().zip(&loss.kept).any(|(f, kept)| {
@@ -220,21 +246,18 @@ fn is_ailing(survey: &Survey, loss: &Loss) -> bool {
         let before = kept.last().is_some_and(|run| run.last.next() < loss.next);
         scan.bad_footer.is_some() || meta.clean && before
     });
-    loss.is_some() || footer || survey.meta.bad_slot.is_some()
+    loss.is_some() || footer || !meta.clean || !survey.meta.whole
 }
 
 fn report(survey: &Survey, loss: &Loss) -> RepairReport {
     let meta = &survey.meta.meta;
-    let mut holes = meta.removed.clone();
-    for (from, to) in &loss.holes {
-        super::recovery::add_range(&mut holes, *from, *to);
-    }
+    let holes = union(&meta.removed, &loss.holes);
     RepairReport {
         changed: false,
         given_up: Vec::new(),
         holes: holes.into_iter().map(|(from, to)| from..to).collect(),
         records_kept: loss.records(meta.first_lsn, &meta.removed),
-        records_lost: loss.holes.iter().map(|(from, to)| to.get() - from.get()).sum(),
+        records_lost: count(loss.holes.iter().copied()),
         next_lsn: loss.next,
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! What only META knew stays lost: the user slot, the configured sync method, cuts from both ends
 //! and holes of earlier repairs. Records that were cut and whose segments are still there come
-//! back.
+//! back. What was promised is not known either: all LSNs that any header or footer names count as
+//! such, so that none is given again.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -18,7 +19,7 @@ use crate::options::{MAX_SEGMENT_BYTES, MIN_SEGMENT_BYTES};
 use crate::segment::parse_name;
 
 use super::super::meta::{Loaded, META};
-use super::super::recovery::{Met, Sweep, read_block, survey_with};
+use super::super::recovery::{State, read_block, survey_with, sweep};
 
 /// The state that the segments in `dir` speak of.
 pub(super) fn rebuild(disk: &dyn Disk, dir: &Path) -> Result<Loaded> {
@@ -54,13 +55,13 @@ pub(super) fn rebuild(disk: &dyn Disk, dir: &Path) -> Result<Loaded> {
     let survey = survey_with(disk, dir, Loaded::made(meta.clone()))?;
     let mut first = Lsn::MAX;
     for f in &survey.found {
-        let mut walk = Sweep::new(disk, f)?;
-        while let Some(met) = walk.next()? {
-            if let Met::Frame(frame) = met {
-                first = first.min(frame.header.first_lsn);
-                break;
-            }
-        }
+        let swept = sweep(disk, f, &mut |_| {})?;
+        first = swept.runs.first().map_or(first, |run| first.min(run.first));
+        let named = match &f.state {
+            State::Sealed(footer) => footer.last_lsn.max(footer.durable_upto),
+            State::Open(_) => Lsn::NONE,
+        };
+        meta.durable_upto = meta.durable_upto.max(swept.seen).max(swept.durable).max(named);
     }
     if first != Lsn::MAX {
         meta.first_lsn = first;

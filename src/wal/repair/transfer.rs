@@ -25,53 +25,59 @@ use crate::lsn::Lsn;
 use crate::segment::{Frame, Run, Summary, file_name, making_name, pool_dir};
 
 use super::super::meta::MetaFile;
-use super::super::recovery::{Loss, Met, Survey, Sweep, add_range};
+use super::super::recovery::{Loss, Met, Survey, Sweep, kept_run, skip_removed};
 
 /// Frames of one new segment, bytes, unless one batch has more.
 const IMAGE_BYTES: usize = 16 << 20;
 /// Bytes of one write.
 const PIECE: usize = 1 << 20;
 
-/// Writes the new log into the empty directory `to`.
+/// Writes the new log into the empty directory `to`: the frames from `dir` and all else that `old`
+/// says.
 pub(super) async fn write(
     flow: &Flow,
-    source: &World,
     target: &World,
     to: &Path,
-    survey: &Survey,
-    loss: &Loss,
+    mut frames: Frames<'_>,
+    old: Meta,
+    dir: &Path,
 ) -> Result<()> {
     let failed = |e| Error::io("repair", to, None, e);
-    let (disk, old) = (&*target.disk, &survey.meta.meta);
+    let disk = &*target.disk;
     disk.create_dir(&pool_dir(to)).map_err(failed)?;
     let log_id = target.host.random().map_err(failed)?;
     let mut new = NewLog::new(flow, target, to, log_id);
-    let mut frames = Frames::new(&*source.disk, survey, loss);
+    let missing = |lsn: Lsn| {
+        let why = format!("record {lsn} was there and is not: it changed while it was read");
+        Err(Error::corrupt("repair", dir, 0, why))
+    };
+    let mut next = skip_removed(old.first_lsn, &old.removed);
     while let Some((header, stored)) = frames.next()? {
-        new.put(header, &stored).await?;
+        // What was given up before may still stand in a segment.
+        if header.last_lsn() >= next {
+            if header.first_lsn > next {
+                return missing(next);
+            }
+            next = skip_removed(header.last_lsn().next(), &old.removed);
+            new.put(header, &stored).await?;
+        }
+    }
+    if next != old.durable_upto.next() {
+        return missing(next);
     }
     new.end_segment().await?;
     for dir in [to, &pool_dir(to)] {
         disk.sync_dir(dir).map_err(|e| Error::io("repair", dir, None, e))?;
     }
-    let mut removed = old.removed.clone();
-    loss.holes.iter().for_each(|(from, to)| add_range(&mut removed, *from, *to));
     let meta = Meta {
         sequence: 1,
         log_id,
         block_size: u32::try_from(disk.block_size()).expect("a block is far below 4 GiB"),
-        segment_bytes: old.segment_bytes,
-        growth_bytes: old.growth_bytes,
-        sync_method: old.sync_method,
-        last_backend: old.last_backend,
         next_epoch: 2,
         clean: true,
-        durable_upto: loss.next.prev(),
-        first_lsn: old.first_lsn,
         highest_number: new.number,
-        removed,
         cut: None,
-        user_state: old.user_state.clone(),
+        ..old
     };
     MetaFile::create(flow, disk, to, meta).await.map(drop)
 }
@@ -86,7 +92,7 @@ struct Head<'a> {
 }
 
 /// The kept frames of all segments in the order of their LSNs.
-struct Frames<'a> {
+pub(super) struct Frames<'a> {
     disk: &'a dyn Disk,
     /// Segments not begun yet, the one with the lowest record last.
     waiting: Vec<(Lsn, usize)>,
@@ -99,7 +105,7 @@ struct Frames<'a> {
 }
 
 impl<'a> Frames<'a> {
-    fn new(disk: &'a dyn Disk, survey: &'a Survey, loss: &'a Loss) -> Frames<'a> {
+    pub(super) fn new(disk: &'a dyn Disk, survey: &'a Survey, loss: &'a Loss) -> Frames<'a> {
         let first = |(i, kept): (usize, &Vec<Run>)| Some((kept.first()?.first, i));
         let mut waiting: Vec<_> = loss.kept.iter().enumerate().filter_map(first).collect();
         waiting.sort_unstable_by(|a, b| b.cmp(a));
@@ -138,8 +144,7 @@ impl<'a> Frames<'a> {
         if header.last_lsn() < self.next {
             return Ok(None);
         }
-        let within = |run: &&Run| run.first <= header.last_lsn() && header.first_lsn <= run.last;
-        let Some(run) = head.kept.iter().rfind(within) else { return Ok(None) };
+        let Some(run) = kept_run(head.kept, &header) else { return Ok(None) };
         let last = run.last.min(header.last_lsn());
         let stored = head.walk.stored(&head.frame)?;
         self.next = last.next();
@@ -153,9 +158,9 @@ impl<'a> Frames<'a> {
 /// A segment at its next kept frame; none if there is no more.
 fn next_kept<'a>(mut walk: Sweep<'a>, kept: &'a [Run]) -> Result<Option<Head<'a>>> {
     while let Some(met) = walk.next()? {
-        let Met::Frame(frame) = met else { continue };
-        let (first, last) = (frame.header.first_lsn, frame.header.last_lsn());
-        if kept.iter().any(|run| run.first <= last && first <= run.last) {
+        if let Met::Frame(frame) = met
+            && kept_run(kept, &frame.header).is_some()
+        {
             return Ok(Some(Head { walk, kept, frame }));
         }
     }

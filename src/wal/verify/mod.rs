@@ -17,7 +17,9 @@ use crate::options::RecoveryPolicy;
 
 use super::meta::META;
 use super::readonly::{ReadOnlyWal, disk_of, look};
-use super::recovery::{Found, LOCK, Plan, Progress, Refused, State, judge, survey};
+use super::recovery::{
+    Found, LOCK, Plan, Progress, Refused, Span, State, assess, count, judge, survey, within,
+};
 
 mod segment;
 mod threads;
@@ -213,7 +215,7 @@ fn verify(
     if live.map_err(|e| Error::io("verify", &dir.join(LOCK), None, e))? {
         let plan = look(disk, dir)?.plan;
         let removed = &plan.meta.meta.removed;
-        let context = Context { disk, beyond: false, woven: false, removed };
+        let context = Context { disk, beyond: false, woven: false, removed, lost: &[] };
         return read_all(context, &plan.found, threads, tally, progress);
     }
     let mut survey = match survey(disk, dir, &Progress::default()) {
@@ -224,6 +226,16 @@ fn verify(
         }
         Err(error) => return Err(error),
     };
+    let removed = survey.meta.meta.removed.clone();
+    // What stands in which of several lanes only a look at all of them can say.
+    let mut lost = Vec::new();
+    if !removed.is_empty() && survey.found.iter().any(|f| is_woven(f, &removed)) {
+        match assess(disk, &survey, RecoveryPolicy::Salvage, &mut |_, _| {}) {
+            Ok(loss) => lost = loss.holes,
+            Err(error) if error.kind() == ErrorKind::Corrupt => tally.tell_error(dir, &error, None),
+            Err(error) => return Err(error),
+        }
+    }
     let unusable = std::mem::take(&mut survey.unusable);
     let explained = !unusable.is_empty();
     unusable.iter().for_each(|error| tally.tell_error(dir, error, None));
@@ -232,8 +244,8 @@ fn verify(
         let detail = "this slot is damaged or half written; the other one serves".into();
         tally.tell(Finding { path, offset, kind, lsn: None, detail });
     }
-    let removed = survey.meta.meta.removed.clone();
-    let context = Context { disk, beyond: false, woven: false, removed: &removed };
+    let (beyond, woven) = (false, false);
+    let context = Context { disk, beyond, woven, removed: &removed, lost: &lost };
     tell_holes(dir, &survey.meta.meta, tally);
     match judge(dir, survey, RecoveryPolicy::TornTail) {
         Ok(plan) => {
@@ -250,6 +262,24 @@ fn verify(
             }
             Ok(())
         }
+    }
+}
+
+/// Whether a segment leaves out records that were not given up.
+fn is_woven(f: &Found, removed: &[Span]) -> bool {
+    let known = |from, to| count(within(removed, from, to));
+    match &f.state {
+        State::Sealed(footer) if f.is_sparse() && !f.walked => {
+            let end = footer.last_lsn.next();
+            let span = end.get() - footer.first_lsn.get();
+            footer.records + known(footer.first_lsn, end) < span
+        }
+        // What lies behind its last run others may have had, or the cut took.
+        State::Sealed(_) if f.is_sparse() && f.cut_at.is_some() => true,
+        _ => f.runs.windows(2).any(|pair| {
+            let (from, to) = (pair[0].last.next(), pair[1].first);
+            from < to && known(from, to) < to.get() - from.get()
+        }),
     }
 }
 
@@ -272,7 +302,7 @@ fn read_all(
 ) -> Result<()> {
     let total: u64 = found.iter().map(|f| end_of(f, context.beyond)).sum();
     // Then others hold what a segment leaves out: that all is there recovery found by counting.
-    let woven = found.iter().any(|f| f.is_sparse() || f.runs.len() > 1);
+    let woven = found.iter().any(|f| is_woven(f, context.removed));
     let context = Context { woven, ..context };
     let of_total = &mut |done| progress(done, total);
     if threads > 1 && found.len() > 1 && side_by_side(context, found, threads, tally, of_total)? {

@@ -14,7 +14,7 @@ use crate::io::{Access, Disk};
 use crate::lsn::Lsn;
 use crate::segment::{Cursor, Frame, Step};
 
-use super::super::recovery::{Found, State};
+use super::super::recovery::{Found, Span, State, skip_removed, within};
 use super::{Finding, FindingKind, VerifySummary};
 
 /// Bytes read at a time.
@@ -39,7 +39,10 @@ pub(super) struct Context<'a> {
     /// Others hold what a segment leaves out.
     pub(super) woven: bool,
     /// LSNs that were given up.
-    pub(super) removed: &'a [(Lsn, Lsn)],
+    pub(super) removed: &'a [Span],
+    /// Where others hold what a segment leaves out and some was given up: LSNs that are missing
+    /// beyond that.
+    pub(super) lost: &'a [Span],
 }
 
 /// A walk over a segment.
@@ -165,7 +168,7 @@ impl Reading<'_> {
     fn end_blind(&mut self, to: Lsn, tell: &mut dyn FnMut(Finding)) {
         let Some((offset, why)) = self.blind.take() else { return };
         self.met = true;
-        let Context { woven, removed, .. } = self.context;
+        let Context { woven, removed, lost, .. } = self.context;
         // Of a lane that begins with them nobody knows what it held.
         let start = self.f.runs.first().filter(|_| !woven).map_or(Lsn::FIRST, |run| run.first);
         let from = self.next.unwrap_or(start);
@@ -173,7 +176,8 @@ impl Reading<'_> {
         if self.f.cut_at.is_some_and(|cut| from >= cut) {
             return;
         }
-        if woven && removed.iter().any(|(start, end)| *start < to && from < *end) {
+        let any = |ranges| within(ranges, from, to).next().is_some();
+        if woven && any(removed) && !any(lost) {
             return;
         }
         let to = self.f.cut_at.map_or(to, |cut| to.min(cut));
@@ -183,18 +187,19 @@ impl Reading<'_> {
             return tell(Finding { path, offset, kind, lsn: None, detail });
         }
         if woven || !covers(removed, from, to) {
-            tell(corrupt(path, offset, self.next.filter(|_| !woven), why));
+            let first = self.next.filter(|_| !woven).map(|next| skip_removed(next, removed));
+            tell(corrupt(path, offset, first, why));
         }
     }
 }
 
 /// Whether all of `from .. to`, which is not empty, was given up.
-fn covers(removed: &[(Lsn, Lsn)], from: Lsn, to: Lsn) -> bool {
-    from < to && removed.iter().any(|(start, end)| *start <= from && to <= *end)
+fn covers(removed: &[Span], from: Lsn, to: Lsn) -> bool {
+    from < to && within(removed, from, to).eq([(from, to)])
 }
 
 /// Whether what lies between `next` and a frame behind it was given up.
-fn gone(removed: &[(Lsn, Lsn)], next: Option<Lsn>, header: &FrameHeader) -> bool {
+fn gone(removed: &[Span], next: Option<Lsn>, header: &FrameHeader) -> bool {
     header.tag == Tag::Batch && next.is_some_and(|next| covers(removed, next, header.first_lsn))
 }
 
