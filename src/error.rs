@@ -32,6 +32,9 @@ pub enum ErrorKind {
     Corrupt,
     /// The records asked for were cut from the log, before or while they were read.
     Truncated,
+    /// Damaged records stood here, and a recovery or repair gave them up. Go on behind them, or
+    /// restore a copy.
+    Lost,
     /// A newer format, or a feature that this build or this system lacks.
     Unsupported,
     /// The log was closed, or this is a forked child.
@@ -187,6 +190,7 @@ impl fmt::Display for ErrorKind {
             ErrorKind::Io => "I/O error",
             ErrorKind::Corrupt => "corrupt",
             ErrorKind::Truncated => "truncated",
+            ErrorKind::Lost => "lost",
             ErrorKind::Unsupported => "unsupported",
             ErrorKind::Closed => "closed",
         })

@@ -66,8 +66,8 @@
 //! - Bound the disk use: [`WalConfig::max_disk_bytes`]. Compress: [`CompressionConfig`].
 //! - Keep a little state beside the records: [`Wal::set_user_state`].
 //! - Go on after a failed disk: [`Wal::resume`].
-//! - Look: [`Wal::health`] what is wrong now, [`Wal::metrics`] counts and latencies,
-//!   [`ReadOnlyWal::verify`] damage.
+//! - Damage: [`ReadOnlyWal::verify`] names it, [`RecoveryPolicy`] and [`repair()`] give it up.
+//! - Look: [`Wal::health`] what is wrong now, [`Wal::metrics`] counts and latencies.
 //!
 //! # Threads and waiting
 //! Appends encode on the caller's thread and never wait for the disk; [`Ticket::wait`] does, and
@@ -80,7 +80,8 @@
 //! `Io` of an append: no segment could be made, nothing was appended, try again; `Poisoned`,
 //! `NotConfirmed`: call [`Wal::resume`] or reopen, then look which batches are there; `Truncated`
 //! begin anew at [`Wal::first_lsn`]; `Locked` another process has it; `Invalid` and `Unsupported`
-//! mend the call or the build; `Corrupt` restore the file that is named; `Closed` is final.
+//! mend the call or the build; `Corrupt` restore the file that is named, or give up what is lost
+//! ([`repair()`]); `Lost` go on behind the hole; `Closed` is final.
 //!
 //! # Features
 //! `lz4`, `snappy`, `zstd` (default): the codecs; `zstd` compiles C. `cli`: the command `prkdb`.
@@ -125,15 +126,15 @@ pub use error::{Error, ErrorKind, Result};
 pub use io::{BackendReason, BackendReport, SystemCalls, probe};
 pub use log::{
     Append, Appender, Batch, Finding, FindingKind, GivenUp, Health, Histogram, LogStat, Metrics,
-    ReadLevel, ReadOnlyWal, Reader, Record, RecordData, Records, RecoveryReport, Ticket, Verdict,
-    VerifySummary, WaitDurable, Wal,
+    ReadLevel, ReadOnlyWal, Reader, Record, RecordData, Records, RecoveryReport, RepairReport,
+    Ticket, Verdict, VerifySummary, WaitDurable, Wal, repair, repair_in, repair_to, repair_to_in,
 };
 pub use lsn::{Lsn, LsnRange};
 pub use options::{
     Backend, BatchConfig, CompactionPolicy, CompressionConfig, CompressionType, Durability,
     MAX_BATCH_BYTES, MAX_BATCH_RECORDS, MAX_DEPTH, MAX_NUM_SEGMENTS, MAX_RECORD_BYTES,
-    MAX_SEGMENT_BYTES, MAX_USER_STATE_BYTES, MIN_DISK_BYTES, MIN_SEGMENT_BYTES, RecoveryPolicy,
-    SyncMethod, WalConfig,
+    MAX_SEGMENT_BYTES, MAX_USER_STATE_BYTES, MIN_DISK_BYTES, MIN_SEGMENT_BYTES, OnRecoveryProgress,
+    RecoveryPolicy, RecoveryProgress, SyncMethod, WalConfig,
 };
 
 #[cfg(doctest)]

@@ -28,10 +28,10 @@ impl Lsn {
         self.0
     }
 
-    /// The LSN of the record after this one.
+    /// The LSN of the record after this one; `MAX` stays.
     #[must_use]
     pub const fn next(self) -> Lsn {
-        Lsn(self.0 + 1)
+        Lsn(self.0.saturating_add(1))
     }
 
     /// The LSN of the record before this one; `NONE` before the first.
@@ -40,10 +40,10 @@ impl Lsn {
         Lsn(self.0.saturating_sub(1))
     }
 
-    /// The LSN `count` records later.
+    /// The LSN `count` records later, `MAX` at most.
     #[must_use]
     pub const fn plus(self, count: u64) -> Lsn {
-        Lsn(self.0 + count)
+        Lsn(self.0.saturating_add(count))
     }
 }
 
@@ -109,5 +109,6 @@ mod tests {
         assert_eq!(range.end(), Lsn::new(10));
         assert_eq!(range.iter().map(Lsn::get).collect::<Vec<_>>(), [7, 8, 9]);
         assert_eq!(Lsn::NONE.prev(), Lsn::NONE);
+        assert_eq!((Lsn::MAX.next(), Lsn::new(7).plus(u64::MAX)), (Lsn::MAX, Lsn::MAX));
     }
 }

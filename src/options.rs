@@ -6,8 +6,10 @@ use std::path::PathBuf;
 use crate::error::{Error, Result};
 
 mod compression;
+mod progress;
 
 pub use compression::{CompressionConfig, CompressionType};
+pub use progress::{OnRecoveryProgress, RecoveryProgress};
 
 /// The largest record, bytes.
 pub const MAX_RECORD_BYTES: usize = 16 << 20;
@@ -98,7 +100,11 @@ pub enum SyncMethod {
     Fdatasync,
 }
 
-/// What `open` does about a torn tail: the end of the log that was written but never promised.
+/// What `open` does about bytes that can't be served: a torn tail (the end of the log, written and
+/// never promised), and damage to promised records.
+///
+/// A read error of the disk is `Io` under every policy: nothing is cut for it. A log whose META is
+/// gone is `Corrupt` under every policy; [`repair`](crate::repair()) rebuilds that.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RecoveryPolicy {
@@ -107,6 +113,18 @@ pub enum RecoveryPolicy {
     TornTail,
     /// A torn tail is `Corrupt` too.
     Strict,
+    /// Cut the log at the first promised record that is damaged or missing, keep all before it. For
+    /// state that must be that of one moment. Segments behind the cut are renamed to
+    /// `NAME.given-up`. Reads every frame at `open`, so name it for the one `open` that needs it.
+    PointInTime,
+    /// Pass over damaged and missing records, keep all others: a hole stays where they were. A
+    /// segment without a usable header is renamed to `NAME.given-up`. Reads every frame at `open`.
+    ///
+    /// Under both no LSN of a lost record is given again, what was lost is in
+    /// [`Wal::recovery`](crate::Wal::recovery), readers say [`Lost`](crate::ErrorKind::Lost) at a
+    /// hole, and later opens, under any policy, find a consistent log. Without damage both do what
+    /// `TornTail` does.
+    Salvage,
 }
 
 /// What is cut from the start of a log by itself, in whole segments, as it grows and ages.
@@ -214,8 +232,12 @@ pub struct WalConfig {
     /// How batches are compressed, unless `batch_config.compression` says. Default
     /// [`CompressionConfig::none`]. What is in the log is read whatever stands here.
     pub compression: CompressionConfig,
-    /// What to do about a torn tail. Default: cut and report it.
+    /// What to do about a torn tail, and about damage. Default: cut the one and report it, refuse
+    /// the other.
     pub recovery: RecoveryPolicy,
+    /// Hears how far `open` and `resume` are with recovery; called on the thread that recovers,
+    /// which waits for it, so it must be quick and must not panic. Default none.
+    pub recovery_progress: Option<OnRecoveryProgress>,
     /// Cut records older than so many milliseconds, in whole segments: a segment goes when its
     /// newest record is that old. Default `None`: they stay. Less: less disk, shorter history.
     pub retention_ms: Option<u64>,
@@ -251,6 +273,7 @@ impl Default for WalConfig {
             batch_config: BatchConfig::default(),
             compression: CompressionConfig::none(),
             recovery: RecoveryPolicy::TornTail,
+            recovery_progress: None,
             retention_ms: None,
             compaction: CompactionPolicy::None,
             max_disk_bytes: None,
@@ -269,6 +292,16 @@ impl WalConfig {
     #[must_use]
     pub fn create_new(mut self) -> WalConfig {
         self.create_new = true;
+        self
+    }
+
+    /// Tells `hear` how far recovery is, while `open` runs.
+    #[must_use]
+    pub fn on_recovery_progress(
+        mut self,
+        hear: impl Fn(RecoveryProgress) + Send + Sync + 'static,
+    ) -> WalConfig {
+        self.recovery_progress = Some(OnRecoveryProgress::new(hear));
         self
     }
 

@@ -118,6 +118,25 @@ impl FrameHeader {
         Ok(header)
     }
 
+    /// The first header in the block at `block_at`, from `from` on: where damage hides how long the
+    /// frames before it are. Number and epoch are looked for first; the salt proves the rest.
+    pub(crate) fn find(
+        block: &[u8],
+        from: usize,
+        segment: &SegmentId,
+        block_at: u64,
+    ) -> Option<usize> {
+        let mut life = [0; VERSION - NUMBER];
+        le::put_u64(&mut life, 0, segment.number);
+        le::put_u64(&mut life, EPOCH - NUMBER, segment.epoch);
+        let last = block.len().checked_sub(FRAME_HEADER_LEN)?;
+        (from..=last).find(|at| {
+            let bytes = &block[*at..*at + FRAME_HEADER_LEN];
+            bytes[NUMBER..VERSION] == life
+                && FrameHeader::decode(bytes, segment, block_at + *at as u64).is_ok()
+        })
+    }
+
     /// Bytes of the whole frame.
     pub(crate) fn frame_len(&self) -> u64 {
         FRAME_HEADER_LEN as u64 + u64::from(self.stored_len)

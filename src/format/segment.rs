@@ -66,6 +66,12 @@ impl SegmentHeader {
         if header.fits(block.len() as u64) { Ok(header) } else { Err(Bad::Lengths) }
     }
 
+    /// What a block that does not decode says it is: worth a try, for the frames of its segment
+    /// prove whether it is right.
+    pub(crate) fn claimed(block: &[u8], number: u64) -> SegmentId {
+        SegmentId { number, epoch: le::u64_at(block, EPOCH), nonce: le::array(block, NONCE) }
+    }
+
     fn fits(&self, block_len: u64) -> bool {
         let block = u64::from(self.block_size);
         let whole = block == block_len && block::is_block_size(block);

@@ -165,6 +165,24 @@ impl Cursor {
         self.at = round_up(self.at + 1, self.block).min(self.end);
     }
 
+    /// Goes past what is no frame to the next valid header, wherever in a block it stands; false,
+    /// and at the end, if there is none.
+    pub(crate) fn resync(&mut self) -> io::Result<bool> {
+        let (id, block) = (self.id, self.block);
+        let mut at = self.at + 1;
+        while at < self.end {
+            let block_at = round_down(at, block);
+            let bytes = self.bytes(block_at, block)?;
+            if let Some(found) = FrameHeader::find(bytes, len(at - block_at), &id, block_at) {
+                self.at = block_at + found as u64;
+                return Ok(true);
+            }
+            at = block_at + block;
+        }
+        self.at = self.end;
+        Ok(false)
+    }
+
     /// Lets go of what it read, if that was more than `window_bytes`.
     pub(crate) fn shrink(&mut self, window_bytes: u64) {
         let window = round_up(window_bytes, self.block);

@@ -37,6 +37,8 @@ use crate::lsn::Lsn;
 use crate::segment::{SegmentFile, SparseIndex};
 use crate::sync::{AtomicU64, Mutex, MutexGuard, RwLock, RwLockWriteGuard};
 
+use super::recovery::drop_below;
+
 mod cuts;
 
 use cuts::Cuts;
@@ -180,6 +182,15 @@ impl Drop for Change<'_> {
     }
 }
 
+/// A log as recovery or a look found it.
+#[derive(Debug)]
+pub(crate) struct Listing {
+    pub(crate) segments: Vec<Arc<Segment>>,
+    pub(crate) first: Lsn,
+    pub(crate) next: Lsn,
+    pub(crate) holes: Vec<(Lsn, Lsn)>,
+}
+
 /// The segments of a log and its watermarks.
 #[derive(Debug, Default)]
 pub(crate) struct Catalog {
@@ -190,6 +201,8 @@ pub(crate) struct Catalog {
     /// Published to readers by whoever took records out, under the lock of `segments` and after
     /// all else: how often that was done.
     changes: AtomicU64,
+    /// LSNs of records that were given up, sorted and apart; changed under the lock of `segments`.
+    holes: RwLock<Vec<(Lsn, Lsn)>>,
     /// Published by the maker to readers: records below are cut.
     first: AtomicU64,
     /// Published by the writer to everybody: the LSN the next record gets.
@@ -207,28 +220,24 @@ impl Catalog {
         Change { segments, changes: &self.changes }
     }
 
-    /// An empty log from `first` on, or what recovery found: what it gave up may have been read
-    /// before it was promised.
-    pub(crate) fn restart(&self, segments: Vec<Arc<Segment>>, first: Lsn, next: Lsn) {
-        self.list(segments, first, next, Some(next));
+    /// An empty log from `first` on, or what recovery found: what it gave up, from `cut` on, may
+    /// have been read before.
+    pub(crate) fn restart(&self, listing: Listing, cut: Lsn) {
+        self.list(listing, Some(cut));
     }
 
     /// The log as somebody who looks again finds it; what readers got from `cut` on is no more.
-    pub(crate) fn refresh(
-        &self,
-        segments: Vec<Arc<Segment>>,
-        first: Lsn,
-        next: Lsn,
-        cut: Option<Lsn>,
-    ) {
+    pub(crate) fn refresh(&self, listing: Listing, cut: Option<Lsn>) {
         // What is not served any more was given up, by a writer that nobody saw.
-        let given_up = (next < self.next()).then_some(next);
-        self.list(segments, first, next, cut.into_iter().chain(given_up).min());
+        let given_up = (listing.next < self.next()).then_some(listing.next);
+        self.list(listing, cut.into_iter().chain(given_up).min());
     }
 
-    fn list(&self, segments: Vec<Arc<Segment>>, first: Lsn, next: Lsn, cut: Option<Lsn>) {
+    fn list(&self, listing: Listing, cut: Option<Lsn>) {
+        let Listing { segments, first, next, holes } = listing;
         let mut change = self.change();
         *change.segments = segments.into_iter().map(|s| (key(&s), s)).collect();
+        *self.holes.write().unwrap_or_else(PoisonError::into_inner) = holes;
         if let Some(cut) = cut {
             self.push_cut(&change, cut);
         }
@@ -254,6 +263,11 @@ impl Catalog {
         self.written.fetch_min(last, Ordering::AcqRel);
         self.next.fetch_min(cut.get(), Ordering::AcqRel);
         self.push_cut(change, cut);
+        self.holes.write().unwrap_or_else(PoisonError::into_inner).retain_mut(|(from, to)| {
+            // Their LSNs are given again.
+            *to = (*to).min(cut);
+            *from < *to
+        });
         let gone = change.segments.split_off(&(cut, 0));
         for segment in change.segments.values().filter(|segment| segment.last() >= cut) {
             segment.cut(cut.prev());
@@ -291,6 +305,18 @@ impl Catalog {
     /// The lowest cut of those after the change `known`.
     pub(crate) fn cut_since(&self, known: u64) -> Option<Lsn> {
         self.cuts.lock().unwrap_or_else(PoisonError::into_inner).lowest_since(known)
+    }
+
+    /// The LSNs of records that were given up, half-open ranges.
+    pub(crate) fn holes(&self) -> Vec<(Lsn, Lsn)> {
+        self.holes.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The hole that `lsn` is in.
+    pub(crate) fn hole_at(&self, lsn: Lsn) -> Option<(Lsn, Lsn)> {
+        let holes = self.holes.read().unwrap_or_else(PoisonError::into_inner);
+        let at = holes.partition_point(|(_, to)| *to <= lsn);
+        holes.get(at).filter(|(from, _)| *from <= lsn).copied()
     }
 
     pub(crate) fn insert(&self, segment: Arc<Segment>) {
@@ -360,6 +386,7 @@ impl Catalog {
 
     pub(crate) fn set_first(&self, lsn: Lsn) {
         let _change = self.change();
+        drop_below(&mut self.holes.write().unwrap_or_else(PoisonError::into_inner), lsn);
         self.first.store(lsn.get(), Ordering::Release);
     }
 

@@ -26,7 +26,7 @@ use super::writer::{GROUP_BYTES, QUEUE_DEPTH, Start, Writer};
 const REGISTERED: usize = 8;
 
 /// Requests in flight of recovery, and of the maker's two flows: each waits for its own.
-const CHORES_DEPTH: usize = 2;
+pub(super) const CHORES_DEPTH: usize = 2;
 
 /// What runs while the log is open.
 #[derive(Default)]
@@ -150,7 +150,7 @@ fn outcome_is_whole(outcome: &Result<()>) -> bool {
 }
 
 /// Takes the lock, on a thread that may write: the holder's id goes into the file.
-fn take_lock(world: &World, dir: &Path) -> Result<LockGuard> {
+pub(super) fn take_lock(world: &World, dir: &Path) -> Result<LockGuard> {
     let path = dir.join(LOCK);
     let mut outcome = None;
     let slot = &mut outcome;

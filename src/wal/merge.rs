@@ -28,6 +28,8 @@ pub(super) struct Track {
     /// The frame at the cursor, if it was looked at, and the last of its records that is part of
     /// the log: a batch can be cut in the middle.
     head: Option<(Frame, Lsn)>,
+    /// What was passed over on the way to the head: bytes that are no frame.
+    fault: Option<(u64, String, u8)>,
 }
 
 /// The segments in which the next records are.
@@ -72,7 +74,7 @@ impl Merge {
     }
 
     pub(super) fn add(&mut self, segment: Arc<Segment>, cursor: Cursor) {
-        self.tracks.push(Track { segment, cursor, head: None });
+        self.tracks.push(Track { segment, cursor, head: None, fault: None });
     }
 
     /// The track whose head holds `lsn`; after an error it is the last that was looked at.
@@ -95,7 +97,9 @@ impl Merge {
         let mut likeliest: Option<Fault> = None;
         for (i, track) in self.tracks.iter_mut().enumerate() {
             let mut unsupported = false;
+            let passed = track.fault.take().filter(|_| track.segment.last() >= lsn);
             let (offset, why, doubt) = match track.cursor.peek().map_err(|e| (i, e))? {
+                _ if passed.is_some() => passed.expect("looked at just now"),
                 _ if track.segment.last() < lsn => {
                     // What stands behind the last frame, in the same block, was given up.
                     (track.segment.end(), "the frame is missing".to_string(), 2)
@@ -132,7 +136,11 @@ impl Track {
         loop {
             let Some((frame, last)) = self.look(lsn)? else { return Ok(false) };
             if last >= lsn {
-                return Ok(frame.header.first_lsn <= lsn);
+                let held = frame.header.first_lsn <= lsn;
+                if held {
+                    self.fault = None;
+                }
+                return Ok(held);
             }
             self.cursor.skip(&frame.header);
             self.head = None;
@@ -153,12 +161,22 @@ impl Track {
             match self.cursor.peek()? {
                 Step::Frame(frame) if frame.header.tag == Tag::Mark => {
                     self.cursor.skip(&frame.header);
+                    continue;
                 }
                 Step::Frame(frame) if frame.header.first_lsn <= last => {
                     self.head = Some((frame, last.min(frame.header.last_lsn())));
                     return Ok(self.head);
                 }
-                Step::Frame(_) | Step::Bad { .. } | Step::End => return Ok(None),
+                Step::Frame(_) => return Ok(None),
+                Step::Bad { offset, why, .. } => self.fault = Some((offset, why.to_string(), 0)),
+                Step::End if self.cursor.at() >= end => return Ok(None),
+                Step::End => {
+                    self.fault = Some((self.cursor.at(), "the frame is missing".to_string(), 1));
+                }
+            }
+            // All below the end of a segment was part of the log: what follows still is.
+            if !self.cursor.resync()? {
+                return Ok(None);
             }
         }
     }

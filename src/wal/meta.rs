@@ -41,6 +41,13 @@ pub(crate) struct Loaded {
     pub(crate) whole: bool,
 }
 
+impl Loaded {
+    /// A state that no file holds yet.
+    pub(crate) fn made(meta: Meta) -> Loaded {
+        Loaded { meta, bad_slot: None, weak_slot: 0, whole: false }
+    }
+}
+
 /// Reads META of the log in `dir`; none if there is no such file.
 pub(crate) fn load(disk: &dyn Disk, dir: &Path) -> Result<Option<Loaded>> {
     let path = dir.join(META);

@@ -33,6 +33,7 @@ mod reader;
 mod readonly;
 mod records;
 mod recovery;
+mod repair;
 mod room;
 mod shared;
 mod ticket;
@@ -46,6 +47,7 @@ pub use reader::{ReadLevel, Reader, Record, RecordData};
 pub use readonly::{LogStat, ReadOnlyWal};
 pub use records::{Batch, Records};
 pub use recovery::{GivenUp, RecoveryReport, Verdict};
+pub use repair::{RepairReport, repair, repair_in, repair_to, repair_to_in};
 pub use ticket::Ticket;
 pub(crate) use ticket::pair;
 pub use verify::{Finding, FindingKind, VerifySummary};
@@ -251,7 +253,8 @@ impl Wal {
     /// Reads one promised record.
     ///
     /// # Errors
-    /// `Invalid`: not durable, or no LSN. `Truncated`. `Corrupt` with file and offset. `Io`.
+    /// `Invalid`: not durable, or no LSN. `Truncated`. `Corrupt` with file and offset. `Lost`.
+    /// `Io`.
     pub fn read(&self, lsn: Lsn) -> Result<Record> {
         self.shared.check_fork("read")?;
         let disk = Arc::clone(&self.shared.world.disk);
@@ -391,6 +394,11 @@ impl Wal {
     /// What the last `open` or `resume` found.
     pub fn recovery(&self) -> RecoveryReport {
         self.shared.last_report()
+    }
+
+    /// The LSNs of records that were lost to damage and given up: readers say `Lost` there.
+    pub fn holes(&self) -> Vec<std::ops::Range<Lsn>> {
+        self.shared.catalog.holes().into_iter().map(|(from, to)| from..to).collect()
     }
 
     /// Which backend writes, and why not a better one.

@@ -103,6 +103,8 @@ pub enum ReadLevel {
 /// `Truncated`: make a new one from `first_lsn`, or from where the caller's own state ends.
 /// `Corrupt` with file and offset. `Unsupported`: a codec that this build lacks. `Closed`: a forked
 /// child. Each of these is final: asked again it gives the same error. After `Io` it tries again.
+/// `Lost`: records that were damaged and given up stood here; told once a hole. `next_lsn` is then
+/// behind it, and asked again the reader goes on there.
 #[derive(Debug)]
 pub struct Reader {
     catalog: Arc<Catalog>,
@@ -114,6 +116,8 @@ pub struct Reader {
     hand: Option<Hand>,
     decoder: Decoder,
     failed: Option<Error>,
+    /// Where the log goes on behind the hole that was met.
+    behind: Option<Lsn>,
     /// Changes of the catalog that this reader knows of.
     known: u64,
     fork: ForkGuard,
@@ -153,6 +157,7 @@ impl Reader {
             hand: None,
             decoder: Decoder::default(),
             failed: None,
+            behind: None,
             known,
             fork,
         };
@@ -261,6 +266,15 @@ impl Reader {
     /// The frame that holds the next record.
     fn fetch(&mut self) -> Result<Hand> {
         self.check_first()?;
+        if let Some((from, to)) = self.catalog.hole_at(self.next) {
+            self.behind = Some(to);
+            let why = format!(
+                "records {from} to {} were damaged or missing and were given up; the log goes on \
+                 at {to}",
+                to.prev()
+            );
+            return Err(Error::new(ErrorKind::Lost, "read", why));
+        }
         let mut found = self.merge.find(self.next);
         if let Ok(None) = found {
             // Ended, or a frame further on: the catalog knows better.
@@ -425,6 +439,9 @@ impl Iterator for Reader {
         match &outcome {
             Ok(record) => self.next = record.lsn.next(),
             Err(error) if error.kind() == ErrorKind::Io => {}
+            Err(error) if error.kind() == ErrorKind::Lost => {
+                self.next = self.behind.take().expect("set with the error");
+            }
             Err(error) => self.failed = Some(error.clone()),
         }
         Some(outcome)

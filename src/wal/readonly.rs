@@ -16,12 +16,15 @@ use crate::io::{Disk, open_disk};
 use crate::lsn::Lsn;
 use crate::options::{Backend, RecoveryPolicy};
 
-use super::catalog::{Catalog, Segment};
+use super::catalog::{Catalog, Listing, Segment};
 use super::disk_use::disk_use;
 use super::meta::META;
 use super::metrics::{self, Metrics};
 use super::reader::{ReadLevel, Reader, Record};
-use super::recovery::{LOCK, Plan, RecoveryReport, catalog_of, classify, inspect, inspect_beside};
+use super::recovery::{
+    LOCK, Plan, Progress, RecoveryReport, before_holes, catalog_of, classify, inspect,
+    inspect_beside,
+};
 
 /// How often a look at a log is taken again because its writer changed it meanwhile.
 const LOOKS: u32 = 16;
@@ -120,7 +123,7 @@ pub(super) fn look(disk: &dyn Disk, dir: &Path) -> Result<Look> {
         let live = live.map_err(|e| Error::io("open", &dir.join(LOCK), None, e))?;
         let looked = match live {
             true => inspect_beside(disk, dir, &mut known),
-            false => inspect(disk, dir, RecoveryPolicy::TornTail),
+            false => inspect(disk, dir, RecoveryPolicy::TornTail, &Progress::default()),
         };
         // Open segments are opened once more here, and may be gone by then.
         let looked = looked.and_then(|plan| Ok((catalog_of(disk, &plan.found)?, plan)));
@@ -204,14 +207,15 @@ impl ReadOnlyWal {
         self.seen = seen;
         self.user_state = plan.meta.meta.user_state;
         self.report = plan.report;
-        self.report.kept_through = next.prev();
+        self.report.kept_through = before_holes(next, &plan.meta.meta.removed).prev();
         if live {
             // What lies behind the end is being written, not given up.
             self.report.given_up.clear();
         }
         // They hold what was found and no more: a reader that is through lets go of them.
         listed.iter().for_each(|segment| segment.stop());
-        self.catalog.refresh(listed, first, next, cut);
+        let (segments, holes) = (listed, plan.meta.meta.removed);
+        self.catalog.refresh(Listing { segments, first, next, holes }, cut);
     }
 
     /// Looks again; true if records are served that lie beyond all that were before.
@@ -257,7 +261,8 @@ impl ReadOnlyWal {
     /// Reads one record.
     ///
     /// # Errors
-    /// `Invalid`: it is not served. `Truncated`. `Corrupt` with file and offset. `Io`.
+    /// `Invalid`: it is not served. `Truncated`. `Corrupt` with file and offset. `Lost`.
+    /// `Io`.
     pub fn read(&self, lsn: Lsn) -> Result<Record> {
         Reader::one(Arc::clone(&self.catalog), Arc::clone(&self.disk), lsn)
     }
@@ -265,6 +270,11 @@ impl ReadOnlyWal {
     /// The user slot, as of the last look; empty if it was never set.
     pub fn user_state(&self) -> Vec<u8> {
         self.user_state.clone()
+    }
+
+    /// The LSNs of records that were lost to damage and given up: readers say `Lost` there.
+    pub fn holes(&self) -> Vec<std::ops::Range<Lsn>> {
+        self.catalog.holes().into_iter().map(|(from, to)| from..to).collect()
     }
 
     /// What recovery would find and give up.

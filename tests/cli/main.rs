@@ -14,6 +14,8 @@ mod errors;
 #[path = "../support/format.rs"]
 mod format;
 mod output;
+#[cfg(target_os = "linux")]
+mod repair;
 mod round_trip;
 mod support;
 #[cfg(target_os = "linux")]

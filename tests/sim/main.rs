@@ -37,6 +37,7 @@ mod damage;
 mod doubt;
 mod lanes;
 mod life;
+mod mend;
 mod model;
 mod modes;
 mod rot;

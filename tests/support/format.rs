@@ -123,6 +123,13 @@ pub fn log(dir: &Path) -> (Vec<Frame>, u64) {
     (all, promised)
 }
 
+/// All batches of the segments in a directory, in LSN order.
+pub fn log_without_meta(dir: &Path) -> Vec<Frame> {
+    let mut all: Vec<Frame> = super::segments(dir).iter().flat_map(|path| frames(path).0).collect();
+    all.sort_by_key(|frame| frame.first);
+    all
+}
+
 /// Puts another body where a batch stands in its segment, no longer than its own, and whatever it
 /// takes for its checksums to hold: what only somebody who may write the files can do. Marks fill
 /// the blocks that are left over.

@@ -24,6 +24,7 @@ use std::time::SystemTime;
 
 use prkdb_core::{Backend, ReadOnlyWal, Reader, Wal, WalConfig};
 
+pub mod damages;
 pub mod disk;
 pub mod format;
 pub mod watchdog;

@@ -12,9 +12,9 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, poll};
-use prkdb_core::{Lsn, ReadOnlyWal, Reader, Record};
+use prkdb_core::{ErrorKind, Lsn, ReadOnlyWal, Reader, Record};
 
-use crate::outcome::Stop;
+use crate::outcome::{Stop, say};
 
 const BUFFER_BYTES: usize = 1 << 20;
 /// How long `--follow` sleeps when there was nothing new, milliseconds.
@@ -73,8 +73,14 @@ fn copy(reader: &mut Reader, left: &mut u64, printer: &mut Printer) -> Result<()
     while *left > 0
         && let Some(record) = reader.next()
     {
-        printer.print(&record?)?;
-        *left -= 1;
+        match record {
+            // Told once, and the reader goes on behind it.
+            Err(e) if e.kind() == ErrorKind::Lost => say(format_args!("prkdb cat: {e}")),
+            record => {
+                printer.print(&record?)?;
+                *left -= 1;
+            }
+        }
     }
     Ok(())
 }

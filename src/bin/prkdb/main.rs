@@ -1,9 +1,10 @@
-//! The command `prkdb`: write, read, check, describe and measure a log from the shell.
+//! The command `prkdb`: write, read, check, mend, describe and measure a log from the shell.
 //!
 //! ```text
 //! stdin --lines--> append --> log directory --> cat --records--> stdout
 //!                                 |-----------> verify --findings--> stdout
-//!                                 `-----------> stat --figures--> stdout
+//!                                 |-----------> stat --figures--> stdout
+//!                                 `--damaged--> repair --what is whole--> log directory
 //!                  bench --every backend, the raw loop--> figures --> stdout, page
 //! ```
 //!
@@ -18,6 +19,7 @@ mod feed;
 mod json;
 mod outcome;
 mod progress;
+mod repair;
 mod stat;
 mod verify;
 #[path = "../../../benches/yardstick/mod.rs"]
@@ -41,6 +43,7 @@ enum Command {
     Append(append::Args),
     Cat(cat::Args),
     Verify(verify::Args),
+    Repair(repair::Args),
     Stat(stat::Args),
     Bench(bench::Args),
 }
@@ -57,6 +60,7 @@ fn main() -> ExitCode {
         Command::Append(args) => outcome::finish("append", append::run(&args)),
         Command::Cat(args) => outcome::finish("cat", cat::run(&args)),
         Command::Verify(args) => outcome::finish("verify", verify::run(&args)),
+        Command::Repair(args) => outcome::finish("repair", repair::run(&args)),
         Command::Stat(args) => outcome::finish("stat", stat::run(&args)),
         Command::Bench(args) => outcome::finish("bench", bench::run(&args)),
     }

@@ -7,6 +7,8 @@ use std::fmt;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+use prkdb_core::ErrorKind;
+
 /// Why a subcommand stopped before its end.
 #[derive(Debug)]
 pub enum Stop {
@@ -28,7 +30,14 @@ impl Stop {
 
 impl From<prkdb_core::Error> for Stop {
     fn from(e: prkdb_core::Error) -> Stop {
-        Stop::Failed(e.to_string())
+        let next = match e.kind() {
+            ErrorKind::Corrupt => {
+                "; `prkdb verify DIR` names all that is damaged: restore that from a \
+                 copy, or keep the rest with `prkdb repair DIR` in place, or `--to NEW`"
+            }
+            _ => "",
+        };
+        Stop::Failed(format!("{e}{next}"))
     }
 }
 

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use indicatif::ProgressBar;
-use prkdb_core::{Finding, ReadOnlyWal};
+use prkdb_core::{Finding, ReadOnlyWal, VerifySummary};
 
 use crate::outcome::{Stop, say};
 use crate::{json, progress};
@@ -19,9 +19,12 @@ use crate::{json, progress};
 pub struct Args {
     /// The log's directory.
     dir: PathBuf,
-    /// Print findings as JSON lines: file, offset, kind, lsn, damage, detail.
+    /// Print findings as JSON lines: file, offset, kind, lsn, damage, detail; then totals.
     #[arg(long)]
     json: bool,
+    /// Read with so many threads at most; by default as many as run at once, 4 at most.
+    #[arg(long, value_parser = clap::value_parser!(u8).range(1..=64))]
+    threads: Option<u8>,
 }
 
 /// Verifies the log in `args.dir`.
@@ -29,30 +32,57 @@ pub fn run(args: &Args) -> Result<ExitCode, Stop> {
     let bar = progress::of_bytes(0);
     // Verifying goes on when nobody reads the lines: its exit status is an answer too.
     let mut printed = Ok(());
-    let summary = ReadOnlyWal::verify(
-        &args.dir,
-        &mut |finding| {
-            if printed.is_ok() {
-                let line = if args.json { as_json(&finding) } else { as_text(&finding) };
-                printed = bar.suspend(|| writeln!(io::stdout().lock(), "{line}"));
-            }
-            say_detail(&bar, &finding);
-        },
-        &mut |done, of| {
-            bar.set_length(of);
-            bar.set_position(done);
-        },
-    )?;
+    let tell = &mut |finding: Finding| {
+        if printed.is_ok() {
+            let line = if args.json { as_json(&finding) } else { as_text(&finding) };
+            printed = bar.suspend(|| writeln!(io::stdout().lock(), "{line}"));
+        }
+        say_detail(&bar, &finding);
+    };
+    let draw = &mut |done, of| {
+        bar.set_length(of);
+        bar.set_position(done);
+    };
+    let summary = match args.threads {
+        None => ReadOnlyWal::verify(&args.dir, tell, draw),
+        Some(threads) => ReadOnlyWal::verify_with(&args.dir, threads.into(), tell, draw),
+    };
     bar.finish_and_clear();
+    let summary = summary?;
+    if args.json && printed.is_ok() {
+        printed = writeln!(io::stdout().lock(), "{}", totals(&summary));
+    }
     say(format_args!(
-        "{} records in {} frames, {} bytes: {} damaged, {} torn",
-        summary.records, summary.frames, summary.bytes, summary.damaged, summary.torn
+        "{} records in {} frames, {} bytes: {} damaged, {} torn, {} given up",
+        summary.records,
+        summary.frames,
+        summary.bytes,
+        summary.damaged,
+        summary.torn,
+        summary.given_up
     ));
     if summary.damaged > 0 {
+        let dir = args.dir.display();
+        say(format_args!(
+            "restore what is named from a copy, or give it up: `prkdb repair {dir}` in place, \
+             `prkdb repair {dir} --to NEW` beside it"
+        ));
         return Ok(ExitCode::FAILURE);
     }
     printed.and_then(|()| io::stdout().flush()).map_err(|e| Stop::stdout(&e))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The last line with `--json`: what was read, and how many findings there were.
+fn totals(summary: &VerifySummary) -> String {
+    json::object(&[
+        ("frames", summary.frames.into()),
+        ("records", summary.records.into()),
+        ("bytes", summary.bytes.into()),
+        ("damaged", summary.damaged.into()),
+        ("torn", summary.torn.into()),
+        ("given_up", summary.given_up.into()),
+    ])
 }
 
 fn say_detail(bar: &ProgressBar, finding: &Finding) {

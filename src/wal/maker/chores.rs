@@ -16,6 +16,7 @@ use super::super::catalog::Segment;
 use super::super::mailbox::{Cut, Job};
 use super::super::meta::MetaFile;
 use super::super::metrics::add;
+use super::super::recovery::drop_below;
 use super::super::shared::poisoned;
 use super::super::ticket::Answer;
 use super::{Maker, POOL_SEGMENTS, Retired};
@@ -163,6 +164,7 @@ impl Maker {
         let (highest_number, growth_bytes) = self.sizes();
         let change = |m: &mut Meta| {
             m.first_lsn = first;
+            drop_below(&mut m.removed, first);
             m.durable_upto = durable_upto;
             m.highest_number = highest_number;
             m.growth_bytes = growth_bytes;

@@ -18,18 +18,20 @@ use crate::format::FORMAT_VERSION;
 use crate::format::meta::Meta;
 use crate::io::{Access, Buf, Disk, FileRef, Flow, Host};
 use crate::lsn::Lsn;
-use crate::options::{SyncMethod, WalConfig};
+use crate::options::{RecoveryPolicy, SyncMethod, WalConfig};
 use crate::segment::{
-    Cursor, SegmentFile, Step, Summary, free_name, is_making, parse_free, pool_dir,
+    Cursor, SegmentFile, Step, Summary, free_name, is_making, parse_free, parse_name, pool_dir,
 };
 
-use super::super::catalog::{Catalog, Segment};
+use super::super::catalog::{Catalog, Listing, Segment};
 use super::super::maker::{POOL_SEGMENTS, Retired, Stock};
 use super::super::meta::MetaFile;
 use super::super::shared::Shared;
 use super::copy::{copy_tail, keep_reserve};
 use super::inspect::{Contents, catalog_of, classify, inspect};
-use super::{Found, Plan, RecoveryReport, Scan, State, Verdict};
+use super::mend::mend;
+use super::ranges::drop_below;
+use super::{Found, Plan, Progress, RecoveryReport, Scan, State, Verdict};
 
 /// A log that is ready to be written.
 pub(crate) struct Recovered {
@@ -49,6 +51,8 @@ pub(super) struct Site<'a> {
     pub(super) disk: &'a dyn Disk,
     pub(super) host: &'a dyn Host,
     pub(super) dir: &'a Path,
+    /// What was retired is wiped before it goes.
+    pub(super) wipe: bool,
 }
 
 /// Creates the log, or recovers it, and fills the catalog.
@@ -60,7 +64,7 @@ pub(crate) async fn recover(
     must_be_new: bool,
 ) -> Result<Recovered> {
     let (config, catalog) = (&shared.config, &*shared.catalog);
-    let site = Site { flow: &flow, disk, host, dir: &config.log_dir };
+    let site = Site { flow: &flow, disk, host, dir: &config.log_dir, wipe: config.wipe_retired };
     let entries = disk.list(site.dir).map_err(|e| Error::io("open", site.dir, None, e))?;
     let contents = classify(site.dir, &entries)?;
     if contents == Contents::Log && must_be_new {
@@ -76,14 +80,28 @@ pub(crate) async fn recover(
 /// Judges an old log, and carries the judgement out.
 async fn reopen(site: Site<'_>, shared: &Shared) -> Result<Recovered> {
     let (config, disk) = (&shared.config, site.disk);
-    let mut plan = inspect(disk, site.dir, config.recovery)?;
+    let passes = match config.recovery {
+        RecoveryPolicy::TornTail | RecoveryPolicy::Strict => 1,
+        RecoveryPolicy::PointInTime | RecoveryPolicy::Salvage => 3,
+    };
+    let bytes = segment_bytes(site)?;
+    let progress = Progress::new(config.recovery_progress.as_ref(), bytes, passes);
+    let (policy, mended) = match config.recovery {
+        policy @ (RecoveryPolicy::TornTail | RecoveryPolicy::Strict) => (policy, None),
+        policy => (RecoveryPolicy::TornTail, mend(site, policy, &progress).await?),
+    };
+    let mut plan = inspect(disk, site.dir, policy, &progress)?;
+    progress.finish();
     if u64::from(plan.meta.meta.block_size) != shared.block {
         let why = "another process made the log at this moment; open it again";
         return Err(Error::new(ErrorKind::Locked, "open", why).at(site.dir, None));
     }
     report(&plan);
+    if let Some(mended) = &mended {
+        mended.tell(&mut plan.report);
+    }
     let full = plan.meta.meta.clean.then_some(config.segment_bytes);
-    let mut retired = ready_pool(site, full, config.wipe_retired)?;
+    let mut retired = ready_pool(site, full)?;
     let mut listed = catalog_of(disk, &plan.found)?;
     let mut meta = MetaFile::open(disk, site.dir, &plan.meta)?;
     if !plan.meta.whole || !disk.direct() {
@@ -101,7 +119,7 @@ async fn reopen(site: Site<'_>, shared: &Shared) -> Result<Recovered> {
     if !disk.direct() && !plan.meta.meta.clean && !bugs::on(Bug::CachedTailTrusted) {
         // `end_old_segments` may have moved the tail: what is listed is what is there now.
         let report = plan.report;
-        plan = inspect(disk, site.dir, config.recovery)?;
+        plan = inspect(disk, site.dir, policy, &Progress::default())?;
         plan.report = report;
         listed = catalog_of(disk, &plan.found)?;
     }
@@ -115,15 +133,13 @@ async fn reopen(site: Site<'_>, shared: &Shared) -> Result<Recovered> {
         None => None,
     };
     let stays = |number: u64| tail.as_ref().is_some_and(|(file, ..)| file.id.number == number);
-    for (number, segment) in &listed {
-        if !stays(*number) {
-            segment.seal();
-        }
-    }
+    listed.iter().filter(|(number, _)| !stays(**number)).for_each(|(_, segment)| segment.seal());
     let segments = listed.into_values().collect();
-    shared.catalog.restart(segments, meta.meta().first_lsn, plan.next);
+    let (first, next, holes) = (meta.meta().first_lsn, plan.next, meta.meta().removed.clone());
+    let cut = mended.and_then(|mended| mended.cut).unwrap_or(plan.next);
+    shared.catalog.restart(Listing { segments, first, next, holes }, cut);
     let (mut free, mut unwiped) = (Vec::new(), Vec::new());
-    match config.wipe_retired {
+    match site.wipe {
         true => unwiped = retired,
         false => free.extend(retired.into_iter().map(|retired| retired.path)),
     }
@@ -139,10 +155,18 @@ async fn reopen(site: Site<'_>, shared: &Shared) -> Result<Recovered> {
     })
 }
 
+/// What there is to look at.
+fn segment_bytes(site: Site<'_>) -> Result<u64> {
+    let entries = site.disk.list(site.dir).map_err(|e| Error::io("open", site.dir, None, e))?;
+    let segments = entries.iter().filter(|entry| parse_name(&entry.name).is_some());
+    Ok(segments.map(|entry| entry.size).sum())
+}
+
 /// What META says of a log that is being written.
 fn mark_open(m: &mut Meta, plan: &Plan, config: &WalConfig, backend: &str) {
     m.clean = bugs::on(Bug::CleanWhileWriting);
     m.durable_upto = plan.next.prev();
+    drop_below(&mut m.removed, m.first_lsn);
     m.next_epoch = plan.epoch + 1;
     m.highest_number = plan.highest_number;
     m.segment_bytes = config.segment_bytes;
@@ -168,7 +192,7 @@ fn report(plan: &Plan) {
 }
 
 async fn create(site: Site<'_>, config: &WalConfig, catalog: &Catalog) -> Result<Recovered> {
-    let unwiped = ready_pool(site, None, config.wipe_retired)?;
+    let unwiped = ready_pool(site, None)?;
     let log_id = site.host.random().map_err(|e| Error::io("open", site.dir, None, e))?;
     let growth_bytes = (1 << 20).min(config.segment_bytes);
     let meta = Meta {
@@ -189,13 +213,15 @@ async fn create(site: Site<'_>, config: &WalConfig, catalog: &Catalog) -> Result
         user_state: Vec::new(),
     };
     let meta = MetaFile::create(site.flow, site.disk, site.dir, meta).await?;
-    catalog.restart(Vec::new(), Lsn::FIRST, Lsn::FIRST);
+    let (first, next) = (Lsn::FIRST, Lsn::FIRST);
+    let fresh = Listing { segments: Vec::new(), first, next, holes: Vec::new() };
+    catalog.restart(fresh, Lsn::FIRST);
     if !site.disk.direct() {
         keep_reserve(site).await;
     }
     let (verdict, given_up) = (Verdict::Clean, Vec::new());
     Ok(Recovered {
-        report: RecoveryReport { verdict, kept_through: Lsn::NONE, given_up },
+        report: RecoveryReport { verdict, kept_through: Lsn::NONE, given_up, holes: Vec::new() },
         meta,
         stock: Stock { epoch: 1, highest_number: 0, growth_bytes, free: Vec::new(), unwiped },
         next_lsn: Lsn::FIRST,
@@ -210,7 +236,7 @@ async fn create(site: Site<'_>, config: &WalConfig, catalog: &Catalog) -> Result
 /// None can unless the log was closed: a directory sync may have failed before the crash, and then
 /// the names seen here need not be those on the device. Writing a file that the device still knows
 /// as a segment would break that segment; removing a name too many breaks nothing.
-fn ready_pool(site: Site<'_>, full: Option<u64>, wipe: bool) -> Result<Vec<Retired>> {
+pub(super) fn ready_pool(site: Site<'_>, full: Option<u64>) -> Result<Vec<Retired>> {
     let pool = pool_dir(site.dir);
     let failed = |path: &Path, e| Error::io("open", path, None, e);
     site.disk.create_dir(&pool).map_err(|e| failed(&pool, e))?;
@@ -219,7 +245,7 @@ fn ready_pool(site: Site<'_>, full: Option<u64>, wipe: bool) -> Result<Vec<Retir
         let path = pool.join(&entry.name);
         let free = parse_free(&entry.name).is_some();
         let reusable = Some(entry.size) == full && count_reusable(&retired) < POOL_SEGMENTS;
-        if free && (reusable || wipe) {
+        if free && (reusable || site.wipe) {
             retired.push(Retired { path, reusable });
         } else if free || is_making(&entry.name) {
             site.disk.unlink(&path).map_err(|e| failed(&path, e))?;
@@ -302,7 +328,7 @@ fn remove_spent(
         let failed = |e| Error::io("retire segment", &f.file.path, None, e);
         let full = f.file.geometry.size == config.segment_bytes;
         let reusable = plan.meta.meta.clean && full && count_reusable(retired) < POOL_SEGMENTS;
-        if reusable || config.wipe_retired {
+        if reusable || site.wipe {
             let path = pool_dir(site.dir).join(free_name(f.file.id.number));
             site.disk.rename(&f.file.path, &path).map_err(failed)?;
             retired.push(Retired { path, reusable });
@@ -321,6 +347,17 @@ async fn write_footer(
     promised: Lsn,
 ) -> Result<()> {
     let summary = summary_upto(f, file, upto)?;
+    put_footer(site, f, file, &summary, promised).await
+}
+
+/// Writes the footer that says this of a segment, durably.
+pub(super) async fn put_footer(
+    site: Site<'_>,
+    f: &Found,
+    file: &FileRef,
+    summary: &Summary,
+    promised: Lsn,
+) -> Result<()> {
     let at = f.file.geometry.frames_end();
     let block = len(f.file.geometry.block);
     let durable_upto = promised.max(summary.last_lsn());
@@ -369,7 +406,7 @@ fn open_tail(
     Ok((found.file, file, scan.summary, segment))
 }
 
-fn method_code(method: SyncMethod) -> u8 {
+pub(crate) fn method_code(method: SyncMethod) -> u8 {
     match method {
         SyncMethod::Auto => 0,
         SyncMethod::Dsync => 1,

@@ -13,6 +13,7 @@ use crate::cast::{len, round_up};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::SegmentId;
 use crate::format::frame::{FRAME_HEADER_LEN, FrameHeader, Tag};
+use crate::format::meta::Meta;
 use crate::io::{Access, Buf, FileRef};
 use crate::lsn::Lsn;
 use crate::segment::{
@@ -37,19 +38,31 @@ pub(super) async fn copy_tail(site: Site<'_>, plan: &mut Plan) -> Result<bool> {
     if frames.is_empty() {
         return Ok(false);
     }
+    plan.highest_number += 1;
+    copy_frames(site, &plan.meta.meta, plan.highest_number, plan.epoch, frames).await?;
+    plan.epoch += 1;
+    Ok(true)
+}
+
+/// Writes frames into a new segment of this number and epoch.
+pub(super) async fn copy_frames(
+    site: Site<'_>,
+    meta: &Meta,
+    number: u64,
+    epoch: u64,
+    mut frames: Vec<(FrameHeader, Vec<u8>)>,
+) -> Result<()> {
     frames.sort_by_key(|(header, _)| header.first_lsn);
-    let block = u64::from(plan.meta.meta.block_size);
+    let block = u64::from(meta.block_size);
     let bytes = frames.iter().map(|(header, _)| round_up(header.frame_len(), block)).sum();
     let random = site.host.random().map_err(|e| Error::io("recover", site.dir, None, e))?;
-    plan.highest_number += 1;
     let new = NewSegment {
         disk: site.disk,
         dir: site.dir,
-        log_id: plan.meta.meta.log_id,
-        id: SegmentId { number: plan.highest_number, epoch: plan.epoch, nonce: random },
+        log_id: meta.log_id,
+        id: SegmentId { number, epoch, nonce: random },
         geometry: Geometry { size: Geometry::size_for(bytes, block), block },
     };
-    plan.epoch += 1;
     let path = pool_dir(site.dir).join(making_name(new.id.number));
     let (file, path, zeroed) = match blank_file(site, &path, new.geometry).await {
         Ok(file) => (file, path, true),
@@ -68,7 +81,7 @@ pub(super) async fn copy_tail(site: Site<'_>, plan: &mut Plan) -> Result<bool> {
     // `install` syncs the file before it gets its name.
     install(site.flow, new, &file, &path, zeroed).await?;
     site.flow.release(&file);
-    Ok(true)
+    Ok(())
 }
 
 /// A file of zeros, synced, under a name that nobody believes; none is left after an error.

@@ -23,6 +23,7 @@ use super::super::catalog::Segment;
 use super::super::meta::{self, META, META_TMP};
 use super::super::metrics::file::{METRICS, METRICS_TMP};
 use super::judge::{judge, last_time};
+use super::progress::Progress;
 use super::weave::weave;
 use super::{Found, Plan, Scan, State};
 
@@ -72,8 +73,13 @@ pub(crate) struct Survey {
 }
 
 /// Reads all there is to know, merges it, and judges it.
-pub(crate) fn inspect(disk: &dyn Disk, dir: &Path, policy: RecoveryPolicy) -> Result<Plan> {
-    let mut survey = survey(disk, dir)?;
+pub(crate) fn inspect(
+    disk: &dyn Disk,
+    dir: &Path,
+    policy: RecoveryPolicy,
+    progress: &Progress<'_>,
+) -> Result<Plan> {
+    let mut survey = survey(disk, dir, progress)?;
     match survey.unusable.pop() {
         Some(error) => Err(error),
         None => judge(dir, survey, policy).map_err(|refused| refused.error),
@@ -84,7 +90,7 @@ pub(crate) fn inspect(disk: &dyn Disk, dir: &Path, policy: RecoveryPolicy) -> Re
 /// other, so that in the last one a record may be promised that came too late for the first: what
 /// was `known` to be promised before a look has to be found by it. An error raises `known`.
 pub(crate) fn inspect_beside(disk: &dyn Disk, dir: &Path, known: &mut Option<Lsn>) -> Result<Plan> {
-    let mut survey = look_around(disk, dir)?;
+    let mut survey = look_around(disk, dir, &Progress::default())?;
     survey.upto = known.unwrap_or(survey.upto);
     match survey.unusable.pop() {
         Some(error) => Err(error),
@@ -96,20 +102,38 @@ pub(crate) fn inspect_beside(disk: &dyn Disk, dir: &Path, known: &mut Option<Lsn
 }
 
 /// Reads META, headers and footers, and the frames of what has no footer, or one that leaves doubt.
-pub(crate) fn survey(disk: &dyn Disk, dir: &Path) -> Result<Survey> {
-    let mut survey = look_around(disk, dir)?;
+pub(crate) fn survey(disk: &dyn Disk, dir: &Path, progress: &Progress<'_>) -> Result<Survey> {
+    let mut survey = look_around(disk, dir, progress)?;
+    weave(disk, &mut survey)?;
+    Ok(survey)
+}
+
+/// As `survey`, with a META that is not the file's.
+pub(crate) fn survey_with(disk: &dyn Disk, dir: &Path, meta: meta::Loaded) -> Result<Survey> {
+    let entries = disk.list(dir).map_err(|e| Error::io("open", dir, None, e))?;
+    let mut survey = look_at_all(disk, dir, &entries, meta, &Progress::default())?;
     weave(disk, &mut survey)?;
     Ok(survey)
 }
 
 /// Reads META, headers and footers, and the frames of what has no footer.
-fn look_around(disk: &dyn Disk, dir: &Path) -> Result<Survey> {
+fn look_around(disk: &dyn Disk, dir: &Path, progress: &Progress<'_>) -> Result<Survey> {
     // Names before META: beside a writer no segment may come from after a cut that META, as it is
     // read here, does not tell of.
     let entries = disk.list(dir).map_err(|e| Error::io("open", dir, None, e))?;
     let Some(meta) = meta::load(disk, dir)? else {
         return Err(Error::corrupt("open", &dir.join(META), 0, "META is missing"));
     };
+    look_at_all(disk, dir, &entries, meta, progress)
+}
+
+fn look_at_all(
+    disk: &dyn Disk,
+    dir: &Path,
+    entries: &[Entry],
+    meta: meta::Loaded,
+    progress: &Progress<'_>,
+) -> Result<Survey> {
     let block = u64::from(meta.meta.block_size);
     if (disk.block_size() as u64) > block {
         let why = format!(
@@ -120,7 +144,7 @@ fn look_around(disk: &dyn Disk, dir: &Path) -> Result<Survey> {
     }
     let (mut found, mut unusable) = (Vec::new(), Vec::new());
     for entry in entries.iter().filter(|entry| parse_name(&entry.name).is_some()) {
-        match look_at(disk, dir, entry, &meta) {
+        match look_at(disk, dir, entry, &meta, progress) {
             Ok(mut segment) => {
                 segment.cut(meta.meta.cut);
                 found.push(segment);
@@ -128,12 +152,19 @@ fn look_around(disk: &dyn Disk, dir: &Path) -> Result<Survey> {
             Err(error) if error.kind() == ErrorKind::Corrupt => unusable.push(error),
             Err(error) => return Err(error),
         }
+        progress.end_segment(entry.size);
     }
     Ok(Survey { meta, found, unusable, upto: Lsn::new(u64::MAX) })
 }
 
 /// Header, then footer, then if there is none every frame.
-fn look_at(disk: &dyn Disk, dir: &Path, entry: &Entry, meta: &meta::Loaded) -> Result<Found> {
+fn look_at(
+    disk: &dyn Disk,
+    dir: &Path,
+    entry: &Entry,
+    meta: &meta::Loaded,
+    progress: &Progress<'_>,
+) -> Result<Found> {
     let path = dir.join(&entry.name);
     if entry.kind != EntryKind::File {
         let why = "it is named like a segment and is no regular file";
@@ -162,7 +193,7 @@ fn look_at(disk: &dyn Disk, dir: &Path, entry: &Entry, meta: &meta::Loaded) -> R
     };
     let cursor = Cursor::new(file, header.id, geometry, geometry.frames_start(), WINDOW);
     let closed_at = meta.meta.clean.then_some(meta.meta.durable_upto);
-    let (scan, runs) = walk(cursor, &segment, bad_footer, closed_at)?;
+    let (scan, runs) = walk(cursor, &segment, bad_footer, closed_at, progress)?;
     let state = State::Open(scan);
     Ok(Found::new(segment, header.zeroed, state, runs))
 }
@@ -172,7 +203,7 @@ pub(super) fn unsupported(path: &Path, offset: u64, why: &Bad) -> Error {
     Error::new(ErrorKind::Unsupported, "open", why.to_string()).at(path, Some(offset))
 }
 
-fn read_block(file: &FileRef, at: u64, block: u64) -> io::Result<Buf> {
+pub(crate) fn read_block(file: &FileRef, at: u64, block: u64) -> io::Result<Buf> {
     let mut buf = Buf::zeroed(len(block), len(block));
     let bytes = buf.bytes_mut().expect("just allocated");
     if file.read_at(at, bytes)? < bytes.len() {
@@ -224,6 +255,7 @@ fn walk(
     segment: &SegmentFile,
     bad_footer: Option<String>,
     closed_at: Option<Lsn>,
+    progress: &Progress<'_>,
 ) -> Result<(Scan, Vec<Run>)> {
     let failed = |at, e| Error::io("open", &segment.path, Some(at), e);
     let mut summary = Summary::new(segment.geometry.frames_start());
@@ -246,6 +278,7 @@ fn walk(
             }
             Step::Frame(frame) => {
                 let header = &frame.header;
+                progress.at(frame.end());
                 watermark = watermark.max(header.durable_upto);
                 summary.add(frame.offset, header);
                 if header.tag == Tag::Mark {

@@ -73,7 +73,12 @@ pub(crate) fn judge(
         epoch: epochs.max().unwrap_or(0).max(meta.meta.next_epoch - (1 - raised)),
         highest_number: numbers.max().unwrap_or(0).max(meta.meta.highest_number),
         time_us: found.iter().map(last_time).max().unwrap_or(0),
-        report: RecoveryReport { verdict, kept_through: next.prev(), given_up },
+        report: RecoveryReport {
+            verdict,
+            kept_through: before_holes(next, &meta.meta.removed).prev(),
+            given_up,
+            holes: meta.meta.removed.iter().map(|(from, to)| *from..*to).collect(),
+        },
         meta,
         found,
         next,
@@ -81,7 +86,7 @@ pub(crate) fn judge(
     })
 }
 
-fn promised(meta: &meta::Loaded, found: &[Found]) -> Lsn {
+pub(super) fn promised(meta: &meta::Loaded, found: &[Found]) -> Lsn {
     let of = |f: &Found| match &f.state {
         State::Sealed(footer) => footer.durable_upto,
         State::Open(scan) => scan.evidence.durable_upto,
@@ -115,7 +120,8 @@ fn damage(dir: &Path, found: &[Found], next: Lsn, promised: Lsn) -> Error {
     });
     let missing = format!(
         "record {next} is damaged or missing; at least everything to {promised} was promised; \
-         restore the file from a copy"
+         restore the file from a copy, or give up what is lost: \
+         RecoveryPolicy::Salvage or PointInTime"
     );
     match place.map(|f| (&f.file.path, &f.state)) {
         Some((path, State::Open(scan))) => {
@@ -184,7 +190,19 @@ fn given_up(f: &Found, next: Lsn) -> Option<GivenUp> {
     let seen = &scan.evidence;
     let used = if f.zeroed { seen.used_end.max(seen.frames_end) } else { seen.frames_end };
     let used = if whole { used } else { used.max(end) };
-    (used > offset).then(|| GivenUp { path: f.file.path.clone(), offset, bytes: used - offset })
+    (used > offset).then(|| GivenUp {
+        path: f.file.path.clone(),
+        offset,
+        bytes: used - offset,
+        lsns: None,
+        why: "nobody was promised them".into(),
+        kept_as: None,
+    })
+}
+
+/// Where the log ends before `next`, if what lies between are holes.
+pub(crate) fn before_holes(next: Lsn, removed: &[(Lsn, Lsn)]) -> Lsn {
+    removed.iter().rev().fold(next, |end, (from, to)| if *to == end { *from } else { end })
 }
 
 /// Where the frames end that are kept, though others follow them.

@@ -60,9 +60,10 @@ pub(super) fn live_runs(segments: &[(u64, &[Run])]) -> Vec<(Run, usize)> {
     live
 }
 
-fn skip_removed(lsn: Lsn, removed: &[(Lsn, Lsn)]) -> Lsn {
-    let inside = |(from, to): &&(Lsn, Lsn)| (*from..*to).contains(&lsn);
-    removed.iter().find(inside).map_or(lsn, |(_, to)| *to)
+/// The first LSN from `lsn` on that was not given up.
+pub(crate) fn skip_removed(lsn: Lsn, removed: &[(Lsn, Lsn)]) -> Lsn {
+    let at = removed.partition_point(|(_, to)| *to <= lsn);
+    removed.get(at).filter(|(from, _)| *from <= lsn).map_or(lsn, |(_, to)| *to)
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 //! weave:   do footers of segments written side by side add up?   (walks them if not)
 //! merge:   frames by LSN, higher epoch first; n = first missing  (pure)
 //! judge:   n <= promised: Corrupt | frames at n or beyond: Torn | else End
+//! mend:    PointInTime, Salvage: give up what is damaged first   (sweep: reads every frame)
 //! apply:   sync, copy what the device may not hold, footers, META, then serve
 //! ```
 //!
@@ -12,6 +13,7 @@
 //! was served once is found again; nothing is written into a segment that holds frames but its
 //! footer, save after a clean close. `open`, `open_read_only`, `resume` and `verify` use it.
 
+use std::ops::Range;
 use std::path::PathBuf;
 
 use crate::format::footer::Footer;
@@ -25,15 +27,30 @@ mod apply;
 mod copy;
 mod inspect;
 mod judge;
+mod loss;
+mod mend;
 mod merge;
+mod progress;
+mod ranges;
+mod sift;
+mod sweep;
+mod told;
 mod weave;
 
 pub(crate) use apply::{Recovered, recover};
 pub(crate) use copy::RESERVE;
 pub(crate) use inspect::{
-    Contents, LOCK, catalog_of, classify, identity, inspect, inspect_beside, survey,
+    Contents, LOCK, Survey, catalog_of, classify, identity, inspect, inspect_beside, read_block,
+    survey, survey_with,
 };
-pub(crate) use judge::{Refused, judge};
+pub(crate) use judge::{Refused, before_holes, judge};
+pub(crate) use loss::{Loss, assess};
+pub(crate) use mend::{after, spare_name};
+pub(crate) use merge::skip_removed;
+pub(crate) use progress::Progress;
+pub(crate) use ranges::{Span, count, drop_below, union, within};
+pub(crate) use sweep::{Met, Sweep, kept_run, sweep};
+pub(crate) use told::places;
 
 /// How the end of the log looked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +62,8 @@ pub enum Verdict {
     End,
     /// It was not closed; frames that nobody was promised lie behind a gap or a damaged one.
     Torn,
+    /// Promised records were damaged or missing, and the policy gave them up.
+    Damaged,
 }
 
 impl std::fmt::Display for Verdict {
@@ -53,20 +72,29 @@ impl std::fmt::Display for Verdict {
             Verdict::Clean => "clean",
             Verdict::End => "end",
             Verdict::Torn => "torn",
+            Verdict::Damaged => "damaged",
         })
     }
 }
 
-/// Bytes behind the end of the log that recovery did not keep.
+/// Bytes that recovery did not keep: behind the end of the log or, where the policy allows that,
+/// damaged ones before it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct GivenUp {
-    /// The segment they are in; they stay there until it is retired.
+    /// The segment they are in; they stay there until it is retired. The log's directory, if
+    /// nothing is left that held them.
     pub path: PathBuf,
     /// Where they start.
     pub offset: u64,
     /// How many, up to the last that was not zero or belonged to a valid frame.
     pub bytes: u64,
+    /// The promised records that were lost with them; none if nobody was promised any.
+    pub lsns: Option<Range<Lsn>>,
+    /// Why they were not kept, for people.
+    pub why: String,
+    /// The name that the file has now, if it was taken out of the log whole; nothing removes it.
+    pub kept_as: Option<PathBuf>,
 }
 
 /// What the last `open` or `resume` found and did.
@@ -77,8 +105,10 @@ pub struct RecoveryReport {
     pub verdict: Verdict,
     /// The last record that is served; `Lsn::NONE` of an empty log.
     pub kept_through: Lsn,
-    /// What was given up: unpromised bytes only.
+    /// What was given up now: unpromised bytes only, unless the policy says more.
     pub given_up: Vec<GivenUp>,
+    /// The LSNs of all records that were lost to damage, now or before: holes in the log.
+    pub holes: Vec<Range<Lsn>>,
 }
 
 /// One segment as it was found.

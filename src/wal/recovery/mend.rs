@@ -1,0 +1,241 @@
+//! `PointInTime` and `Salvage`: giving up what is damaged, before recovery goes its usual way.
+//!
+//! ```text
+//! sync, copies of what the device may lack -> META: all that may have been promised
+//!     -> names of what can't be used -> META: holes, cut -> footers -> recovery, as of a log
+//!                                                                     without damage
+//! ```
+//!
+//! Nothing is overwritten but footers that are not there. Until META has the holes the default
+//! policy refuses the log, for promised records are missing; from there on it refuses it until the
+//! last footer is there, for META's watermark covers all that is kept and not all of it is found.
+//! So whatever a crash leaves, the same policy finds the same things lost, and no policy accepts
+//! less. Invariants: no LSN that may have been promised is given again; what a watermark of META
+//! covers is on the device before; a file that leaves the log keeps its bytes.
+
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+use crate::format::meta::{Cut, Meta};
+use crate::io::Access;
+use crate::lsn::Lsn;
+use crate::options::RecoveryPolicy;
+use crate::segment::Summary;
+
+use super::super::meta::MetaFile;
+use super::apply::{Site, put_footer, ready_pool};
+use super::copy::copy_frames;
+use super::inspect::{Survey, survey};
+use super::loss::{Loss, assess};
+use super::ranges::{drop_below, union};
+use super::sweep::{Met, Sweep, kept_run};
+use super::told::places;
+use super::{Found, GivenUp, Progress, RecoveryReport, State, Verdict};
+
+/// The names of segments that a log may come to: a greater one is not the log's.
+const MAX_NUMBER: u64 = u64::MAX >> 1;
+
+/// What was given up.
+#[derive(Debug)]
+pub(super) struct Mended {
+    given_up: Vec<GivenUp>,
+    /// Records or a segment were lost: else bytes between frames were passed over, no more.
+    lost: bool,
+    /// Records from here on may have been read before, and are gone.
+    pub(super) cut: Option<Lsn>,
+}
+
+impl Mended {
+    /// Adds it to what recovery found afterwards.
+    pub(super) fn tell(&self, report: &mut RecoveryReport) {
+        let place = |gone: &GivenUp| (gone.path.clone(), gone.offset);
+        let told: std::collections::BTreeSet<_> = self.given_up.iter().map(place).collect();
+        report.given_up.retain(|gone| !told.contains(&place(gone)));
+        report.given_up.splice(..0, self.given_up.iter().cloned());
+        if self.lost {
+            report.verdict = Verdict::Damaged;
+        }
+    }
+}
+
+/// Gives up what is damaged, if anything is.
+pub(super) async fn mend(
+    site: Site<'_>,
+    policy: RecoveryPolicy,
+    progress: &Progress<'_>,
+) -> Result<Option<Mended>> {
+    let survey = survey(site.disk, site.dir, progress)?;
+    let loss = assess(site.disk, &survey, policy, &mut |done, _| progress.at(done))?;
+    progress.end_segment(survey.found.iter().map(|f| f.file.geometry.size).sum());
+    if !loss.is_some() {
+        return Ok(None);
+    }
+    let after = after(&survey, &loss, site.dir)?;
+    let mut given_up = places(site.disk, site.dir, &survey, &loss)?;
+    let mut meta = MetaFile::open(site.disk, site.dir, &survey.meta)?;
+    let upto = keep_unproven(site, &survey, &loss).await?;
+    // Whether it was closed stays as it was: that tells how much may have been promised.
+    let intent = |m: &mut Meta| {
+        m.durable_upto = after.durable_upto;
+        m.highest_number = after.highest_number;
+    };
+    meta.update(site.flow, site.disk, intent).await?;
+    set_aside(site, &mut given_up)?;
+    meta.update(site.flow, site.disk, |m| *m = Meta { sequence: m.sequence, ..after }).await?;
+    for i in &loss.unsealed {
+        seal(site, &survey.found[*i], &loss, *i, upto).await?;
+    }
+    for gone in &given_up {
+        tracing::warn!(
+            path = %gone.path.display(),
+            offset = gone.offset,
+            bytes = gone.bytes,
+            lsns = ?gone.lsns,
+            why = gone.why,
+            "recovery gave up what is damaged, as its policy says"
+        );
+    }
+    let lost = !(loss.holes.is_empty() && loss.unusable.is_empty());
+    Ok(Some(Mended { given_up, lost, cut: loss.cut }))
+}
+
+/// What META says once all is done; refused if it has no room for that.
+pub(crate) fn after(survey: &Survey, loss: &Loss, dir: &Path) -> Result<Meta> {
+    let mut meta = survey.meta.meta.clone();
+    if let Some(lsn) = loss.cut {
+        let epoch = next_epoch(survey);
+        meta.cut = Some(Cut { lsn, epoch });
+        meta.next_epoch = epoch + 1;
+    }
+    meta.removed = union(&meta.removed, &loss.holes);
+    drop_below(&mut meta.removed, meta.first_lsn);
+    meta.clean = false;
+    meta.durable_upto = meta.durable_upto.max(loss.next.prev());
+    meta.highest_number = highest_number(survey);
+    if meta.encode().is_err() {
+        let why = format!(
+            "{} holes are more than META has room for; RecoveryPolicy::PointInTime needs one",
+            meta.removed.len()
+        );
+        return Err(Error::invalid("recover", why).at(dir, None));
+    }
+    Ok(meta)
+}
+
+/// Of all segments that there ever were.
+fn highest_number(survey: &Survey) -> u64 {
+    let found = survey.found.iter().map(|f| f.file.id.number);
+    let named = survey.unusable.iter().filter_map(Error::path).map(super::loss::number);
+    let all = found.chain(named).filter(|number| *number < MAX_NUMBER);
+    all.fold(survey.meta.meta.highest_number, u64::max)
+}
+
+/// Of the first segment that is made from now on.
+fn next_epoch(survey: &Survey) -> u64 {
+    let epochs = survey.found.iter().map(|f| f.file.id.epoch + 1);
+    epochs.fold(survey.meta.meta.next_epoch, u64::max)
+}
+
+/// Gives what leaves the log whole another name, and notes it.
+fn set_aside(site: Site<'_>, given_up: &mut [GivenUp]) -> Result<()> {
+    let failed = |path: &Path, e| Error::io("recover", path, None, e);
+    let entries = site.disk.list(site.dir).map_err(|e| failed(site.dir, e))?;
+    let mut names: Vec<String> = entries.into_iter().map(|entry| entry.name).collect();
+    let mut moved: Option<(PathBuf, PathBuf)> = None;
+    for gone in given_up.iter_mut().filter(|gone| gone.kept_as.is_some()) {
+        let to = match &moved {
+            // All that is told of one file stands together.
+            Some((from, to)) if *from == gone.path => to.clone(),
+            _ => {
+                let name = gone.path.file_name().unwrap_or_default().to_string_lossy();
+                let free = spare_name(&name, &names);
+                let to = site.dir.join(&free);
+                site.disk.rename(&gone.path, &to).map_err(|e| failed(&gone.path, e))?;
+                names.push(free);
+                to
+            }
+        };
+        moved = Some((gone.path.clone(), to.clone()));
+        gone.kept_as = Some(to);
+    }
+    match moved {
+        Some(_) => site.disk.sync_dir(site.dir).map_err(|e| failed(site.dir, e)),
+        None => Ok(()),
+    }
+}
+
+/// A name for a file that leaves the log, which nothing has.
+pub(crate) fn spare_name(name: &str, taken: &[String]) -> String {
+    let numbered = (2_u64..).map(|n| format!("{name}.given-up-{n}"));
+    let mut all = std::iter::once(format!("{name}.given-up")).chain(numbered);
+    all.find(|free| !taken.contains(free)).expect("names are endless")
+}
+
+/// Makes durable what is kept of segments without a footer. Where the device may not hold what was
+/// read, copies all that no watermark proves, of every lane: from the first copy on nothing older
+/// counts. Gives the last record that the old segments keep themselves.
+async fn keep_unproven(site: Site<'_>, survey: &Survey, loss: &Loss) -> Result<Lsn> {
+    let open = |i: &usize| matches!(survey.found[*i].state, State::Open(_));
+    let open: Vec<usize> = (0..survey.found.len()).filter(open).collect();
+    for f in open.iter().map(|i| &survey.found[*i]) {
+        let failed = |e| Error::io("recover: sync", &f.file.path, None, e);
+        let file = site.disk.open(&f.file.path, Access::Write).map_err(failed)?;
+        site.flow.sync(&file).await.map_err(failed)?;
+        site.flow.release(&file);
+    }
+    if site.disk.direct() || survey.meta.meta.clean {
+        return Ok(Lsn::MAX);
+    }
+    let mut frames = Vec::new();
+    for i in open {
+        let mut walk = Sweep::new(site.disk, &survey.found[i])?;
+        while let Some(met) = walk.next()? {
+            if let Met::Frame(frame) = met
+                && frame.header.first_lsn > loss.proven
+                && kept_run(&loss.kept[i], &frame.header).is_some()
+            {
+                frames.push((frame.header, walk.stored(&frame)?.to_vec()));
+            }
+        }
+    }
+    if frames.is_empty() {
+        return Ok(Lsn::MAX);
+    }
+    // A copy that was cut short may be there under the same name.
+    ready_pool(site, None)?;
+    let (number, epoch) = (highest_number(survey) + 1, next_epoch(survey));
+    copy_frames(site, &survey.meta.meta, number, epoch, frames).await?;
+    Ok(loss.proven)
+}
+
+/// Writes the footer of a segment that is kept, up to `upto`, though something in it is no frame.
+async fn seal(site: Site<'_>, f: &Found, loss: &Loss, i: usize, upto: Lsn) -> Result<()> {
+    debug_assert!(matches!(f.state, State::Open(_)));
+    let mut summary = Summary::new(f.file.geometry.frames_start());
+    let mut walk = Sweep::new(site.disk, f)?;
+    while let Some(met) = walk.next()? {
+        if let Met::Frame(frame) = met
+            && frame.header.first_lsn <= upto
+            && kept_run(&loss.kept[i], &frame.header).is_some()
+        {
+            summary.add(frame.offset, &frame.header);
+        }
+    }
+    let failed = |e| Error::io("recover", &f.file.path, None, e);
+    let file = site.disk.open(&f.file.path, Access::Write).map_err(failed)?;
+    put_footer(site, f, &file, &summary, loss.next.prev()).await?;
+    site.flow.release(&file);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_never_taken_twice() {
+        let taken = ["1.seg.given-up".to_string(), "1.seg.given-up-2".to_string()];
+        assert_eq!(spare_name("2.seg", &taken), "2.seg.given-up");
+        assert_eq!(spare_name("1.seg", &taken), "1.seg.given-up-3");
+    }
+}

@@ -1,0 +1,338 @@
+//! Reading every frame of a segment, beyond damaged ones too: what is whole, and what is between.
+//!
+//! ```text
+//! frames   1-3 | 4-6 | ##### | 9-9 | ~~~~ | 10-12      runs  1-6, 9-12
+//! gaps                 7.. 9         10..10             (the second one lost no record)
+//! ```
+//!
+//! Here a frame counts only if all of it is proven, the inside of a compressed one too. Behind
+//! bytes that are no frame the next header is looked for at every place: segment, nonce and offset
+//! prove that it is one. Invariants: what a footer excludes and what META says was cut is not
+//! looked at; the LSNs of a segment rise; one window and one frame are in
+//! memory, and what is told of a segment has a bound, but for runs: 16 bytes for a frame at most.
+
+use std::path::Path;
+
+use crate::error::{Error, Result};
+use crate::format::Bad;
+use crate::format::codec::Decoder;
+use crate::format::frame::{Codec, FrameHeader, Tag, check_records, decode_body};
+use crate::io::{Access, Disk};
+use crate::lsn::Lsn;
+use crate::segment::{Cursor, Frame, Run, Step};
+
+use super::inspect::{WINDOW, unsupported};
+use super::{Found, State};
+
+/// Gaps of a segment that are told one by one.
+const MAX_GAPS: usize = 1024;
+
+/// Bytes that are no whole frame, though frames should be there.
+#[derive(Clone, Debug)]
+pub(crate) struct Gap {
+    pub(crate) offset: u64,
+    pub(crate) bytes: u64,
+    /// The records that stood there, if any did, are at `from` or above,
+    pub(crate) from: Lsn,
+    /// and below this.
+    pub(crate) to: Lsn,
+    pub(crate) why: String,
+    /// Its header is whole: `from` and `to` are exact.
+    exact: bool,
+}
+
+/// What a segment holds.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Swept {
+    /// Its whole frames, by stretches of consecutive LSNs.
+    pub(crate) runs: Vec<Run>,
+    pub(crate) gaps: Vec<Gap>,
+    /// The greatest watermark in any header.
+    pub(crate) durable: Lsn,
+    /// The greatest LSN of any header.
+    pub(crate) seen: Lsn,
+}
+
+impl Swept {
+    /// The first record that was ever in it, as far as that is known.
+    pub(super) fn start(&self, f: &Found) -> Option<Lsn> {
+        if let State::Sealed(footer) = &f.state {
+            return Some(footer.first_lsn).filter(|lsn| *lsn != Lsn::NONE);
+        }
+        let first = self.runs.first().map(|run| run.first);
+        match self.gaps.first() {
+            Some(gap) if first.is_none_or(|first| gap.to <= first) => gap.exact.then_some(gap.from),
+            _ => first,
+        }
+    }
+
+    /// Adds a gap; when there are too many they become one.
+    fn add_gap(&mut self, gap: Gap) {
+        if gap.exact {
+            self.end_gap(gap.from);
+        }
+        let full = self.gaps.len() >= MAX_GAPS;
+        match self.gaps.last_mut() {
+            Some(last) if full => {
+                last.bytes = gap.offset + gap.bytes - last.offset;
+                (last.to, last.exact) = (last.to.max(gap.to), gap.exact);
+            }
+            _ => self.gaps.push(gap),
+        }
+    }
+
+    /// What was lost in the gap before `lsn` lies below it.
+    fn end_gap(&mut self, lsn: Lsn) {
+        if let Some(gap) = self.gaps.last_mut().filter(|gap| !gap.exact) {
+            gap.to = gap.to.min(lsn).max(gap.from);
+        }
+    }
+
+    /// Whether something stood before its first whole frame, and nobody knows what.
+    pub(super) fn starts_in_doubt(&self, f: &Found) -> bool {
+        self.start(f).is_none() && !self.runs.is_empty()
+    }
+}
+
+/// A walk over a segment, frame by frame.
+pub(crate) struct Sweep<'a> {
+    f: &'a Found,
+    cursor: Cursor,
+    decoder: Decoder,
+    end: u64,
+    /// The LSN after the last whole frame.
+    after: Lsn,
+    durable: Lsn,
+    seen: Lsn,
+}
+
+/// What a walk comes by.
+pub(crate) enum Met {
+    /// A batch, whole.
+    Frame(Frame),
+    Gap(Gap),
+}
+
+impl<'a> Sweep<'a> {
+    pub(crate) fn new(disk: &dyn Disk, f: &'a Found) -> Result<Sweep<'a>> {
+        let file = disk.open(&f.file.path, Access::Direct);
+        let file = file.map_err(|e| Error::io("read", &f.file.path, None, e))?;
+        let start = f.file.geometry.frames_start();
+        let end = match &f.state {
+            _ if f.cut_at.is_some() && f.runs.is_empty() => start,
+            State::Sealed(footer) => footer.end,
+            State::Open(_) => f.file.geometry.frames_end(),
+        };
+        let cursor = Cursor::new(file, f.file.id, f.file.geometry, start, WINDOW);
+        let (after, durable, seen) = (Lsn::NONE, Lsn::NONE, Lsn::NONE);
+        Ok(Sweep { f, cursor, decoder: Decoder::default(), end, after, durable, seen })
+    }
+
+    /// Where it is, bytes into the file.
+    pub(crate) fn at(&self) -> u64 {
+        self.cursor.at()
+    }
+
+    /// The stored bytes of the frame that was met last.
+    pub(crate) fn stored(&mut self, frame: &Frame) -> Result<&[u8]> {
+        let path = &self.f.file.path;
+        let stored = self.cursor.stored(frame);
+        stored.map_err(|e| Error::io("read", path, Some(frame.offset), e))
+    }
+
+    /// The next frame or gap; none at the end of what the segment holds.
+    pub(crate) fn next(&mut self) -> Result<Option<Met>> {
+        while self.cursor.at() < self.end {
+            let at = self.cursor.at();
+            let step = self.cursor.step().map_err(|e| self.failed(e))?;
+            match step {
+                Step::Frame(frame) if frame.offset >= self.end => {
+                    // It was given up once; what stood before the end looks like padding.
+                    return Ok(Some(self.blind_gap(at, "zeros where frames should be".into())));
+                }
+                Step::Frame(frame) => {
+                    let header = &frame.header;
+                    self.note(header);
+                    if header.tag == Tag::Mark {
+                        continue;
+                    }
+                    if self.f.cut_at.is_some_and(|cut| header.first_lsn >= cut) {
+                        return Ok(None);
+                    }
+                    let fault = match self.inside(&frame)? {
+                        None if header.first_lsn < self.after => {
+                            Some("its LSN was used before".to_string())
+                        }
+                        fault => fault,
+                    };
+                    if let Some(why) = fault {
+                        return Ok(Some(self.known_gap(frame.offset, header, why)));
+                    }
+                    self.after = self.clipped(header.last_lsn().next());
+                    return Ok(Some(Met::Frame(frame)));
+                }
+                Step::Bad { offset, why: why @ (Bad::Version(_) | Bad::Codec(_)), .. } => {
+                    return Err(unsupported(&self.f.file.path, offset, &why));
+                }
+                Step::Bad { offset, why, header: Some(header) } => {
+                    self.note(&header);
+                    self.cursor.skip(&header);
+                    return Ok(Some(self.known_gap(offset, &header, why.to_string())));
+                }
+                Step::Bad { offset, why, header: None } => {
+                    self.cursor.resync().map_err(|e| self.failed(e))?;
+                    return Ok(Some(self.blind_gap(offset, why.to_string())));
+                }
+                Step::End => {
+                    let offset = self.cursor.at();
+                    if offset >= self.end {
+                        return Ok(None);
+                    }
+                    let more = self.cursor.resync().map_err(|e| self.failed(e))?;
+                    if !more && matches!(self.f.state, State::Open(_)) {
+                        return Ok(None);
+                    }
+                    return Ok(Some(self.blind_gap(offset, "zeros where frames should be".into())));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    fn note(&mut self, header: &FrameHeader) {
+        let last = self.f.cut_at.map_or(Lsn::MAX, Lsn::prev);
+        self.durable = self.durable.max(header.durable_upto.min(last));
+        self.seen = self.seen.max(header.last_lsn().min(last));
+    }
+
+    /// What is wrong with the inside of a compressed frame.
+    fn inside(&mut self, frame: &Frame) -> Result<Option<String>> {
+        let header = &frame.header;
+        if header.codec == Codec::None {
+            return Ok(None);
+        }
+        let stored = self.cursor.stored(frame);
+        let stored = stored.map_err(|e| self.f.failed("read", frame.offset, e))?;
+        let body = decode_body(&mut self.decoder, header, stored);
+        match body.and_then(|body| check_records(header, &body)) {
+            Ok(()) => Ok(None),
+            Err(why @ Bad::Codec(_)) => Err(unsupported(&self.f.file.path, frame.offset, &why)),
+            Err(why) => Ok(Some(why.to_string())),
+        }
+    }
+
+    /// A frame whose header is whole.
+    fn known_gap(&self, offset: u64, header: &FrameHeader, why: String) -> Met {
+        let bytes = self.cursor.at().min(self.end).saturating_sub(offset);
+        let after = header.last_lsn().next().max(header.first_lsn);
+        let (from, to) = (header.first_lsn.max(self.after), self.clipped(after));
+        Met::Gap(Gap { offset, bytes, from, to, why, exact: true })
+    }
+
+    /// Bytes up to where the walk goes on; what follows says where the records end.
+    fn blind_gap(&self, offset: u64, why: String) -> Met {
+        let bytes = self.cursor.at().min(self.end).saturating_sub(offset);
+        let to = match &self.f.state {
+            State::Sealed(footer) => footer.last_lsn.next(),
+            State::Open(_) => Lsn::MAX,
+        };
+        let (from, to) = (self.after.max(Lsn::FIRST), self.clipped(to));
+        Met::Gap(Gap { offset, bytes, from, to, why, exact: false })
+    }
+
+    fn clipped(&self, lsn: Lsn) -> Lsn {
+        self.f.cut_at.map_or(lsn, |cut| lsn.min(cut))
+    }
+
+    fn failed(&self, e: std::io::Error) -> Error {
+        self.f.failed("read", self.cursor.at(), e)
+    }
+}
+
+impl Found {
+    fn failed(&self, op: &'static str, at: u64, e: std::io::Error) -> Error {
+        Error::io(op, &self.file.path, Some(at), e)
+    }
+}
+
+/// Sweeps a whole segment; `progress` gets the bytes done.
+pub(crate) fn sweep(disk: &dyn Disk, f: &Found, progress: &mut dyn FnMut(u64)) -> Result<Swept> {
+    let mut walk = Sweep::new(disk, f)?;
+    let mut swept = Swept::default();
+    while let Some(met) = walk.next()? {
+        progress(walk.at());
+        match met {
+            Met::Gap(gap) => swept.add_gap(gap),
+            Met::Frame(frame) => {
+                let (first, last) = (frame.header.first_lsn, walk.after.prev());
+                swept.end_gap(first);
+                match swept.runs.last_mut() {
+                    Some(run) if run.last.next() == first => run.last = last,
+                    _ => swept.runs.push(Run { first, last }),
+                }
+            }
+        }
+    }
+    (swept.durable, swept.seen) = (walk.durable, walk.seen);
+    Ok(swept)
+}
+
+/// The last of `kept`, which rise, that has records of the frame.
+pub(crate) fn kept_run<'a>(kept: &'a [Run], header: &FrameHeader) -> Option<&'a Run> {
+    let before = kept.partition_point(|run| run.first <= header.last_lsn());
+    kept[..before].last().filter(|run| header.first_lsn <= run.last)
+}
+
+/// What the frames prove of a segment whose header can't be used.
+pub(super) struct Trace {
+    /// The greatest LSN or watermark in them.
+    pub(super) seen: Lsn,
+    /// The first record of the segment, if all before it is there.
+    pub(super) start: Option<Lsn>,
+}
+
+/// Looks for frames of a segment whose header can't be used, in case it still says what their
+/// checksums are made with; none if there is no frame.
+pub(super) fn trace(mut cursor: Cursor, path: &Path) -> Result<Option<Trace>> {
+    let mut trace: Option<Trace> = None;
+    let mut gap = false;
+    loop {
+        match cursor.peek().map_err(|e| Error::io("read", path, Some(cursor.at()), e))? {
+            Step::Frame(Frame { header, .. }) => {
+                let trace = trace.get_or_insert(Trace { seen: Lsn::NONE, start: None });
+                trace.seen = trace.seen.max(header.last_lsn()).max(header.durable_upto);
+                if header.tag == Tag::Batch && !gap {
+                    (trace.start, gap) = (Some(header.first_lsn), true);
+                }
+                cursor.skip(&header);
+            }
+            Step::Bad { .. } | Step::End => {
+                gap = true;
+                let more = cursor.resync();
+                if !more.map_err(|e| Error::io("read", path, Some(cursor.at()), e))? {
+                    return Ok(trace);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gaps_without_end_become_one() {
+        let mut swept = Swept::default();
+        let many = 3 * MAX_GAPS as u64;
+        for i in 0..many {
+            let (from, to) = (Lsn::new(2 * i + 1), Lsn::new(2 * i + 2));
+            let (offset, why) = (i * 100, String::new());
+            swept.add_gap(Gap { offset, bytes: 50, from, to, why, exact: i % 2 == 0 });
+        }
+        assert_eq!(swept.gaps.len(), MAX_GAPS);
+        let last = swept.gaps.last().expect("there are some");
+        assert_eq!(last.offset + last.bytes, (many - 1) * 100 + 50);
+        assert_eq!((last.from.get(), last.to.get()), (2 * MAX_GAPS as u64 - 1, 2 * many));
+    }
+}

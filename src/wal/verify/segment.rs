@@ -1,0 +1,289 @@
+//! One segment, read for `verify`: every frame of it, beyond damaged ones too.
+//!
+//! Invariants: what is told is in the order of the file; one window and one frame are in memory;
+//! what META says was given up, or cut, is no damage.
+
+use std::io;
+use std::path::Path;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::Bad;
+use crate::format::codec::Decoder;
+use crate::format::frame::{Codec, FrameHeader, Tag, check_records, decode_body};
+use crate::io::{Access, Disk};
+use crate::lsn::Lsn;
+use crate::segment::{Cursor, Frame, Step};
+
+use super::super::recovery::{Found, Span, State, skip_removed, within};
+use super::{Finding, FindingKind, VerifySummary};
+
+/// Bytes read at a time.
+const WINDOW: u64 = 1 << 20;
+
+/// Where the frames of a segment end: those of the log, or all that are there.
+pub(super) fn end_of(f: &Found, beyond: bool) -> u64 {
+    match &f.state {
+        _ if f.cut_at.is_some() && f.runs.is_empty() => f.file.geometry.frames_start(),
+        State::Sealed(footer) => footer.end,
+        State::Open(scan) if beyond => scan.summary.end().max(scan.evidence.frames_end),
+        State::Open(scan) => scan.summary.end(),
+    }
+}
+
+/// What `verify` knows of the log while it reads one segment of it.
+#[derive(Clone, Copy)]
+pub(super) struct Context<'a> {
+    pub(super) disk: &'a dyn Disk,
+    /// The log is damaged: what lies behind its end is looked at too.
+    pub(super) beyond: bool,
+    /// Others hold what a segment leaves out.
+    pub(super) woven: bool,
+    /// LSNs that were given up.
+    pub(super) removed: &'a [Span],
+    /// Where others hold what a segment leaves out and some was given up: LSNs that are missing
+    /// beyond that.
+    pub(super) lost: &'a [Span],
+}
+
+/// A walk over a segment.
+pub(super) struct Reading<'a> {
+    context: Context<'a>,
+    f: &'a Found,
+    summary: VerifySummary,
+    /// The LSN after the last frame.
+    next: Option<Lsn>,
+    /// Bytes that are no frame, until it is known what follows: where, and why.
+    blind: Option<(u64, String)>,
+    /// Something was told, or left out because it was given up.
+    met: bool,
+}
+
+/// Reads every frame of a segment, beyond damaged ones too; gives what was counted.
+pub(super) fn read_segment(
+    context: Context<'_>,
+    f: &Found,
+    tell: &mut dyn FnMut(Finding),
+    progress: &mut dyn FnMut(u64),
+) -> Result<VerifySummary> {
+    let (summary, next, blind) = (VerifySummary::default(), None, None);
+    Reading { context, f, summary, next, blind, met: false }.run(tell, progress)
+}
+
+impl Reading<'_> {
+    fn run(
+        mut self,
+        tell: &mut dyn FnMut(Finding),
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<VerifySummary> {
+        let (f, Context { disk, beyond, woven, .. }) = (self.f, self.context);
+        let path = &f.file.path;
+        let failed = |at, e| Error::io("verify", path, at, e);
+        let file = disk.open(path, Access::Direct).map_err(|e| failed(None, e))?;
+        let (start, end) = (f.file.geometry.frames_start(), end_of(f, beyond));
+        let mut cursor = Cursor::new(file, f.file.id, f.file.geometry, start, WINDOW);
+        let mut decoder = Decoder::default();
+        let goes_on = beyond && matches!(f.state, State::Open(_));
+        loop {
+            let step = step_to(&mut cursor, end, goes_on);
+            let Some(step) = step.map_err(|e| failed(Some(cursor.at()), e))? else { break };
+            match step {
+                Step::Frame(frame) => {
+                    progress(frame.end().min(end));
+                    if f.cut_at.is_some_and(|cut| frame.header.first_lsn >= cut) {
+                        self.end_blind(frame.header.first_lsn, tell);
+                        break;
+                    }
+                    let was_lost = self.blind.is_some() || woven;
+                    if frame.header.tag == Tag::Batch {
+                        self.end_blind(frame.header.first_lsn, tell);
+                    }
+                    let fault = match inside(&mut cursor, &mut decoder, &frame, path)? {
+                        None => {
+                            let (summary, next) = (&mut self.summary, &mut self.next);
+                            let given_up = gone(self.context.removed, *next, &frame.header);
+                            self.met |= given_up;
+                            count(summary, &frame, f.cut_at, next, was_lost || given_up)
+                        }
+                        fault => fault,
+                    };
+                    if let Some(why) = fault {
+                        self.bad_frame(frame.offset, &frame.header, why, tell);
+                    }
+                }
+                Step::Bad { offset, why, header: Some(header) } => {
+                    cursor.skip(&header);
+                    self.end_blind(header.first_lsn, tell);
+                    self.bad_frame(offset, &header, why.to_string(), tell);
+                }
+                // Between a bad header and the next good one nothing can be told apart.
+                Step::Bad { offset, why, header: None } => {
+                    cursor.resync().map_err(|e| failed(Some(offset), e))?;
+                    self.blind.get_or_insert((offset, why.to_string()));
+                }
+                Step::End => {
+                    let at = cursor.at();
+                    cursor.resync().map_err(|e| failed(Some(at), e))?;
+                    let why = "zeros where a frame should be".to_string();
+                    self.blind.get_or_insert((at, why));
+                }
+            }
+        }
+        self.end_blind(self.end_lsn(), tell);
+        if !self.met && holds_others(f, beyond, woven, self.summary.records, self.next) {
+            tell(corrupt(path, end, self.next, "the footer promises other records".into()));
+        }
+        Ok(self.summary)
+    }
+
+    /// The LSN after the last record the segment may have held.
+    fn end_lsn(&self) -> Lsn {
+        let last = match &self.f.state {
+            State::Sealed(footer) => footer.last_lsn,
+            State::Open(_) => self.f.runs.last().map_or(Lsn::NONE, |run| run.last),
+        };
+        last.next().max(self.next.unwrap_or(Lsn::FIRST))
+    }
+
+    /// A frame of which the header is whole is damaged.
+    fn bad_frame(
+        &mut self,
+        offset: u64,
+        header: &FrameHeader,
+        why: String,
+        tell: &mut dyn FnMut(Finding),
+    ) {
+        let (first, after) = (header.first_lsn, header.last_lsn().next());
+        self.met = true;
+        if header.tag == Tag::Mark {
+            return tell(corrupt(&self.f.file.path, offset, None, why));
+        }
+        let cut = self.f.cut_at.is_some_and(|cut| first >= cut);
+        self.next = Some(self.f.cut_at.map_or(after, |cut| after.min(cut)));
+        if !cut && !covers(self.context.removed, first, after) {
+            tell(corrupt(&self.f.file.path, offset, Some(first), why));
+        }
+    }
+
+    /// What stood in the bytes that are no frame lies below `to`, where the next one begins.
+    fn end_blind(&mut self, to: Lsn, tell: &mut dyn FnMut(Finding)) {
+        let Some((offset, why)) = self.blind.take() else { return };
+        self.met = true;
+        let Context { woven, removed, lost, .. } = self.context;
+        // Of a lane that begins with them nobody knows what it held.
+        let start = self.f.runs.first().filter(|_| !woven).map_or(Lsn::FIRST, |run| run.first);
+        let from = self.next.unwrap_or(start);
+        let path = &self.f.file.path;
+        if self.f.cut_at.is_some_and(|cut| from >= cut) {
+            return;
+        }
+        let any = |ranges| within(ranges, from, to).next().is_some();
+        if woven && any(removed) && !any(lost) {
+            return;
+        }
+        let to = self.f.cut_at.map_or(to, |cut| to.min(cut));
+        if !woven && from == to && matches!(self.f.state, State::Sealed(_)) {
+            let (path, kind) = (path.clone(), FindingKind::GivenUp);
+            let detail = format!("{why}; no record is missing, readers pass over it");
+            return tell(Finding { path, offset, kind, lsn: None, detail });
+        }
+        if woven || !covers(removed, from, to) {
+            let first = self.next.filter(|_| !woven).map(|next| skip_removed(next, removed));
+            tell(corrupt(path, offset, first, why));
+        }
+    }
+}
+
+/// Whether all of `from .. to`, which is not empty, was given up.
+fn covers(removed: &[Span], from: Lsn, to: Lsn) -> bool {
+    from < to && within(removed, from, to).eq([(from, to)])
+}
+
+/// Whether what lies between `next` and a frame behind it was given up.
+fn gone(removed: &[Span], next: Option<Lsn>, header: &FrameHeader) -> bool {
+    header.tag == Tag::Batch && next.is_some_and(|next| covers(removed, next, header.first_lsn))
+}
+
+pub(super) fn corrupt(path: &Path, offset: u64, lsn: Option<Lsn>, detail: String) -> Finding {
+    Finding { path: path.to_path_buf(), offset, kind: FindingKind::Corrupt, lsn, detail }
+}
+
+/// What stands at the cursor, up to `end`; where the log `goes_on` also the frames that follow
+/// there: of a group that was seen by looking ahead only the first frame is known.
+fn step_to(cursor: &mut Cursor, end: u64, goes_on: bool) -> io::Result<Option<Step>> {
+    let past = cursor.at() >= end;
+    if past && !goes_on {
+        return Ok(None);
+    }
+    let step = cursor.step()?;
+    Ok((!past || matches!(step, Step::Frame(_))).then_some(step))
+}
+
+/// Whether a segment of whole frames, with `read` records up to before `next`, is not what its
+/// footer says.
+fn holds_others(f: &Found, beyond: bool, woven: bool, read: u64, next: Option<Lsn>) -> bool {
+    let fewer = match &f.state {
+        State::Sealed(footer) => woven && f.cut_at.is_none() && footer.records != read,
+        State::Open(_) => false,
+    };
+    let expected = f.runs.last().map(|run| run.last.next());
+    // Of one that was cut beside others only a walk knows where it ends.
+    let known = !f.is_sparse() || f.walked || f.cut_at.is_none();
+    fewer || !beyond && known && next != expected
+}
+
+/// Looks into a compressed frame, further than its checksum; tells what is wrong with its body.
+fn inside(
+    cursor: &mut Cursor,
+    decoder: &mut Decoder,
+    frame: &Frame,
+    path: &Path,
+) -> Result<Option<String>> {
+    let (header, offset) = (&frame.header, Some(frame.offset));
+    if header.codec == Codec::None {
+        return Ok(None);
+    }
+    let stored = cursor.stored(frame).map_err(|e| Error::io("verify", path, offset, e))?;
+    let body = decode_body(decoder, header, stored);
+    match body.and_then(|body| check_records(header, &body)) {
+        Ok(()) => Ok(None),
+        // Neither whole nor damaged, as far as this build can tell.
+        Err(why @ Bad::Codec(_)) => {
+            let error = Error::new(ErrorKind::Unsupported, "verify", why.to_string());
+            Err(error.at(path, offset))
+        }
+        Err(why) => Ok(Some(why.to_string())),
+    }
+}
+
+/// Counts a whole frame; tells what is wrong with its place in the order.
+fn count(
+    summary: &mut VerifySummary,
+    frame: &Frame,
+    cut_at: Option<Lsn>,
+    next: &mut Option<Lsn>,
+    lost: bool,
+) -> Option<String> {
+    summary.frames += 1;
+    summary.bytes += frame.header.frame_len();
+    if frame.header.tag == Tag::Mark {
+        return None;
+    }
+    let first = frame.header.first_lsn;
+    let after = after(frame, cut_at);
+    summary.records += after.get() - first.get();
+    let expected = next.replace(after);
+    match expected {
+        Some(expected) if first < expected => Some("its LSN was used before".into()),
+        // What lies between was told already.
+        Some(expected) if first > expected && !lost => {
+            Some(format!("record {expected} is missing"))
+        }
+        _ => None,
+    }
+}
+
+/// The LSN after a batch's last record. Of one that was cut in the middle the rest counts no more.
+fn after(frame: &Frame, cut_at: Option<Lsn>) -> Lsn {
+    let after = frame.header.last_lsn().next();
+    cut_at.map_or(after, |cut| after.min(cut))
+}
