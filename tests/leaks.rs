@@ -106,13 +106,13 @@ fn with_canaries(config: &WalConfig) -> (Wal, Lsn) {
     for _ in 0..60 {
         wal.append_batch([&large; 3]).unwrap().wait().unwrap();
     }
-    let last = support::segments(&config.log_dir).pop().unwrap();
-    let roll = vec![b'-'; 30_000];
-    while support::segments(&config.log_dir).last().unwrap() <= &last {
-        wal.append_batch([&roll]).unwrap().wait().unwrap();
+    let (used, roll) = (wal.segment_count(), vec![b'-'; 30_000]);
+    loop {
+        let lsn = wal.append_batch([&roll]).unwrap().wait().unwrap().first();
+        if wal.segment_count() > used {
+            return (wal, lsn);
+        }
     }
-    let keep = wal.append_batch([&roll]).unwrap().wait().unwrap().first();
-    (wal, keep)
 }
 
 /// All segments, opened: what is in them is seen also when their names are gone.
