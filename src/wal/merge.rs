@@ -14,6 +14,7 @@
 use std::io;
 use std::sync::Arc;
 
+use crate::format::Bad;
 use crate::format::frame::Tag;
 use crate::lsn::Lsn;
 use crate::segment::{Cursor, Frame, Step};
@@ -29,7 +30,7 @@ pub(super) struct Track {
     /// the log: a batch can be cut in the middle.
     head: Option<(Frame, Lsn)>,
     /// What was passed over on the way to the head: bytes that are no frame.
-    fault: Option<(u64, String, u8)>,
+    fault: Option<Fault>,
 }
 
 /// The segments in which the next records are.
@@ -96,23 +97,22 @@ impl Merge {
     pub(super) fn instead(&mut self, lsn: Lsn) -> Result<Option<Fault>, (usize, io::Error)> {
         let mut likeliest: Option<Fault> = None;
         for (i, track) in self.tracks.iter_mut().enumerate() {
-            let mut unsupported = false;
             let passed = track.fault.take().filter(|_| track.segment.last() >= lsn);
-            let (offset, why, doubt) = match track.cursor.peek().map_err(|e| (i, e))? {
+            let fault = match track.cursor.peek().map_err(|e| (i, e))? {
                 _ if passed.is_some() => passed.expect("looked at just now"),
                 _ if track.segment.last() < lsn => {
                     // What stands behind the last frame, in the same block, was given up.
-                    (track.segment.end(), "the frame is missing".to_string(), 2)
+                    Fault { doubt: 2, ..Fault::missing(track.segment.end()) }
                 }
-                Step::Bad { offset, why, .. } => {
-                    unsupported = why.is_unsupported();
-                    (offset, why.to_string(), 0)
+                Step::Bad { offset, why, .. } => Fault::bad(offset, &why),
+                Step::Frame(frame) => {
+                    let why = "a later record stands here".to_string();
+                    Fault { why, ..Fault::missing(frame.offset) }
                 }
-                Step::Frame(frame) => (frame.offset, "a later record stands here".into(), 1),
-                Step::End => (track.cursor.at(), "the frame is missing".into(), 1),
+                Step::End => Fault::missing(track.cursor.at()),
             };
-            if likeliest.as_ref().is_none_or(|fault| fault.doubt > doubt) {
-                likeliest = Some(Fault { track: i, offset, why, unsupported, doubt });
+            if likeliest.as_ref().is_none_or(|other| other.doubt > fault.doubt) {
+                likeliest = Some(Fault { track: i, ..fault });
             }
         }
         Ok(likeliest)
@@ -128,6 +128,18 @@ pub(super) struct Fault {
     /// It is whole, and newer than this build.
     pub(super) unsupported: bool,
     doubt: u8,
+}
+
+impl Fault {
+    fn bad(offset: u64, why: &Bad) -> Fault {
+        let unsupported = why.is_unsupported();
+        Fault { track: 0, offset, why: why.to_string(), unsupported, doubt: 0 }
+    }
+
+    fn missing(offset: u64) -> Fault {
+        let why = "the frame is missing".to_string();
+        Fault { track: 0, offset, why, unsupported: false, doubt: 1 }
+    }
 }
 
 impl Track {
@@ -168,11 +180,9 @@ impl Track {
                     return Ok(self.head);
                 }
                 Step::Frame(_) => return Ok(None),
-                Step::Bad { offset, why, .. } => self.fault = Some((offset, why.to_string(), 0)),
+                Step::Bad { offset, why, .. } => self.fault = Some(Fault::bad(offset, &why)),
                 Step::End if self.cursor.at() >= end => return Ok(None),
-                Step::End => {
-                    self.fault = Some((self.cursor.at(), "the frame is missing".to_string(), 1));
-                }
+                Step::End => self.fault = Some(Fault::missing(self.cursor.at())),
             }
             // All below the end of a segment was part of the log: what follows still is.
             if !self.cursor.resync()? {

@@ -29,7 +29,7 @@ use super::super::meta::MetaFile;
 use super::super::shared::Shared;
 use super::copy::{copy_tail, keep_reserve};
 use super::inspect::{Contents, catalog_of, classify, inspect};
-use super::mend::mend;
+use super::mend::{Mended, mend};
 use super::ranges::drop_below;
 use super::{Found, Plan, Progress, RecoveryReport, Scan, State, Verdict};
 
@@ -77,20 +77,19 @@ pub(crate) async fn recover(
     }
 }
 
-/// Judges an old log, and carries the judgement out.
-async fn reopen(site: Site<'_>, shared: &Shared) -> Result<Recovered> {
-    let (config, disk) = (&shared.config, site.disk);
+/// Judges an old log as the policy has it, which may mend it before.
+async fn judge(site: Site<'_>, shared: &Shared) -> Result<(Plan, Option<Mended>)> {
+    let config = &shared.config;
     let passes = match config.recovery {
         RecoveryPolicy::TornTail | RecoveryPolicy::Strict => 1,
         RecoveryPolicy::PointInTime | RecoveryPolicy::Salvage => 3,
     };
-    let bytes = segment_bytes(site)?;
-    let progress = Progress::new(config.recovery_progress.as_ref(), bytes, passes);
-    let (policy, mended) = match config.recovery {
-        policy @ (RecoveryPolicy::TornTail | RecoveryPolicy::Strict) => (policy, None),
-        policy => (RecoveryPolicy::TornTail, mend(site, policy, &progress).await?),
+    let progress = Progress::new(config.recovery_progress.as_ref(), segment_bytes(site)?, passes);
+    let mended = match config.recovery {
+        RecoveryPolicy::TornTail | RecoveryPolicy::Strict => None,
+        policy => mend(site, policy, &progress).await?,
     };
-    let mut plan = inspect(disk, site.dir, policy, &progress)?;
+    let mut plan = inspect(site.disk, site.dir, then(config.recovery), &progress)?;
     progress.finish();
     if u64::from(plan.meta.meta.block_size) != shared.block {
         let why = "another process made the log at this moment; open it again";
@@ -100,6 +99,21 @@ async fn reopen(site: Site<'_>, shared: &Shared) -> Result<Recovered> {
     if let Some(mended) = &mended {
         mended.tell(&mut plan.report);
     }
+    Ok((plan, mended))
+}
+
+/// By which policy a log is judged once `policy` has mended it.
+fn then(policy: RecoveryPolicy) -> RecoveryPolicy {
+    match policy {
+        RecoveryPolicy::Strict => RecoveryPolicy::Strict,
+        _ => RecoveryPolicy::TornTail,
+    }
+}
+
+/// Judges an old log, and carries the judgement out.
+async fn reopen(site: Site<'_>, shared: &Shared) -> Result<Recovered> {
+    let (config, disk) = (&shared.config, site.disk);
+    let (mut plan, mended) = judge(site, shared).await?;
     let full = plan.meta.meta.clean.then_some(config.segment_bytes);
     let mut retired = ready_pool(site, full)?;
     let mut listed = catalog_of(disk, &plan.found)?;
@@ -119,7 +133,7 @@ async fn reopen(site: Site<'_>, shared: &Shared) -> Result<Recovered> {
     if !disk.direct() && !plan.meta.meta.clean && !bugs::on(Bug::CachedTailTrusted) {
         // `end_old_segments` may have moved the tail: what is listed is what is there now.
         let report = plan.report;
-        plan = inspect(disk, site.dir, policy, &Progress::default())?;
+        plan = inspect(disk, site.dir, then(config.recovery), &Progress::default())?;
         plan.report = report;
         listed = catalog_of(disk, &plan.found)?;
     }

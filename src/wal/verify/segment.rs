@@ -110,6 +110,9 @@ impl Reading<'_> {
                         self.bad_frame(frame.offset, &frame.header, why, tell);
                     }
                 }
+                Step::Bad { offset, why, .. } if why.is_unsupported() => {
+                    return Err(unsupported(path, offset, &why));
+                }
                 Step::Bad { offset, why, header: Some(header) } => {
                     cursor.skip(&header);
                     self.end_blind(header.first_lsn, tell);
@@ -247,12 +250,14 @@ fn inside(
     match body.and_then(|body| check_records(header, &body)) {
         Ok(()) => Ok(None),
         // Neither whole nor damaged, as far as this build can tell.
-        Err(why @ Bad::Codec(_)) => {
-            let error = Error::new(ErrorKind::Unsupported, "verify", why.to_string());
-            Err(error.at(path, offset))
-        }
+        Err(why @ Bad::Codec(_)) => Err(unsupported(path, frame.offset, &why)),
         Err(why) => Ok(Some(why.to_string())),
     }
+}
+
+/// Something that is whole, and not for this build.
+fn unsupported(path: &Path, offset: u64, why: &Bad) -> Error {
+    Error::new(ErrorKind::Unsupported, "verify", why.to_string()).at(path, Some(offset))
 }
 
 /// Counts a whole frame; tells what is wrong with its place in the order.
