@@ -123,7 +123,8 @@ pub enum RecoveryPolicy {
     /// Under both no LSN of a lost record is given again, what was lost is in
     /// [`Wal::recovery`](crate::Wal::recovery), readers say [`Lost`](crate::ErrorKind::Lost) at a
     /// hole, and later opens, under any policy, find a consistent log. Without damage both do what
-    /// `TornTail` does.
+    /// `TornTail` does, but that whole records which were never promised may be kept behind
+    /// padding that rotted.
     Salvage,
 }
 

@@ -95,6 +95,23 @@ fn a_newer_batch_in_a_segment_written_beside_others_is_unsupported() {
     refused(root.path(), frames.iter().filter(|frame| frame.sealed).nth(3).unwrap());
 }
 
+#[test]
+fn a_newer_batch_behind_damage_is_unsupported_to_a_repair() {
+    let root = tempfile::tempdir().unwrap();
+    let frames = closed_log(root.path(), 1);
+    let sealed: Vec<&Frame> = frames.iter().filter(|frame| frame.sealed).collect();
+    format::flip(&sealed[3].path, sealed[3].offset + 24);
+    for (field, at, byte) in NEWER {
+        let was = std::fs::read(&sealed[4].path).unwrap()[sealed[4].offset + at];
+        format::change_header(sealed[4], *at, *byte);
+        let before = image(root.path());
+        assert_unsupported(field, repair(root.path()), sealed[4]);
+        assert!(image(root.path()) == before, "{field}: looking changed the log");
+        format::change_header(sealed[4], *at, was);
+    }
+    repair(root.path()).unwrap();
+}
+
 /// What callers are told of what they hold.
 #[test]
 fn batches_readers_and_tickets_tell_what_they_hold() {

@@ -163,11 +163,17 @@ fn side_by_side(dir: &Path, damage: Damage, policy: RecoveryPolicy) {
     let (before, _) = format::log(dir);
     let apart = |w: &[Frame]| w[0].path != w[1].path;
     assert!(before.windows(2).filter(|w| apart(w)).count() > 20, "they did not take turns");
-    damage(dir, &before);
+    let most = match policy {
+        // Between the frames of a segment stand those of the others, which are not lost.
+        RecoveryPolicy::Salvage => {
+            damage(dir, &before).iter().map(|lost| lost.end - lost.start).sum()
+        }
+        _ => damage(dir, &before).len() as u64 * RECORDS,
+    };
     let wal = open_as(dir, policy);
     let report = wal.recovery();
     let lost: u64 = report.holes.iter().map(|hole| hole.end.get() - hole.start.get()).sum();
-    assert!((BATCH..=RECORDS).contains(&lost), "{report:?}");
+    assert!((BATCH..=most).contains(&lost), "{report:?}");
     drop(wal);
     let wal = open_as(dir, RecoveryPolicy::TornTail);
     fill(&wal, 2, 3, 1);

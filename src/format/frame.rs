@@ -133,7 +133,11 @@ impl FrameHeader {
         (from..=last).find(|at| {
             let bytes = &block[*at..*at + FRAME_HEADER_LEN];
             bytes[NUMBER..VERSION] == life
-                && FrameHeader::decode(bytes, segment, block_at + *at as u64).is_ok()
+                && match FrameHeader::decode(bytes, segment, block_at + *at as u64) {
+                    Ok(_) => true,
+                    // Behind damage too a newer version's frames are whole.
+                    Err(why) => why.is_unsupported(),
+                }
         })
     }
 

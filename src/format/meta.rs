@@ -11,6 +11,7 @@
 use crate::lsn::Lsn;
 use crate::options::{MAX_SEGMENT_BYTES, MAX_USER_STATE_BYTES, MIN_SEGMENT_BYTES};
 
+use super::segment::MAX_NUMBER;
 use super::{Bad, FORMAT_VERSION, LogId, block, le};
 
 const MAGIC: &[u8; 8] = b"PRKDBMET";
@@ -164,7 +165,8 @@ impl Meta {
         let cut = self
             .cut
             .is_none_or(|cut| cut.lsn >= Lsn::FIRST && (1..self.next_epoch).contains(&cut.epoch));
-        if sizes && held && lsns && cut { Ok(()) } else { Err(Bad::Lengths) }
+        let numbers = self.next_epoch.max(self.highest_number) <= MAX_NUMBER;
+        if sizes && held && lsns && cut && numbers { Ok(()) } else { Err(Bad::Lengths) }
     }
 
     fn removed_is_merged(&self) -> bool {

@@ -17,6 +17,9 @@ const BLOCK_SIZE: usize = 72;
 const ZEROED: usize = 76;
 const END: usize = 77;
 
+/// The greatest number and epoch of a segment: with greater ones a log would soon have none left.
+pub(crate) const MAX_NUMBER: u64 = u64::MAX >> 1;
+
 /// What a segment says of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct SegmentHeader {
@@ -63,13 +66,17 @@ impl SegmentHeader {
             block_size: le::u32_at(block, BLOCK_SIZE),
             zeroed: block::flag(block[ZEROED])?,
         };
-        if header.fits(block.len() as u64) { Ok(header) } else { Err(Bad::Lengths) }
+        let numbered = header.id.number.max(header.id.epoch) <= MAX_NUMBER;
+        if numbered && header.fits(block.len() as u64) { Ok(header) } else { Err(Bad::Lengths) }
     }
 
-    /// What a block that does not decode says it is: worth a try, for the frames of its segment
-    /// prove whether it is right.
-    pub(crate) fn claimed(block: &[u8], number: u64) -> SegmentId {
-        SegmentId { number, epoch: le::u64_at(block, EPOCH), nonce: le::array(block, NONCE) }
+    /// What a block that does not decode says it is, and of which size: worth a try, for the frames
+    /// of its segment prove whether it is right.
+    pub(crate) fn claimed(block: &[u8], number: u64) -> (SegmentId, u64) {
+        let epoch = le::u64_at(block, EPOCH);
+        let size = le::u64_at(block, SIZE);
+        let size = if size > MAX_SEGMENT_BYTES { 0 } else { size };
+        (SegmentId { number, epoch, nonce: le::array(block, NONCE) }, size)
     }
 
     fn fits(&self, block_len: u64) -> bool {

@@ -23,7 +23,8 @@
 //! Who meets any step of a change took the lock after it: he waits for its end and counts one more.
 //!
 //! Invariants: a segment is listed from its first written group on; below its `end` no byte
-//! changes while it is listed or held; `first <= durable + 1`, `durable <= written < next`.
+//! changes while it is listed, or held, unless what was cut is wiped: whoever still reads there
+//! finds the name gone and hears `Truncated`; `first <= durable + 1`, `durable <= written < next`.
 
 use std::collections::BTreeMap;
 use std::io;

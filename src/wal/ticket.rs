@@ -72,11 +72,12 @@ impl<T> Drop for Half<T> {
 pub(crate) struct Cells<T> {
     host: Arc<dyn Host>,
     idle: Mutex<Vec<Arc<Cell<T>>>>,
+    fork: ForkGuard,
 }
 
 impl<T> Cells<T> {
     pub(crate) fn new(host: Arc<dyn Host>) -> Arc<Cells<T>> {
-        Arc::new(Cells { host, idle: Mutex::new(Vec::new()) })
+        Arc::new(Cells { host, idle: Mutex::new(Vec::new()), fork: ForkGuard::new() })
     }
 
     /// As [`pair`], without allocating while there are idle cells.
@@ -89,8 +90,13 @@ impl<T> Cells<T> {
 
     /// Keeps a cell that nobody holds any more.
     fn take_back(&self, cell: &Arc<Cell<T>>) {
-        // What nobody took goes now, and without the lock: it may run somebody else's code.
-        drop(std::mem::replace(&mut *cell.lock(), State::Taken));
+        if self.fork.is_child() {
+            // A thread that is not here may hold the lock for good.
+            return;
+        }
+        // What nobody took goes now, and without a lock: it may run somebody else's code.
+        let left = std::mem::replace(&mut *cell.lock(), State::Taken);
+        drop(left);
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         if idle.len() < KEPT {
             idle.push(Arc::clone(cell));

@@ -11,7 +11,7 @@ use super::super::segment::SegmentHeader;
 use super::*;
 
 prop_compose! {
-    fn segments()(number: u64, epoch: u64, nonce: Nonce) -> SegmentId {
+    fn segments()(number in 0..1u64 << 63, epoch in 0..1u64 << 63, nonce: Nonce) -> SegmentId {
         SegmentId { number, epoch, nonce }
     }
 }
@@ -47,7 +47,7 @@ prop_compose! {
     fn metas()(
         steps in vec((1u64..1000, 1u64..1000), 0..100),
         user_state in vec(any::<u8>(), 0..4096),
-        numbers: (u64, u64, u64, u64),
+        numbers in (0..1u64 << 63, 0..1u64 << 63, any::<u64>(), 0..1u64 << 63),
         log_id: LogId,
         clean: bool,
         sizes in (1u64..4096, 1u64..4096),

@@ -21,27 +21,27 @@ impl Maker {
     /// stock, the others go. Their old names are durably gone.
     pub(super) async fn put_away(&self, flow: &Flow, retired: Vec<Retired>) {
         for Retired { path, reusable } in retired {
-            let wiped = match self.shared.config.wipe_retired {
+            let ready = match self.shared.config.wipe_retired {
                 true => self.wipe(flow, &path).await,
-                false => Ok(()),
+                false => Ok(true),
             };
-            if let Err(error) = &wiped {
+            if let Err(error) = &ready {
                 tracing::warn!(%error, "a retired segment could not be wiped, and is removed");
             }
-            match reusable && wiped.is_ok() {
+            match reusable && matches!(ready, Ok(true)) {
                 true => self.stock().free.push(path),
                 false => self.discard(&path),
             }
         }
     }
 
-    /// Zeros over all frames and the footer, durably.
-    async fn wipe(&self, flow: &Flow, path: &Path) -> Result<()> {
+    /// Zeros over all frames and the footer, durably; false if the file has a second name.
+    async fn wipe(&self, flow: &Flow, path: &Path) -> Result<bool> {
         let failed = |e| Error::io("wipe segment", path, None, e);
         let file = self.shared.world.disk.open(path, Access::Write).map_err(failed)?;
         if file.links().map_err(failed)? > 1 {
             // A checkpoint shares the file, and wants what is in it.
-            return Ok(());
+            return Ok(false);
         }
         let block = self.shared.block;
         let geometry = Geometry { size: file.size().map_err(failed)?, block };
@@ -49,7 +49,7 @@ impl Maker {
         let outcome =
             fill_with_zeros(flow, &file, geometry, start, |_| std::future::ready(Ok(()))).await;
         flow.release(&file);
-        outcome
+        outcome.map(|()| true)
     }
 
     /// What an earlier life of the log left to be wiped.

@@ -257,11 +257,12 @@ pub(super) fn ready_pool(site: Site<'_>, full: Option<u64>) -> Result<Vec<Retire
     let mut retired = Vec::new();
     for entry in site.disk.list(&pool).map_err(|e| failed(&pool, e))? {
         let path = pool.join(&entry.name);
-        let free = parse_free(&entry.name).is_some();
-        let reusable = Some(entry.size) == full && count_reusable(&retired) < POOL_SEGMENTS;
-        if free && (reusable || site.wipe) {
+        let (free, making) = (parse_free(&entry.name).is_some(), is_making(&entry.name));
+        let reusable = free && Some(entry.size) == full && count_reusable(&retired) < POOL_SEGMENTS;
+        // One that was being made may be a copy of records.
+        if reusable || site.wipe && (free || making) {
             retired.push(Retired { path, reusable });
-        } else if free || is_making(&entry.name) {
+        } else if free || making {
             site.disk.unlink(&path).map_err(|e| failed(&path, e))?;
         }
     }

@@ -44,9 +44,11 @@ pub(crate) struct Unusable {
     /// It never held a frame.
     pub(super) is_empty: bool,
     /// Its first record and its epoch, if a frame still proves that.
-    pub(super) start: Option<Lsn>,
+    pub(crate) start: Option<Lsn>,
     pub(super) epoch: Option<u64>,
-    /// The greatest LSN or watermark in it; none if there may have been any.
+    /// The greatest LSN or watermark in what is left of it,
+    seen: Lsn,
+    /// and in all of it; none if there may have been any.
     upto: Option<Lsn>,
 }
 
@@ -140,13 +142,14 @@ fn may_be_promised(survey: &Survey, seen: Lsn, unusable: &[Unusable]) -> Lsn {
     let meta = &survey.meta.meta;
     let removed = meta.removed.last().map_or(Lsn::NONE, |(_, to)| to.prev());
     let known = unusable.iter().filter_map(|u| u.upto).max().unwrap_or(Lsn::NONE);
-    let base = seen.max(known).max(meta.first_lsn.prev()).max(removed);
+    let left = unusable.iter().map(|u| u.seen).max().unwrap_or(Lsn::NONE);
+    let base = seen.max(known).max(left).max(meta.first_lsn.prev()).max(removed);
     let written = survey.found.iter().filter(|f| !f.runs.is_empty());
     let written: Vec<(u64, u64)> = written.map(id).collect();
     let unknown = unusable.iter().filter(|u| u.upto.is_none());
     let all: Vec<(u64, u64)> = survey.found.iter().map(id).collect();
     let unknown = unknown.filter(|u| !is_of_former_life(u.number, &all, &written));
-    // A file that is short now may have been longer.
+    // A file that is short now was longer.
     let bytes: u64 = unknown.map(|u| u.bytes.max(meta.segment_bytes)).sum();
     match bytes {
         0 => known,
@@ -176,7 +179,7 @@ fn is_unsealed(f: &Found, kept: &[Run]) -> bool {
 }
 
 /// Looks for what a segment that can't be used may have held.
-fn examine(disk: &dyn Disk, error: &Error, survey: &Survey) -> Result<Unusable> {
+pub(crate) fn examine(disk: &dyn Disk, error: &Error, survey: &Survey) -> Result<Unusable> {
     let path = error.path().unwrap_or(Path::new("")).to_path_buf();
     let failed = |e| Error::io("read", &path, None, e);
     let (meta, block) = (&survey.meta.meta, u64::from(survey.meta.meta.block_size));
@@ -184,27 +187,31 @@ fn examine(disk: &dyn Disk, error: &Error, survey: &Survey) -> Result<Unusable> 
     let bytes = file.size().map_err(failed)?;
     let (number, why) = (number(&path), error.to_string());
     let (is_empty, start, epoch, upto) = (false, None, None, meta.clean.then_some(Lsn::NONE));
-    let mut bad = Unusable { path, bytes, why, number, is_empty, start, epoch, upto };
+    let seen = Lsn::NONE;
+    let mut bad = Unusable { path, bytes, why, number, is_empty, start, epoch, seen, upto };
     let size = round_down(bytes, block);
     if size < 3 * block {
         return Ok(bad);
     }
     let failed = |e| Error::io("read", &bad.path, None, e);
     let image = read_block(&file, 0, block).map_err(failed)?;
-    let id = match SegmentHeader::decode(image.bytes()) {
+    let (id, claimed_size) = match SegmentHeader::decode(image.bytes()) {
         Ok(header) if header.log_id != meta.log_id => {
             return Ok(Unusable { is_empty: true, upto: Some(Lsn::NONE), ..bad });
         }
-        Ok(header) => header.id,
+        Ok(header) => (header.id, header.size),
         Err(_) => SegmentHeader::claimed(image.bytes(), number),
     };
+    // What stood behind the end of a file that was cut short, nobody knows.
+    let is_short = !meta.clean && bytes < claimed_size;
     let geometry = Geometry { size, block };
     let cursor = || Cursor::new(file.clone(), id, geometry, geometry.frames_start(), WINDOW);
     if let Some(trace) = trace(cursor(), &bad.path)? {
         let cut =
             meta.cut.filter(|cut| id.epoch < cut.epoch).map_or(Lsn::MAX, |cut| cut.lsn.prev());
-        (bad.start, bad.epoch, bad.upto) = (trace.start, Some(id.epoch), Some(trace.seen.min(cut)));
-    } else if cursor().look_ahead().map_err(failed)?.used_end == 0 {
+        (bad.start, bad.epoch, bad.seen) = (trace.start, Some(id.epoch), trace.seen.min(cut));
+        bad.upto = if is_short { None } else { Some(bad.seen) };
+    } else if !is_short && cursor().look_ahead().map_err(failed)?.used_end == 0 {
         (bad.is_empty, bad.upto) = (true, Some(Lsn::NONE));
     }
     Ok(bad)

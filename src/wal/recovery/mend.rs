@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 use crate::format::meta::{Cut, Meta};
+use crate::format::segment::MAX_NUMBER;
 use crate::io::Access;
 use crate::lsn::Lsn;
 use crate::options::RecoveryPolicy;
@@ -31,9 +32,6 @@ use super::ranges::{drop_below, union};
 use super::sweep::{Met, Sweep, kept_run};
 use super::told::places;
 use super::{Found, GivenUp, Progress, RecoveryReport, State, Verdict};
-
-/// The names of segments that a log may come to: a greater one is not the log's.
-const MAX_NUMBER: u64 = u64::MAX >> 1;
 
 /// What was given up.
 #[derive(Debug)]
@@ -126,7 +124,7 @@ pub(crate) fn after(survey: &Survey, loss: &Loss, dir: &Path) -> Result<Meta> {
 fn highest_number(survey: &Survey) -> u64 {
     let found = survey.found.iter().map(|f| f.file.id.number);
     let named = survey.unusable.iter().filter_map(Error::path).map(super::loss::number);
-    let all = found.chain(named).filter(|number| *number < MAX_NUMBER);
+    let all = found.chain(named).filter(|number| *number <= MAX_NUMBER);
     all.fold(survey.meta.meta.highest_number, u64::max)
 }
 

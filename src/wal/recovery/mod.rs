@@ -44,7 +44,7 @@ pub(crate) use inspect::{
     survey, survey_with,
 };
 pub(crate) use judge::{Refused, before_holes, judge};
-pub(crate) use loss::{Loss, assess};
+pub(crate) use loss::{Loss, assess, examine};
 pub(crate) use mend::{after, spare_name};
 pub(crate) use merge::skip_removed;
 pub(crate) use progress::Progress;

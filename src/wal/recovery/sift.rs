@@ -45,6 +45,13 @@ pub(super) fn views(
     let mut doubts: Vec<Doubt> = found.iter().zip(swept).filter_map(in_doubt).collect();
     let lost = unusable.iter().filter(|u| u.start.is_none() && !u.is_empty);
     doubts.extend(lost.map(|u| Doubt { number: u.number, epochs: u.epochs(found) }));
+    // It began behind the beginning of all that is older: that would have gone otherwise.
+    let end = |doubt: &Doubt| {
+        let older = found.iter().zip(swept).filter(|(g, _)| g.file.id.number < doubt.number);
+        let starts = older.filter_map(|(g, s)| s.start(g).or(s.runs.first().map(|r| r.first)));
+        starts.max().unwrap_or(Lsn::NONE).next()
+    };
+    let ends: Vec<Lsn> = doubts.iter().map(end).collect();
     let view = |(f, s): (&Found, &Swept)| {
         let (number, epoch) = (f.file.id.number, f.file.id.epoch);
         let mut runs = s.runs.clone();
@@ -52,11 +59,10 @@ pub(super) fn views(
         if matches!(f.state, State::Open(_)) && doubts.iter().any(|d| d.epochs.0 > epoch) {
             clip(&mut runs, s.durable.next());
         }
-        for doubt in doubts.iter().filter(|d| number < d.number && d.may_hide_a_cut(epoch, cut)) {
-            // It began behind the beginning of all that is older: that would have gone otherwise.
-            let older = found.iter().zip(swept).filter(|(g, _)| g.file.id.number < doubt.number);
-            let starts = older.filter_map(|(g, s)| s.start(g).or(s.runs.first().map(|r| r.first)));
-            clip(&mut runs, starts.max().unwrap_or(Lsn::NONE).next());
+        for (doubt, end) in doubts.iter().zip(&ends) {
+            if number < doubt.number && doubt.may_hide_a_cut(epoch, cut) {
+                clip(&mut runs, *end);
+            }
         }
         View { epoch, start: s.start(f), runs }
     };

@@ -55,7 +55,7 @@ pub(crate) struct Swept {
 
 impl Swept {
     /// The first record that was ever in it, as far as that is known.
-    pub(super) fn start(&self, f: &Found) -> Option<Lsn> {
+    pub(crate) fn start(&self, f: &Found) -> Option<Lsn> {
         if let State::Sealed(footer) = &f.state {
             return Some(footer.first_lsn).filter(|lsn| *lsn != Lsn::NONE);
         }

@@ -56,8 +56,9 @@ pub struct RepairReport {
 /// - Shape: blocks, and reads every frame; `progress` gets the bytes read, of how many. Nothing is
 ///   deleted and no damaged byte overwritten: they stay in their segment, which readers pass over
 ///   there, and a file that can't be used at all (a segment without a header, META) is renamed to
-///   `NAME.given-up`. A healthy log stays as it is. A missing or unreadable META is rebuilt from
-///   the segments: the user slot, earlier cuts and earlier holes are gone with it.
+///   `NAME.given-up`. A log that is healthy and was closed stays as it is. A missing or unreadable
+///   META is rebuilt from the segments: the user slot, earlier cuts and earlier holes are gone
+///   with it.
 /// - Durability: when it returns `Ok` the repaired log survives power loss; after a crash in
 ///   between it can be run again.
 ///

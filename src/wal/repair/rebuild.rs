@@ -19,7 +19,7 @@ use crate::options::{MAX_SEGMENT_BYTES, MIN_SEGMENT_BYTES};
 use crate::segment::parse_name;
 
 use super::super::meta::{Loaded, META};
-use super::super::recovery::{State, read_block, survey_with, sweep};
+use super::super::recovery::{State, examine, read_block, survey_with, sweep};
 
 /// The state that the segments in `dir` speak of.
 pub(super) fn rebuild(disk: &dyn Disk, dir: &Path) -> Result<Loaded> {
@@ -56,12 +56,18 @@ pub(super) fn rebuild(disk: &dyn Disk, dir: &Path) -> Result<Loaded> {
     let mut first = Lsn::MAX;
     for f in &survey.found {
         let swept = sweep(disk, f, &mut |_| {})?;
-        first = swept.runs.first().map_or(first, |run| first.min(run.first));
+        let runs = swept.runs.first().map(|run| run.first);
+        // Where all that it began with is lost its footer, or a bad frame's header, still tells.
+        let starts = [runs, swept.start(f)].into_iter().flatten();
+        first = starts.fold(first, Lsn::min);
         let named = match &f.state {
             State::Sealed(footer) => footer.last_lsn.max(footer.durable_upto),
             State::Open(_) => Lsn::NONE,
         };
         meta.durable_upto = meta.durable_upto.max(swept.seen).max(swept.durable).max(named);
+    }
+    for error in &survey.unusable {
+        first = examine(disk, error, &survey)?.start.map_or(first, |start| first.min(start));
     }
     if first != Lsn::MAX {
         meta.first_lsn = first;
