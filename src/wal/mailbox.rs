@@ -40,6 +40,18 @@ pub(crate) enum Job {
 }
 
 impl Job {
+    /// It is being done: an answer that gets lost from now on means that it may have happened.
+    pub(super) fn begun(&mut self) {
+        match self {
+            Job::TruncateBefore(_, answer)
+            | Job::SetUserState(_, answer)
+            | Job::MarkClean(answer) => answer.submitted(),
+            Job::Cut(_, answer) | Job::Compact(answer) => answer.submitted(),
+            Job::CutOldest(answer) => answer.submitted(),
+            Job::Retire | Job::Stop => {}
+        }
+    }
+
     /// Answers it with `error` instead of doing it.
     pub(super) fn fail(self, error: Error) {
         match self {

@@ -266,8 +266,9 @@ impl Wal {
     /// - Durability: when it returns `Ok` the cut survives power loss. Works on a full disk.
     ///
     /// # Errors
-    /// `Invalid`: `lsn` is beyond the next record. `Poisoned`, `Closed`. `Io`: META could not be
-    /// written, the log is poisoned; after `resume` or a reopen the cut has happened, or has not.
+    /// `Invalid`: `lsn` is beyond the next record. `Poisoned`, `Closed`. `Io`, `NotConfirmed`: META
+    /// could not be written, the log is poisoned; after `resume` or a reopen the cut has happened,
+    /// or has not.
     pub fn truncate_before(&self, lsn: Lsn) -> Result<()> {
         self.shared.check_writable("truncate_before")?;
         let next = self.next_lsn();
@@ -292,7 +293,7 @@ impl Wal {
     /// - Durability: as [`Wal::truncate_before`].
     ///
     /// # Errors
-    /// `Poisoned`, `Closed`, `Io`: as [`Wal::truncate_before`].
+    /// `Poisoned`, `Closed`, `Io`, `NotConfirmed`: as [`Wal::truncate_before`].
     pub fn compact(&self) -> Result<Lsn> {
         self.shared.check_writable("compact")?;
         let (answer, ticket) = ticket::pair(&self.shared.world.host, "compact");
@@ -351,8 +352,8 @@ impl Wal {
     ///   those it speaks of. Works on a full disk. Costs two forced writes of 64 KiB.
     ///
     /// # Errors
-    /// `Invalid`: too long. `Poisoned`, `Closed`. `Io`: META could not be written, the log is
-    /// poisoned; after `resume` or a reopen the slot holds the old bytes or the new.
+    /// `Invalid`: too long. `Poisoned`, `Closed`. `Io`, `NotConfirmed`: META could not be written,
+    /// the log is poisoned; after `resume` or a reopen the slot holds the old bytes or the new.
     pub fn set_user_state(&self, state: impl AsRef<[u8]>) -> Result<()> {
         self.shared.check_writable("set_user_state")?;
         let state = state.as_ref();

@@ -60,7 +60,10 @@ impl Maker {
                     self.shared.mailbox.nudge();
                     self.shared.bell.ring();
                 }
-                (job, None) => self.do_job(flow, &mut meta, job).await,
+                (mut job, None) => {
+                    job.begun();
+                    self.do_job(flow, &mut meta, job).await;
+                }
             }
         }
     }

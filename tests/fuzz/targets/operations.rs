@@ -189,6 +189,11 @@ impl Life {
         assert!(!self.kills_only || next > promises.written, "written records are gone");
         assert_eq!(wal.durable_lsn().get(), next - 1, "what is served is promised");
         promises.promised = next - 1;
+        // Known whether or not the records can be read: the next attempt may fail as well.
+        let found = wal.user_state();
+        let may = found == self.state.0 || self.state.1.as_ref() == Some(&found);
+        assert!(may, "the user slot holds {found:?}");
+        self.state = (found, None);
         if !self.read(wal) {
             return;
         }
@@ -196,10 +201,6 @@ impl Life {
         self.promises.written = next - 1;
         let faults = self.sim.faults();
         self.kills_only = faults.sync_eio == 0 && faults.write_eio == 0;
-        let found = wal.user_state();
-        let may = found == self.state.0 || self.state.1.as_ref() == Some(&found);
-        assert!(may, "the user slot holds {found:?}");
-        self.state = (found, None);
     }
 
     /// Reads everything; false if a fault came between.
