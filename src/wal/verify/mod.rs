@@ -269,13 +269,14 @@ fn verify(
 fn is_woven(f: &Found, removed: &[Span]) -> bool {
     let known = |from, to| count(within(removed, from, to));
     match &f.state {
-        State::Sealed(footer) if f.is_sparse() && !f.walked => {
+        // Its runs need not say so: those below the start of the log were left out of them.
+        State::Sealed(footer) if f.is_sparse() && f.cut_at.is_none() => {
             let end = footer.last_lsn.next();
             let span = end.get() - footer.first_lsn.get();
             footer.records + known(footer.first_lsn, end) < span
         }
         // What lies behind its last run others may have had, or the cut took.
-        State::Sealed(_) if f.is_sparse() && f.cut_at.is_some() => true,
+        State::Sealed(_) if f.is_sparse() => true,
         _ => f.runs.windows(2).any(|pair| {
             let (from, to) = (pair[0].last.next(), pair[1].first);
             from < to && known(from, to) < to.get() - from.get()
