@@ -7,6 +7,7 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -422,4 +423,33 @@ fn a_look_that_takes_longer_than_an_append_sees_promises_and_no_damage() {
     for (read, lsn) in log.reader(Lsn::FIRST).expect("it starts there").zip(1..) {
         assert!(*read.expect("it was promised").data == record(1, lsn)[..], "at {lsn}");
     }
+}
+
+#[test]
+fn a_look_misses_no_segment_that_came_after_the_names_were_read() {
+    // The last record kept stands in a segment whose name was read, or in another.
+    (2..10).for_each(look_while_lanes_open);
+}
+
+fn look_while_lanes_open(taken: u64) {
+    let sim = Sim::new(18, Model::weak(true), Faults::default());
+    let wal = Arc::new(open(&sim, 4));
+    let first = submit(&wal, 1, 1, Durability::Sync, &mut 1);
+    first.into_iter().for_each(|ticket| assert!(ticket.wait().is_ok()));
+    let (writer, turn) = (Arc::clone(&wal), AtomicBool::new(true));
+    // Names were read, META was not: lanes open, records go into all of them, and a cut seals all.
+    let before = move |path: &std::path::Path| {
+        if path.ends_with("META") && turn.swap(false, Ordering::Relaxed) {
+            let mut next = widen(&writer, 1, 4);
+            let tickets = submit(&writer, 1, 8, Durability::Sync, &mut next);
+            tickets.into_iter().for_each(|ticket| assert!(ticket.wait().is_ok()));
+            writer.truncate_after(Lsn::new(next - taken)).expect("a healthy world cuts");
+        }
+    };
+    let disk = Through { disk: sim.world().disk, blocks: 1, before: Box::new(before) };
+    let log = ReadOnlyWal::open_on(Arc::new(disk), DIR).expect("nothing is damaged");
+    let read = log.reader(Lsn::FIRST).expect("it starts there").zip(1..).map(|(read, lsn)| {
+        assert!(*read.expect("it was promised").data == record(1, lsn)[..], "at {lsn}");
+    });
+    assert_eq!(read.count() as u64, wal.next_lsn().get() - 1);
 }

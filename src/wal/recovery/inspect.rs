@@ -90,7 +90,9 @@ pub(crate) fn inspect(
 /// other, so that in the last one a record may be promised that came too late for the first: what
 /// was `known` to be promised before a look has to be found by it. An error raises `known`.
 pub(crate) fn inspect_beside(disk: &dyn Disk, dir: &Path, known: &mut Option<Lsn>) -> Result<Plan> {
-    let mut survey = look_around(disk, dir, &Progress::default())?;
+    // Also of footers: that of a segment which he sealed since its neighbour was not yet listed
+    // covers records that are not to be found here.
+    let mut survey = survey(disk, dir, &Progress::default())?;
     survey.upto = known.unwrap_or(survey.upto);
     match survey.unusable.pop() {
         Some(error) => Err(error),
