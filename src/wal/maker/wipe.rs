@@ -10,6 +10,7 @@
 
 use std::path::Path;
 
+use crate::cast::round_up;
 use crate::error::{Error, Result};
 use crate::io::{Access, Flow};
 use crate::segment::{Geometry, fill_with_zeros};
@@ -44,8 +45,13 @@ impl Maker {
             return Ok(false);
         }
         let block = self.shared.block;
-        let geometry = Geometry { size: file.size().map_err(failed)?, block };
+        let size = round_up(file.size().map_err(failed)?, block);
+        let geometry = Geometry { size, block };
         let start = geometry.frames_start();
+        if size <= start {
+            // A crash came before the file got its size.
+            return Ok(true);
+        }
         let outcome =
             fill_with_zeros(flow, &file, geometry, start, |_| std::future::ready(Ok(()))).await;
         flow.release(&file);

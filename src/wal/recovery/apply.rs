@@ -8,52 +8,31 @@
 //! Each step leaves a directory that the next `open` judges the same way: until META says
 //! otherwise the old state stands, and a footer cuts only what nobody was promised.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use crate::bugs::{self, Bug};
-use crate::cast::len;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::FORMAT_VERSION;
 use crate::format::meta::Meta;
-use crate::io::{Access, Buf, Disk, FileRef, Flow, Host};
-use crate::lsn::Lsn;
-use crate::options::{RecoveryPolicy, SyncMethod, WalConfig};
-use crate::segment::{
-    Cursor, SegmentFile, Step, Summary, free_name, is_making, parse_free, parse_name, pool_dir,
-};
+use crate::io::{Access, Disk, FileRef, Flow, Host};
+use crate::options::{RecoveryPolicy, WalConfig};
+use crate::segment::{SegmentFile, Summary, parse_name};
 
-use super::super::catalog::{Catalog, Listing, Segment};
-use super::super::maker::{POOL_SEGMENTS, Retired, Stock};
+use super::super::catalog::{Listing, Segment};
+use super::super::maker::Stock;
 use super::super::meta::MetaFile;
 use super::super::shared::Shared;
-use super::copy::{copy_tail, keep_reserve};
-use super::inspect::{Contents, catalog_of, classify, inspect};
+use super::classify::{Contents, classify};
+use super::copy::keep_reserve;
+use super::create::{backend_code, create, method_code};
+use super::footers::end_old_segments;
+use super::inspect::inspect;
+use super::listing::catalog_of;
 use super::mend::{Mended, mend};
+use super::pool::{ready_pool, remove_spent};
 use super::ranges::drop_below;
-use super::{Found, Plan, Progress, RecoveryReport, Scan, State, Verdict};
-
-/// A log that is ready to be written.
-pub(crate) struct Recovered {
-    pub(crate) report: RecoveryReport,
-    pub(crate) meta: MetaFile,
-    pub(crate) stock: Stock,
-    pub(crate) next_lsn: Lsn,
-    pub(crate) time_us: u64,
-    /// The segment to go on in: only after a clean close.
-    pub(crate) tail: Option<(SegmentFile, FileRef, Summary, Option<Arc<Segment>>)>,
-}
-
-/// Where recovery works.
-#[derive(Clone, Copy)]
-pub(super) struct Site<'a> {
-    pub(super) flow: &'a Flow,
-    pub(super) disk: &'a dyn Disk,
-    pub(super) host: &'a dyn Host,
-    pub(super) dir: &'a Path,
-    /// What was retired is wiped before it goes.
-    pub(super) wipe: bool,
-}
+use super::site::{Recovered, Site};
+use super::{Found, Plan, Progress, Scan, State};
 
 /// Creates the log, or recovers it, and fills the catalog.
 pub(crate) async fn recover(
@@ -205,83 +184,6 @@ fn report(plan: &Plan) {
     }
 }
 
-async fn create(site: Site<'_>, config: &WalConfig, catalog: &Catalog) -> Result<Recovered> {
-    let unwiped = ready_pool(site, None)?;
-    let log_id = site.host.random().map_err(|e| Error::io("open", site.dir, None, e))?;
-    let growth_bytes = (1 << 20).min(config.segment_bytes);
-    let meta = Meta {
-        sequence: 1,
-        log_id,
-        block_size: u32::try_from(site.disk.block_size()).expect("a block is far below 4 GiB"),
-        segment_bytes: config.segment_bytes,
-        growth_bytes,
-        sync_method: method_code(config.sync_method),
-        last_backend: backend_code(site.disk.name()),
-        next_epoch: 2,
-        clean: false,
-        durable_upto: Lsn::NONE,
-        first_lsn: Lsn::FIRST,
-        highest_number: 0,
-        removed: Vec::new(),
-        cut: None,
-        user_state: Vec::new(),
-    };
-    let meta = MetaFile::create(site.flow, site.disk, site.dir, meta).await?;
-    let (first, next) = (Lsn::FIRST, Lsn::FIRST);
-    let fresh = Listing { segments: Vec::new(), first, next, holes: Vec::new() };
-    catalog.restart(fresh, Lsn::FIRST);
-    if !site.disk.direct() {
-        keep_reserve(site).await;
-    }
-    let (verdict, given_up) = (Verdict::Clean, Vec::new());
-    Ok(Recovered {
-        report: RecoveryReport { verdict, kept_through: Lsn::NONE, given_up, holes: Vec::new() },
-        meta,
-        stock: Stock { epoch: 1, highest_number: 0, growth_bytes, free: Vec::new(), unwiped },
-        next_lsn: Lsn::FIRST,
-        time_us: 0,
-        tail: None,
-    })
-}
-
-/// Makes the pool and empties it, but for the retired segments of size `full` that can be used, and
-/// those that are to be wiped.
-///
-/// None can unless the log was closed: a directory sync may have failed before the crash, and then
-/// the names seen here need not be those on the device. Writing a file that the device still knows
-/// as a segment would break that segment; removing a name too many breaks nothing.
-pub(super) fn ready_pool(site: Site<'_>, full: Option<u64>) -> Result<Vec<Retired>> {
-    let pool = pool_dir(site.dir);
-    let failed = |path: &Path, e| Error::io("open", path, None, e);
-    site.disk.create_dir(&pool).map_err(|e| failed(&pool, e))?;
-    let mut retired = Vec::new();
-    for entry in site.disk.list(&pool).map_err(|e| failed(&pool, e))? {
-        let path = pool.join(&entry.name);
-        let (free, making) = (parse_free(&entry.name).is_some(), is_making(&entry.name));
-        let reusable = free && Some(entry.size) == full && count_reusable(&retired) < POOL_SEGMENTS;
-        // One that was being made may be a copy of records.
-        if reusable || site.wipe && (free || making) {
-            retired.push(Retired { path, reusable });
-        } else if free || making {
-            site.disk.unlink(&path).map_err(|e| failed(&path, e))?;
-        }
-    }
-    sync_dirs(site)?;
-    Ok(retired)
-}
-
-fn count_reusable(retired: &[Retired]) -> usize {
-    retired.iter().filter(|retired| retired.reusable).count()
-}
-
-/// Makes the names in the log's directory and in the pool durable.
-fn sync_dirs(site: Site<'_>) -> Result<()> {
-    for dir in [site.dir, &pool_dir(site.dir)] {
-        site.disk.sync_dir(dir).map_err(|e| Error::io("open", dir, None, e))?;
-    }
-    Ok(())
-}
-
 /// After a clean close: the segment with the last record goes on in place, if it has no footer, is
 /// of the last epoch, and nothing but zeros follow: behind rotten padding no frame would be found
 /// again. One that was cut takes no more frames: they would be cut too.
@@ -298,116 +200,6 @@ fn take_tail(plan: &mut Plan) -> Option<Found> {
     Some(plan.found.remove(at))
 }
 
-/// Ends every segment without a footer at the last record that is kept, durably.
-async fn end_old_segments(site: Site<'_>, plan: &mut Plan) -> Result<()> {
-    let recorded = plan.meta.meta.durable_upto;
-    let trusted = site.disk.direct() || plan.meta.meta.clean || bugs::on(Bug::CachedTailTrusted);
-    let mut upto = plan.next.prev();
-    if !trusted && copy_tail(site, plan).await? {
-        upto = upto.min(plan.promised);
-    }
-    let first = plan.meta.meta.first_lsn;
-    let goes = |f: &Found| f.is_spent(recorded) || f.is_cut(first);
-    let open = |f: &&Found| matches!(f.state, State::Open(_)) && !goes(f);
-    let mut synced = Vec::new();
-    for f in plan.found.iter().filter(open) {
-        let path = &f.file.path;
-        let file = site.disk.open(path, Access::Write);
-        let file = file.map_err(|e| Error::io("recover", path, None, e))?;
-        let outcome = site.flow.sync(&file).await;
-        outcome.map_err(|e| Error::io("recover: sync", path, None, e))?;
-        if bugs::on(Bug::FooterBeforeSyncs) {
-            write_footer(site, f, &file, upto, plan.promised).await?;
-        } else {
-            synced.push((f, file));
-        }
-    }
-    // A footer says that all records up to its last are durable: those in the other segments too.
-    for (f, file) in synced {
-        write_footer(site, f, &file, upto, plan.promised).await?;
-    }
-    Ok(())
-}
-
-/// Takes segments that hold nothing of the log out of it, now that META has their number and what
-/// they promised; adds those that can be used again, after a clean close only, as in `ready_pool`,
-/// and those that are to be wiped.
-fn remove_spent(
-    site: Site<'_>,
-    plan: &Plan,
-    config: &WalConfig,
-    retired: &mut Vec<Retired>,
-) -> Result<()> {
-    let (first, recorded) = (plan.meta.meta.first_lsn, plan.meta.meta.durable_upto);
-    for f in plan.found.iter().filter(|f| f.is_spent(recorded) || f.is_cut(first)) {
-        let failed = |e| Error::io("retire segment", &f.file.path, None, e);
-        let full = f.file.geometry.size == config.segment_bytes;
-        let reusable = plan.meta.meta.clean && full && count_reusable(retired) < POOL_SEGMENTS;
-        if reusable || site.wipe {
-            let path = pool_dir(site.dir).join(free_name(f.file.id.number));
-            site.disk.rename(&f.file.path, &path).map_err(failed)?;
-            retired.push(Retired { path, reusable });
-        } else {
-            site.disk.unlink(&f.file.path).map_err(failed)?;
-        }
-    }
-    sync_dirs(site)
-}
-
-async fn write_footer(
-    site: Site<'_>,
-    f: &Found,
-    file: &FileRef,
-    upto: Lsn,
-    promised: Lsn,
-) -> Result<()> {
-    let summary = summary_upto(f, file, upto)?;
-    put_footer(site, f, file, &summary, promised).await
-}
-
-/// Writes the footer that says this of a segment, durably.
-pub(super) async fn put_footer(
-    site: Site<'_>,
-    f: &Found,
-    file: &FileRef,
-    summary: &Summary,
-    promised: Lsn,
-) -> Result<()> {
-    let at = f.file.geometry.frames_end();
-    let block = len(f.file.geometry.block);
-    let durable_upto = promised.max(summary.last_lsn());
-    let image = summary.footer(durable_upto).encode(&f.file.id, at, block);
-    let mut buf = Buf::zeroed(block, block);
-    buf.bytes_mut().expect("just allocated").copy_from_slice(&image);
-    let written = site.flow.write(file, at, buf, true).await;
-    written.map(drop).map_err(|e| Error::io("recover: footer", &f.file.path, Some(at), e))
-}
-
-/// What the segment holds up to `upto`, and no more than is kept of it.
-fn summary_upto(f: &Found, file: &FileRef, upto: Lsn) -> Result<Summary> {
-    let last = f.kept_last().min(upto);
-    let State::Open(scan) = &f.state else { unreachable!("only open segments get a footer") };
-    if f.kept.is_empty() {
-        return Ok(Summary::new(f.file.geometry.frames_start()));
-    }
-    if scan.summary.last_lsn() == last || bugs::on(Bug::LanesCutApart) {
-        return Ok(scan.summary.clone());
-    }
-    let start = f.file.geometry.frames_start();
-    let mut summary = Summary::new(start);
-    let mut cursor = Cursor::new(Arc::clone(file), f.file.id, f.file.geometry, start, 1 << 20);
-    loop {
-        let step = cursor.step();
-        match step.map_err(|e| Error::io("recover", &f.file.path, Some(cursor.at()), e))? {
-            // The last may be one that was cut in the middle.
-            Step::Frame(frame) if frame.header.first_lsn <= last => {
-                summary.add(frame.offset, &frame.header);
-            }
-            _ => return Ok(summary),
-        }
-    }
-}
-
 /// Opens the tail for writing and lists it under that file.
 fn open_tail(
     site: Site<'_>,
@@ -419,25 +211,6 @@ fn open_tail(
     let file = file.map_err(|e| Error::io("open", &found.file.path, None, e))?;
     let segment = listed.get(&found.file.id.number).map(Arc::clone);
     Ok((found.file, file, scan.summary, segment))
-}
-
-pub(crate) fn method_code(method: SyncMethod) -> u8 {
-    match method {
-        SyncMethod::Auto => 0,
-        SyncMethod::Dsync => 1,
-        SyncMethod::Fdatasync => 2,
-    }
-}
-
-fn backend_code(name: &str) -> u8 {
-    match name {
-        "uring" => 1,
-        "pwrite" => 2,
-        "mmap" => 3,
-        "tokio-uring" => 4,
-        "sim" => 5,
-        _ => 255,
-    }
 }
 
 const _: () = assert!(FORMAT_VERSION == 1, "a new format needs a recovery that reads the old one");

@@ -20,7 +20,7 @@ use crate::segment::{
     Cursor, Frame, Geometry, NewSegment, Step, fill_with_zeros, install, making_name, pool_dir,
 };
 
-use super::apply::Site;
+use super::site::Site;
 use super::{Found, Plan, State};
 
 /// The name in the pool of the space set aside for this.

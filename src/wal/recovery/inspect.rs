@@ -1,9 +1,7 @@
 //! Looking at a log's directory without changing it: files, headers, footers, frames.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
 
 use crate::bugs::{self, Bug};
 use crate::cast::len;
@@ -12,54 +10,19 @@ use crate::format::footer::Footer;
 use crate::format::frame::Tag;
 use crate::format::segment::SegmentHeader;
 use crate::format::{Bad, SegmentId};
-use crate::io::{Access, Buf, Disk, Entry, EntryKind, FileRef, is_scratch};
+use crate::io::{Access, Buf, Disk, Entry, EntryKind, FileRef};
 use crate::lsn::Lsn;
 use crate::options::RecoveryPolicy;
-use crate::segment::{
-    Cursor, Evidence, Geometry, Run, SegmentFile, SparseIndex, Step, Summary, parse_name,
-};
+use crate::segment::{Cursor, Evidence, Geometry, Run, SegmentFile, Step, Summary, parse_name};
 
-use super::super::catalog::Segment;
-use super::super::meta::{self, META, META_TMP};
-use super::super::metrics::file::{METRICS, METRICS_TMP};
-use super::judge::{judge, last_time};
+use super::super::meta::{self, META};
+use super::judge::judge;
 use super::progress::Progress;
 use super::weave::weave;
 use super::{Found, Plan, Scan, State};
 
 /// Bytes recovery reads at a time.
 pub(super) const WINDOW: u64 = 1 << 20;
-/// The file whose lock a writer holds.
-pub(crate) const LOCK: &str = "LOCK";
-
-/// What a directory holds.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Contents {
-    /// Nothing, or what an unfinished creation left.
-    Fresh,
-    /// A log.
-    Log,
-}
-
-/// Tells a log from a fresh directory and from one that is somebody else's.
-pub(crate) fn classify(dir: &Path, entries: &[Entry]) -> Result<Contents> {
-    if entries.iter().any(|entry| entry.name == META) {
-        return Ok(Contents::Log);
-    }
-    // A probe that was killed leaves its scratch file where the kernel has no nameless ones.
-    let named = [LOCK, META_TMP, METRICS, METRICS_TMP, "pool"];
-    let ours = |name: &str| named.contains(&name) || is_scratch(name);
-    if let Some(entry) = entries.iter().find(|entry| parse_name(&entry.name).is_some()) {
-        let why = "a segment without a META: the log's own record is missing";
-        return Err(Error::corrupt("open", &dir.join(&entry.name), 0, why));
-    }
-    if let Some(entry) = entries.iter().find(|entry| !ours(&entry.name)) {
-        let why = "the directory is not empty and holds no log; name an empty one";
-        let path = dir.join(&entry.name);
-        return Err(Error::invalid("open", why).at(&path, None));
-    }
-    Ok(Contents::Fresh)
-}
 
 /// What a log's directory holds, before anybody judges it.
 #[derive(Debug)]
@@ -310,49 +273,6 @@ fn walk(
     let mut evidence = seen.map_err(|e| failed(cursor.at(), e))?;
     evidence.durable_upto = evidence.durable_upto.max(watermark);
     Ok((Scan { summary, stop, stop_lsn, ends, evidence, bad_footer }, runs))
-}
-
-/// The kept segments as readers see them. `open` ones are read through their own file.
-pub(crate) fn catalog_of(disk: &dyn Disk, found: &[Found]) -> Result<BTreeMap<u64, Arc<Segment>>> {
-    let (mut listed, since) = (BTreeMap::new(), since(found));
-    for f in found {
-        let (Some(first), Some(last)) = (f.kept.first(), f.kept.last()) else { continue };
-        let tail = match &f.state {
-            State::Sealed(_) => None,
-            State::Open(_) => {
-                let opened = disk.open(&f.file.path, Access::Direct);
-                Some(opened.map_err(|e| Error::io("open", &f.file.path, None, e))?)
-            }
-        };
-        let since = since.get(&f.file.id.number).copied().unwrap_or(first.first);
-        let segment =
-            Segment::new(f.file.clone(), first.first, since, tail, SparseIndex::default());
-        let (entries, end) = match &f.state {
-            State::Sealed(footer) => (footer.index.clone(), footer.end),
-            State::Open(scan) => (scan.summary.index().entries().to_vec(), scan.summary.end()),
-        };
-        for entry in entries.into_iter().filter(|entry| entry.lsn <= last.last) {
-            segment.publish(entry, last.last, end, last_time(f));
-        }
-        segment.extend(last.last, end, last_time(f));
-        listed.insert(f.file.id.number, Arc::new(segment));
-    }
-    Ok(listed)
-}
-
-/// For each segment, by number, where the first of those starts that reach into it.
-fn since(found: &[Found]) -> BTreeMap<u64, Lsn> {
-    let stretch = |f: &Found| Some((f.kept.first()?.first, f.kept_last(), f.file.id.number));
-    let mut stretches: Vec<(Lsn, Lsn, u64)> = found.iter().filter_map(stretch).collect();
-    stretches.sort_unstable();
-    let mut open: Vec<(Lsn, Lsn)> = Vec::new();
-    let mut since = BTreeMap::new();
-    for (first, last, number) in stretches {
-        open.retain(|(_, last)| *last >= first);
-        open.push((first, last));
-        since.insert(number, open.iter().map(|(first, _)| *first).min().unwrap_or(first));
-    }
-    since
 }
 
 /// The identity of a segment file, read again: has it been reused since?

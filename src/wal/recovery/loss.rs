@@ -27,7 +27,8 @@ use super::inspect::{Survey, WINDOW, read_block};
 use super::judge::promised;
 use super::ranges::{Span, count, within};
 use super::sift::{Sifted, clip, sift, views};
-use super::sweep::{Swept, sweep, trace};
+use super::sweep::{Swept, sweep};
+use super::trace::trace;
 use super::{Found, State};
 
 /// The most records that a byte of a segment can stand for: what Zstandard makes of empty ones.

@@ -24,11 +24,13 @@ use crate::options::RecoveryPolicy;
 use crate::segment::Summary;
 
 use super::super::meta::MetaFile;
-use super::apply::{Site, put_footer, ready_pool};
 use super::copy::copy_frames;
+use super::footers::put_footer;
 use super::inspect::{Survey, survey};
 use super::loss::{Loss, assess};
+use super::pool::ready_pool;
 use super::ranges::{drop_below, union};
+use super::site::Site;
 use super::sweep::{Met, Sweep, kept_run};
 use super::told::places;
 use super::{Found, GivenUp, Progress, RecoveryReport, State, Verdict};

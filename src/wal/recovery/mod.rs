@@ -24,31 +24,40 @@ use crate::segment::{Evidence, Run, SegmentFile, Summary};
 use super::meta::Loaded;
 
 mod apply;
+mod classify;
 mod copy;
+mod create;
+mod footers;
 mod inspect;
 mod judge;
+mod listing;
 mod loss;
 mod mend;
 mod merge;
+mod pool;
 mod progress;
 mod ranges;
 mod sift;
+mod site;
 mod sweep;
 mod told;
+mod trace;
 mod weave;
 
-pub(crate) use apply::{Recovered, recover};
+pub(crate) use apply::recover;
+pub(crate) use classify::{Contents, LOCK, classify};
 pub(crate) use copy::RESERVE;
 pub(crate) use inspect::{
-    Contents, LOCK, Survey, catalog_of, classify, identity, inspect, inspect_beside, read_block,
-    survey, survey_with,
+    Survey, identity, inspect, inspect_beside, read_block, survey, survey_with,
 };
 pub(crate) use judge::{Refused, before_holes, judge};
+pub(crate) use listing::catalog_of;
 pub(crate) use loss::{Loss, assess, examine};
 pub(crate) use mend::{after, spare_name};
 pub(crate) use merge::skip_removed;
 pub(crate) use progress::Progress;
 pub(crate) use ranges::{Span, count, drop_below, union, within};
+pub(crate) use site::Recovered;
 pub(crate) use sweep::{Met, Sweep, kept_run, sweep};
 pub(crate) use told::places;
 

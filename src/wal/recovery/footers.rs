@@ -1,0 +1,103 @@
+//! Ending the segments of an earlier life: each gets the footer that says what of it is kept.
+//!
+//! Invariants: no footer is written before every segment is synced, for it says that all records up
+//! to its last are durable, those in the other segments too; a footer cuts only what nobody was
+//! promised.
+
+use std::sync::Arc;
+
+use crate::bugs::{self, Bug};
+use crate::cast::len;
+use crate::error::{Error, Result};
+use crate::io::{Access, Buf, FileRef};
+use crate::lsn::Lsn;
+use crate::segment::{Cursor, Step, Summary};
+
+use super::copy::copy_tail;
+use super::site::Site;
+use super::{Found, Plan, State};
+
+/// Ends every segment without a footer at the last record that is kept, durably.
+pub(super) async fn end_old_segments(site: Site<'_>, plan: &mut Plan) -> Result<()> {
+    let recorded = plan.meta.meta.durable_upto;
+    let trusted = site.disk.direct() || plan.meta.meta.clean || bugs::on(Bug::CachedTailTrusted);
+    let mut upto = plan.next.prev();
+    if !trusted && copy_tail(site, plan).await? {
+        upto = upto.min(plan.promised);
+    }
+    let first = plan.meta.meta.first_lsn;
+    let goes = |f: &Found| f.is_spent(recorded) || f.is_cut(first);
+    let open = |f: &&Found| matches!(f.state, State::Open(_)) && !goes(f);
+    let mut synced = Vec::new();
+    for f in plan.found.iter().filter(open) {
+        let path = &f.file.path;
+        let file = site.disk.open(path, Access::Write);
+        let file = file.map_err(|e| Error::io("recover", path, None, e))?;
+        let outcome = site.flow.sync(&file).await;
+        outcome.map_err(|e| Error::io("recover: sync", path, None, e))?;
+        if bugs::on(Bug::FooterBeforeSyncs) {
+            write_footer(site, f, &file, upto, plan.promised).await?;
+        } else {
+            synced.push((f, file));
+        }
+    }
+    // A footer says that all records up to its last are durable: those in the other segments too.
+    for (f, file) in synced {
+        write_footer(site, f, &file, upto, plan.promised).await?;
+    }
+    Ok(())
+}
+
+async fn write_footer(
+    site: Site<'_>,
+    f: &Found,
+    file: &FileRef,
+    upto: Lsn,
+    promised: Lsn,
+) -> Result<()> {
+    let summary = summary_upto(f, file, upto)?;
+    put_footer(site, f, file, &summary, promised).await
+}
+
+/// Writes the footer that says this of a segment, durably.
+pub(super) async fn put_footer(
+    site: Site<'_>,
+    f: &Found,
+    file: &FileRef,
+    summary: &Summary,
+    promised: Lsn,
+) -> Result<()> {
+    let at = f.file.geometry.frames_end();
+    let block = len(f.file.geometry.block);
+    let durable_upto = promised.max(summary.last_lsn());
+    let image = summary.footer(durable_upto).encode(&f.file.id, at, block);
+    let mut buf = Buf::zeroed(block, block);
+    buf.bytes_mut().expect("just allocated").copy_from_slice(&image);
+    let written = site.flow.write(file, at, buf, true).await;
+    written.map(drop).map_err(|e| Error::io("recover: footer", &f.file.path, Some(at), e))
+}
+
+/// What the segment holds up to `upto`, and no more than is kept of it.
+fn summary_upto(f: &Found, file: &FileRef, upto: Lsn) -> Result<Summary> {
+    let last = f.kept_last().min(upto);
+    let State::Open(scan) = &f.state else { unreachable!("only open segments get a footer") };
+    if f.kept.is_empty() {
+        return Ok(Summary::new(f.file.geometry.frames_start()));
+    }
+    if scan.summary.last_lsn() == last || bugs::on(Bug::LanesCutApart) {
+        return Ok(scan.summary.clone());
+    }
+    let start = f.file.geometry.frames_start();
+    let mut summary = Summary::new(start);
+    let mut cursor = Cursor::new(Arc::clone(file), f.file.id, f.file.geometry, start, 1 << 20);
+    loop {
+        let step = cursor.step();
+        match step.map_err(|e| Error::io("recover", &f.file.path, Some(cursor.at()), e))? {
+            // The last may be one that was cut in the middle.
+            Step::Frame(frame) if frame.header.first_lsn <= last => {
+                summary.add(frame.offset, &frame.header);
+            }
+            _ => return Ok(summary),
+        }
+    }
+}

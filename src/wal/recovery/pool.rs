@@ -1,0 +1,91 @@
+//! Segments that are out of the log: used again, wiped or removed.
+//!
+//! Invariant: a file is used again only if the log was closed; META had its number and what it
+//! promised before it left the log.
+
+use std::path::Path;
+
+use crate::error::{Error, Result};
+use crate::format::segment::MAX_NUMBER;
+use crate::io::Entry;
+use crate::options::WalConfig;
+use crate::segment::{free_name, is_making, parse_free, pool_dir};
+
+use super::super::maker::{POOL_SEGMENTS, Retired};
+use super::Plan;
+use super::site::Site;
+
+/// Makes the pool and empties it, but for the retired segments of size `full` that can be used, and
+/// those that are to be wiped.
+///
+/// None can unless the log was closed: a directory sync may have failed before the crash, and then
+/// the names seen here need not be those on the device. Writing a file that the device still knows
+/// as a segment would break that segment; removing a name too many breaks nothing.
+pub(super) fn ready_pool(site: Site<'_>, full: Option<u64>) -> Result<Vec<Retired>> {
+    let pool = pool_dir(site.dir);
+    let failed = |path: &Path, e| Error::io("open", path, None, e);
+    site.disk.create_dir(&pool).map_err(|e| failed(&pool, e))?;
+    let mut retired = Vec::new();
+    let entries = site.disk.list(&pool).map_err(|e| failed(&pool, e))?;
+    let mut spare = spare_numbers(&entries);
+    for entry in &entries {
+        let path = pool.join(&entry.name);
+        let (free, making) = (parse_free(&entry.name).is_some(), is_making(&entry.name));
+        let reusable = free && Some(entry.size) == full && count_reusable(&retired) < POOL_SEGMENTS;
+        if reusable || site.wipe && free {
+            retired.push(Retired { path, reusable });
+        } else if site.wipe && making {
+            // It may be a copy of records; the number in its name is given again.
+            let to = pool.join(free_name(spare.next().expect("fewer files than numbers")));
+            site.disk.rename(&path, &to).map_err(|e| failed(&path, e))?;
+            retired.push(Retired { path: to, reusable });
+        } else if free || making {
+            site.disk.unlink(&path).map_err(|e| failed(&path, e))?;
+        }
+    }
+    sync_dirs(site)?;
+    Ok(retired)
+}
+
+/// Numbers that no file in the pool has and no segment ever gets.
+fn spare_numbers(entries: &[Entry]) -> impl Iterator<Item = u64> + use<'_> {
+    let taken = |number: &u64| entries.iter().any(|e| parse_free(&e.name) == Some(*number));
+    (MAX_NUMBER + 1..=u64::MAX).rev().filter(move |number| !taken(number))
+}
+
+fn count_reusable(retired: &[Retired]) -> usize {
+    retired.iter().filter(|retired| retired.reusable).count()
+}
+
+/// Makes the names in the log's directory and in the pool durable.
+fn sync_dirs(site: Site<'_>) -> Result<()> {
+    for dir in [site.dir, &pool_dir(site.dir)] {
+        site.disk.sync_dir(dir).map_err(|e| Error::io("open", dir, None, e))?;
+    }
+    Ok(())
+}
+
+/// Takes segments that hold nothing of the log out of it, now that META has their number and what
+/// they promised; adds those that can be used again, after a clean close only, as in `ready_pool`,
+/// and those that are to be wiped.
+pub(super) fn remove_spent(
+    site: Site<'_>,
+    plan: &Plan,
+    config: &WalConfig,
+    retired: &mut Vec<Retired>,
+) -> Result<()> {
+    let (first, recorded) = (plan.meta.meta.first_lsn, plan.meta.meta.durable_upto);
+    for f in plan.found.iter().filter(|f| f.is_spent(recorded) || f.is_cut(first)) {
+        let failed = |e| Error::io("retire segment", &f.file.path, None, e);
+        let full = f.file.geometry.size == config.segment_bytes;
+        let reusable = plan.meta.meta.clean && full && count_reusable(retired) < POOL_SEGMENTS;
+        if reusable || site.wipe {
+            let path = pool_dir(site.dir).join(free_name(f.file.id.number));
+            site.disk.rename(&f.file.path, &path).map_err(failed)?;
+            retired.push(Retired { path, reusable });
+        } else {
+            site.disk.unlink(&f.file.path).map_err(failed)?;
+        }
+    }
+    sync_dirs(site)
+}
