@@ -42,8 +42,10 @@
 //!   record whose checksums hold: no undefined behaviour, no panic, no endless loop, no more memory
 //!   than the file holds and one batch unpacked, no path that was not asked for.
 //! - Not trusted: the records. None can pass for a frame, for headers are salted with a random
-//!   number that no record knows, and with their place; none unpacks to more than was appended; one
-//!   that is too large is `Invalid` and holds nobody else up.
+//!   number that no record knows, and with their place. Only behind damage, where the next header
+//!   is looked for at every byte, is there a chance: 2^-32 for each that a record imitates. None
+//!   unpacks to more than was appended; one that is too large is `Invalid` and holds nobody else
+//!   up.
 //! - Other users of the machine: files are 0600, directories 0700, opened without following links,
 //!   only if they are regular. What is not a log's by its name is never written or removed.
 //! - Who gets at the disk later: nothing goes there but what was appended, padding is zeros. What

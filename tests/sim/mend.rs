@@ -14,8 +14,8 @@ use std::path::PathBuf;
 
 use prkdb_core::io::sim::{CrashKind, Faults, Model, Sim};
 use prkdb_core::{
-    ErrorKind, Lsn, RecoveryPolicy, RepairReport, SyncMethod, Wal, WalConfig, repair_in,
-    repair_to_in,
+    ErrorKind, Finding, Lsn, ReadOnlyWal, RecoveryPolicy, RepairReport, SyncMethod, Wal, WalConfig,
+    repair_in, repair_to_in,
 };
 
 use crate::damage::{frames, segments};
@@ -388,4 +388,63 @@ fn what_a_salvage_served_from_a_cache_that_lies_survives() {
         assert!(contents(&wal) == served, "seed {seed}: what was served is not there any more");
     }
     assert!(unproven > 20, "only {unproven} records were served that no sync covered");
+}
+
+/// Nothing tells how much of what the cache shows is on the device: a copy puts it there.
+#[test]
+fn without_meta_a_copy_of_what_a_cache_that_lies_shows_survives() {
+    for seed in 0..20 {
+        let sim = Sim::new(seed, Model::weak(false), Faults::default());
+        let tail = config(RecoveryPolicy::TornTail);
+        let config = WalConfig { sync_method: SyncMethod::Fdatasync, ..tail };
+        let wal = Wal::open_in(sim.world(), config.clone()).expect("a healthy world");
+        append(&wal, 1, RECORDS - 20).expect("a healthy world");
+        sim.set_faults(Faults { sync_eio: 1000, ..Faults::default() });
+        append(&wal, 1, 5).expect_err("its sync fails");
+        sim.set_faults(Faults::default());
+        sim.crash(CrashKind::Kill);
+        drop(wal);
+        let places = places(&sim);
+        if seed % 2 == 0 {
+            sim.flip(&places[30].0, places[30].1 + 30, 1).expect("it is inside");
+        }
+        sim.world().disk.unlink(&PathBuf::from(DIR).join("META")).expect("it is there");
+        let report = repair_to_in(sim.world(), DIR, sim.world(), "/new", &mut |_, _| {});
+        let report = report.unwrap_or_else(|e| panic!("seed {seed}: {e}"));
+        sim.crash(CrashKind::Power);
+        let wal = Wal::open_in(sim.world(), WalConfig { log_dir: "/new".into(), ..config });
+        let found = contents(&wal.unwrap_or_else(|e| panic!("seed {seed}: {e}"))).len() as u64;
+        assert_eq!(found, report.records_kept, "seed {seed}");
+        assert!(found >= RECORDS - 21, "seed {seed}: {found} records");
+    }
+}
+
+/// Of lanes with a hole nobody knows which of them held what is lost: only all of them together
+/// tell that more is missing, also while the log is being written.
+#[test]
+fn beside_a_writer_verify_names_what_a_lane_lost_besides_a_hole() {
+    let sim = Sim::new(4, Model::weak(true), Faults::default());
+    let lanes = WalConfig { num_segments: 4, ..config(RecoveryPolicy::Salvage) };
+    let wal = Wal::open_in(sim.world(), lanes.clone()).expect("a healthy world");
+    append(&wal, 1, RECORDS).expect("a healthy world");
+    sim.crash(CrashKind::Kill);
+    drop(wal);
+    let places = places(&sim);
+    sim.flip(&places[30].0, places[30].1 + 30, 1).expect("it is inside");
+    let wal = Wal::open_in(sim.world(), lanes).expect("Salvage gives it up");
+    append(&wal, 2, 20).expect("a healthy world");
+    let damage = || {
+        let (disk, mut damage) = (sim.world().disk, 0);
+        let tell = &mut |finding: Finding| damage += u64::from(finding.is_damage());
+        let read = ReadOnlyWal::verify_on(&*disk, DIR, tell, &mut |_, _| {});
+        assert!(read.expect("a healthy world").given_up > 0);
+        damage
+    };
+    assert_eq!(damage(), 0, "the hole is known");
+    for (path, at, lsn) in [&places[50], &places[70]] {
+        sim.flip(path, at + 30, 1).expect("it is inside");
+        assert!(damage() > 0, "record {lsn} is lost");
+        sim.flip(path, at + 30, 1).expect("it is inside");
+    }
+    assert_eq!(damage(), 0, "nothing else is");
 }

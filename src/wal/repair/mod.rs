@@ -11,26 +11,26 @@
 
 use std::io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem};
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::meta::Meta;
 use crate::io::{Flow, LockGuard, ThreadHost, World, block_on, open_disk};
 use crate::lsn::Lsn;
-use crate::options::{Backend, RecoveryPolicy, SyncMethod, WalConfig};
+use crate::options::{Backend, RecoveryPolicy};
 
 use super::engine::{CHORES_DEPTH, take_lock};
-use super::meta::{self, META, MetaFile};
+use super::meta;
 use super::recovery::{
-    Contents, GivenUp, LOCK, Loss, State, Survey, after, assess, classify, count, places, recover,
-    spare_name, survey_with, union,
+    Contents, GivenUp, LOCK, Loss, State, Survey, after, assess, classify, count, places,
+    survey_with, union,
 };
-use super::shared::Shared;
 
+mod in_place;
 mod rebuild;
 mod transfer;
 
+use in_place::{carry_out, meta_given_up};
 use rebuild::rebuild;
 
 /// What a repair found and did.
@@ -53,14 +53,16 @@ pub struct RepairReport {
 
 /// Repairs the log in `dir` in its place: gives up what is damaged, keeps everything else.
 ///
-/// - Shape: blocks, and reads every frame; `progress` gets the bytes read, of how many. Nothing is
-///   deleted and no damaged byte overwritten: they stay in their segment, which readers pass over
-///   there, and a file that can't be used at all (a segment without a header, META) is renamed to
-///   `NAME.given-up`. A log that is healthy and was closed stays as it is. A missing or unreadable
-///   META is rebuilt from the segments: the user slot, earlier cuts and earlier holes are gone
-///   with it.
+/// - Shape: blocks, and reads every frame; `progress` gets the bytes read, of how many. Nothing of
+///   the log is deleted (what lies in `pool/` is no part of it) and no damaged byte overwritten:
+///   they stay in their segment, which readers pass over there, and a file that can't be used at
+///   all (a segment without a header, META) is renamed to `NAME.given-up`. A log that is healthy
+///   and was closed stays as it is. A missing or unreadable META is rebuilt from the segments: the
+///   user slot, earlier cuts and earlier holes are gone with it.
 /// - Durability: when it returns `Ok` the repaired log survives power loss; after a crash in
-///   between it can be run again.
+///   between it can be run again. But for this: where META was lost, a sync had failed before, and
+///   the disk can't be read past the page cache, what the cache shows is taken for what the device
+///   holds; [`repair_to`] writes all of it anew.
 ///
 /// # Errors
 /// `Invalid`: no log there; or more holes than META has room for. `Locked`: it has a writer.
@@ -271,63 +273,4 @@ where
     let queue = world.disk.queue(CHORES_DEPTH, &[]);
     let mut queue = queue.map_err(|e| Error::io("repair", dir, None, e))?;
     block_on(&mut *queue, body)
-}
-
-/// Recovers the log with `Salvage` and closes it; gives what was given up.
-fn carry_out(
-    world: &World,
-    dir: &Path,
-    meta: &Meta,
-    rebuilt: Option<&str>,
-) -> Result<Vec<GivenUp>> {
-    let config = WalConfig {
-        segment_bytes: meta.segment_bytes,
-        sync_method: match meta.sync_method {
-            1 => SyncMethod::Dsync,
-            2 => SyncMethod::Fdatasync,
-            _ => SyncMethod::Auto,
-        },
-        recovery: RecoveryPolicy::Salvage,
-        ..WalConfig::new(dir)
-    };
-    let block = crate::cast::len(meta.block_size.into());
-    let shared = Shared::new(config, world.clone(), block);
-    let (disk, host, shared) = (&*world.disk, &*world.host, &shared);
-    on_queue(world, dir, |flow| async move {
-        let mut given_up = Vec::new();
-        if let Some(why) = rebuilt {
-            let kept_as = set_meta_aside(world, dir)?;
-            given_up.push(meta_given_up(dir, why, kept_as));
-            MetaFile::create(&flow, disk, dir, meta.clone()).await?;
-        }
-        let mut recovered = recover(flow.clone(), disk, host, shared, false).await?;
-        let change = |m: &mut Meta| {
-            m.clean = true;
-            m.last_backend = meta.last_backend;
-        };
-        recovered.meta.update(&flow, disk, change).await?;
-        given_up.append(&mut recovered.report.given_up);
-        Ok(given_up)
-    })
-}
-
-fn meta_given_up(dir: &Path, why: &str, kept_as: Option<PathBuf>) -> GivenUp {
-    let why = format!(
-        "{why}; rebuilt from the segments, without the user slot, earlier cuts and earlier holes"
-    );
-    GivenUp { path: dir.join(META), offset: 0, bytes: 0, lsns: None, why, kept_as }
-}
-
-/// Gives a META that can't be read another name.
-fn set_meta_aside(world: &World, dir: &Path) -> Result<Option<PathBuf>> {
-    let (disk, path) = (&world.disk, dir.join(META));
-    let failed = |e| Error::io("repair", &path, None, e);
-    let names: Vec<String> =
-        disk.list(dir).map_err(failed)?.into_iter().map(|entry| entry.name).collect();
-    if !names.iter().any(|name| name == META) {
-        return Ok(None);
-    }
-    let to = dir.join(spare_name(META, &names));
-    disk.rename(&path, &to).and_then(|()| disk.sync_dir(dir)).map_err(failed)?;
-    Ok(Some(to))
 }

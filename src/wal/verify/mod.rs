@@ -7,103 +7,32 @@
 //! Memory is bounded whatever the size of the log: a window and a frame for each thread, and so
 //! many findings of segments whose turn has not come.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::meta::Meta;
 use crate::io::Disk;
-use crate::lsn::Lsn;
 use crate::options::RecoveryPolicy;
 
 use super::meta::META;
 use super::readonly::{ReadOnlyWal, disk_of, look};
 use super::recovery::{
-    Found, LOCK, Plan, Progress, Refused, Span, State, assess, count, judge, survey, within,
+    Found, LOCK, Plan, Progress, Refused, Span, State, Survey, assess, count, judge, survey, within,
 };
 
+mod finding;
+mod notes;
 mod segment;
 mod threads;
 
-use segment::{Context, corrupt, end_of, read_segment};
+pub use finding::{Finding, FindingKind, VerifySummary};
+
+use finding::Tally;
+use notes::{notes, tell_holes};
+use segment::{Context, end_of, read_segment};
 use threads::side_by_side;
 
 /// Threads that `verify` reads with at most, unless it is told.
 const THREADS: usize = 4;
-
-/// What is wrong at a place.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum FindingKind {
-    /// A slot of META is damaged, or a crash came while it was written; the other one serves, and
-    /// the next `open` writes both.
-    Meta,
-    /// A footer is damaged; the frames serve.
-    Footer,
-    /// Promised bytes are damaged or missing.
-    Corrupt,
-    /// No damage any more: records that were lost to damage and given up (`PointInTime`, `Salvage`,
-    /// repair), or bytes between frames that hold none. Readers pass over them.
-    GivenUp,
-    /// What a crash leaves: bytes behind the end of the log that nobody was promised, or a footer
-    /// that was being written; the frames serve.
-    Torn,
-}
-
-impl std::fmt::Display for FindingKind {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            FindingKind::Meta => "meta",
-            FindingKind::Footer => "footer",
-            FindingKind::Corrupt => "corrupt",
-            FindingKind::GivenUp => "given-up",
-            FindingKind::Torn => "torn",
-        })
-    }
-}
-
-/// One thing that is wrong.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Finding {
-    /// The file.
-    pub path: PathBuf,
-    /// Where in it, bytes.
-    pub offset: u64,
-    /// What.
-    pub kind: FindingKind,
-    /// The record it is about, if that is known.
-    pub lsn: Option<Lsn>,
-    /// More, for people.
-    pub detail: String,
-}
-
-impl Finding {
-    /// Whether it is damage, and not what a crash may leave.
-    pub fn is_damage(&self) -> bool {
-        match self.kind {
-            FindingKind::Footer | FindingKind::Corrupt => true,
-            FindingKind::Meta | FindingKind::GivenUp | FindingKind::Torn => false,
-        }
-    }
-}
-
-/// How much was read, and how much of it was wrong.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct VerifySummary {
-    /// Whole frames.
-    pub frames: u64,
-    /// Records in them.
-    pub records: u64,
-    /// Bytes of frames.
-    pub bytes: u64,
-    /// Findings that are damage.
-    pub damaged: u64,
-    /// Findings that a crash may have left.
-    pub torn: u64,
-    /// Holes: places where records were given up, or where nothing is missing.
-    pub given_up: u64,
-}
 
 impl ReadOnlyWal {
     /// Reads all of the log in `dir`, telling each finding and now and then the bytes done, of how
@@ -160,50 +89,6 @@ impl ReadOnlyWal {
     }
 }
 
-/// Tells findings and counts them.
-struct Tally<'a> {
-    found: &'a mut dyn FnMut(Finding),
-    summary: VerifySummary,
-    /// A place, and whether a finding named it.
-    watch: Option<(PathBuf, u64)>,
-    met: bool,
-}
-
-impl Tally<'_> {
-    fn new(found: &mut dyn FnMut(Finding)) -> Tally<'_> {
-        Tally { found, summary: VerifySummary::default(), watch: None, met: false }
-    }
-
-    fn tell(&mut self, finding: Finding) {
-        let summary = &mut self.summary;
-        *match finding.kind {
-            FindingKind::GivenUp => &mut summary.given_up,
-            _ if finding.is_damage() => &mut summary.damaged,
-            _ => &mut summary.torn,
-        } += 1;
-        if let Some((path, offset)) = &self.watch {
-            self.met |= *path == finding.path && *offset == finding.offset;
-        }
-        (self.found)(finding);
-    }
-
-    fn tell_corrupt(&mut self, path: &Path, offset: u64, lsn: Option<Lsn>, detail: String) {
-        self.tell(corrupt(path, offset, lsn, detail));
-    }
-
-    /// Adds what was read of a segment.
-    fn count(&mut self, read: VerifySummary) {
-        self.summary.frames += read.frames;
-        self.summary.records += read.records;
-        self.summary.bytes += read.bytes;
-    }
-
-    fn tell_error(&mut self, dir: &Path, error: &Error, lsn: Option<Lsn>) {
-        let (path, offset) = (error.path().unwrap_or(dir), error.offset().unwrap_or(0));
-        self.tell_corrupt(path, offset, lsn, error.to_string());
-    }
-}
-
 fn verify(
     disk: &dyn Disk,
     dir: &Path,
@@ -213,10 +98,15 @@ fn verify(
 ) -> Result<()> {
     let live = disk.is_locked(&dir.join(LOCK));
     if live.map_err(|e| Error::io("verify", &dir.join(LOCK), None, e))? {
-        let plan = look(disk, dir)?.plan;
-        let removed = &plan.meta.meta.removed;
-        let context = Context { disk, beyond: false, woven: false, removed, lost: &[] };
-        return read_all(context, &plan.found, threads, tally, progress);
+        let Plan { meta, found, next, promised, .. } = look(disk, dir)?.plan;
+        let survey = Survey { meta, found, unusable: Vec::new(), upto: promised };
+        let mut lost = lost_in_lanes(disk, dir, &survey, tally)?;
+        // What he writes at this moment is in one lane already and not yet in another.
+        lost.retain(|(from, _)| *from < next);
+        let removed = &survey.meta.meta.removed;
+        let context = Context { disk, beyond: false, woven: false, removed, lost: &lost };
+        tell_holes(dir, &survey.meta.meta, tally);
+        return read_all(context, &survey.found, threads, tally, progress);
     }
     let mut survey = match survey(disk, dir, &Progress::default()) {
         Ok(survey) => survey,
@@ -227,15 +117,7 @@ fn verify(
         Err(error) => return Err(error),
     };
     let removed = survey.meta.meta.removed.clone();
-    // What stands in which of several lanes only a look at all of them can say.
-    let mut lost = Vec::new();
-    if !removed.is_empty() && survey.found.iter().any(|f| is_woven(f, &removed)) {
-        match assess(disk, &survey, RecoveryPolicy::Salvage, &mut |_, _| {}) {
-            Ok(loss) => lost = loss.holes,
-            Err(error) if error.kind() == ErrorKind::Corrupt => tally.tell_error(dir, &error, None),
-            Err(error) => return Err(error),
-        }
-    }
+    let lost = lost_in_lanes(disk, dir, &survey, tally)?;
     let unusable = std::mem::take(&mut survey.unusable);
     let explained = !unusable.is_empty();
     unusable.iter().for_each(|error| tally.tell_error(dir, error, None));
@@ -265,6 +147,28 @@ fn verify(
     }
 }
 
+/// The records that are missing and were not given up, of a log where some were: what stood in
+/// which of several lanes only a look at all of them can say.
+fn lost_in_lanes(
+    disk: &dyn Disk,
+    dir: &Path,
+    survey: &Survey,
+    tally: &mut Tally<'_>,
+) -> Result<Vec<Span>> {
+    let removed = &survey.meta.meta.removed;
+    if removed.is_empty() || !survey.found.iter().any(|f| is_woven(f, removed)) {
+        return Ok(Vec::new());
+    }
+    match assess(disk, survey, RecoveryPolicy::Salvage, &mut |_, _| {}) {
+        Ok(loss) => Ok(loss.holes),
+        Err(error) if error.kind() == ErrorKind::Corrupt => {
+            tally.tell_error(dir, &error, None);
+            Ok(Vec::new())
+        }
+        Err(error) => Err(error),
+    }
+}
+
 /// Whether a segment leaves out records that were not given up.
 fn is_woven(f: &Found, removed: &[Span]) -> bool {
     let known = |from, to| count(within(removed, from, to));
@@ -281,15 +185,6 @@ fn is_woven(f: &Found, removed: &[Span]) -> bool {
             let (from, to) = (pair[0].last.next(), pair[1].first);
             from < to && known(from, to) < to.get() - from.get()
         }),
-    }
-}
-
-/// Names the records that were given up and not cut since.
-fn tell_holes(dir: &Path, meta: &Meta, tally: &mut Tally<'_>) {
-    for (from, to) in meta.removed.iter().filter(|(_, to)| *to > meta.first_lsn) {
-        let (path, kind) = (dir.join(META), FindingKind::GivenUp);
-        let detail = format!("records {from} to {} were lost and given up", to.prev());
-        tally.tell(Finding { path, offset: 0, kind, lsn: Some(*from), detail });
     }
 }
 
@@ -318,38 +213,4 @@ fn read_all(
         progress(done, total);
     }
     Ok(())
-}
-
-/// What the look at footers and the end of the log already told.
-fn notes(plan: &Plan, tally: &mut Tally<'_>) {
-    // Recovery has every footer on disk before its life makes a segment: only in the newest life a
-    // crash can have torn one.
-    let newest = plan.found.iter().map(|f| f.file.id.epoch).max();
-    for f in &plan.found {
-        // Only the segment with the last record is not sealed before a log is closed.
-        let before = f.kept_last() < plan.next.prev();
-        let missing = plan.meta.meta.clean && !f.kept.is_empty() && before;
-        let missing = missing.then(|| "it is not this life's".to_string());
-        if let State::Open(scan) = &f.state
-            && let Some(why) = scan.bad_footer.as_ref().or(missing.as_ref())
-        {
-            let (path, offset) = (f.file.path.clone(), f.file.geometry.frames_end());
-            let torn = !plan.meta.meta.clean && Some(f.file.id.epoch) == newest;
-            let (kind, is) = match torn {
-                true => (FindingKind::Torn, "half written"),
-                false => (FindingKind::Footer, "damaged"),
-            };
-            let detail = format!("the footer is {is} ({why}); the frames serve");
-            tally.tell(Finding { path, offset, kind, lsn: None, detail });
-        }
-    }
-    for gone in &plan.report.given_up {
-        tally.tell(Finding {
-            path: gone.path.clone(),
-            offset: gone.offset,
-            kind: FindingKind::Torn,
-            lsn: Some(plan.next),
-            detail: format!("{} bytes that nobody was promised", gone.bytes),
-        });
-    }
 }

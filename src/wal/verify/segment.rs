@@ -15,7 +15,7 @@ use crate::lsn::Lsn;
 use crate::segment::{Cursor, Frame, Step};
 
 use super::super::recovery::{Found, Span, State, skip_removed, within};
-use super::{Finding, FindingKind, VerifySummary};
+use super::finding::{Finding, FindingKind, VerifySummary, corrupt};
 
 /// Bytes read at a time.
 const WINDOW: u64 = 1 << 20;
@@ -204,10 +204,6 @@ fn covers(removed: &[Span], from: Lsn, to: Lsn) -> bool {
 /// Whether what lies between `next` and a frame behind it was given up.
 fn gone(removed: &[Span], next: Option<Lsn>, header: &FrameHeader) -> bool {
     header.tag == Tag::Batch && next.is_some_and(|next| covers(removed, next, header.first_lsn))
-}
-
-pub(super) fn corrupt(path: &Path, offset: u64, lsn: Option<Lsn>, detail: String) -> Finding {
-    Finding { path: path.to_path_buf(), offset, kind: FindingKind::Corrupt, lsn, detail }
 }
 
 /// What stands at the cursor, up to `end`; where the log `goes_on` also the frames that follow

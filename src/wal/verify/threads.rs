@@ -18,8 +18,8 @@ use std::time::Duration;
 use crate::error::{Error, Result};
 
 use super::super::recovery::Found;
+use super::finding::{Finding, Tally, VerifySummary};
 use super::segment::{Context, end_of, read_segment};
-use super::{Finding, Tally, VerifySummary};
 
 /// Findings of one segment that may wait.
 const AHEAD: usize = 64;
