@@ -29,7 +29,7 @@ use crate::lsn::Lsn;
 use crate::segment::{Geometry, Made, SegmentFile, SparseIndex};
 use crate::sync::{AtomicUsize, Condvar, Mutex};
 
-use super::catalog::{Catalog, Segment};
+use super::catalog::{Catalog, Listing, Segment};
 use super::mailbox::{Job, Mailbox, Taken};
 use super::room::Room;
 use super::shared::Bell;
@@ -355,7 +355,9 @@ fn a_job_is_answered_also_beside_the_makers_end() {
 fn what_is_promised_is_listed_and_below_the_end() {
     explore(|| {
         let catalog = Arc::new(Catalog::default());
-        catalog.restart(Vec::new(), Lsn::FIRST, Lsn::FIRST);
+        let (first, next) = (Lsn::FIRST, Lsn::FIRST);
+        let empty = Listing { segments: Vec::new(), first, next, holes: Vec::new() };
+        catalog.restart(empty, Lsn::FIRST);
         let writing = Arc::clone(&catalog);
         let writer = thread::spawn(move || {
             let file: Arc<dyn File> = Arc::new(Nowhere);
