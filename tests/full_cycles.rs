@@ -156,18 +156,27 @@ impl Life {
 
     /// Cuts the start somewhere.
     fn cut(&mut self) {
-        let (first, next) = (self.wal.first_lsn().get(), self.wal.next_lsn().get());
-        let keep = first + (next - first) / 2 + self.random.below((next - first) / 2 + 1);
-        let mut cut = self.wal.truncate_before(Lsn::new(keep));
+        let mut keep = self.somewhere();
+        let mut cut = self.wal.truncate_before(keep);
         // There a footer may have found no room either, after the last answer.
         if self.rest.is_some() && cut.as_ref().is_err_and(|e| e.kind() == ErrorKind::Poisoned) {
             self.poisoned += 1;
             self.make_space();
             self.wal.resume().unwrap();
-            cut = self.wal.truncate_before(Lsn::new(keep));
+            // What nobody was promised may be there or not: the next LSN can be another.
+            let reader = self.wal.reader(self.wal.first_lsn()).unwrap();
+            self.check(reader);
+            keep = self.somewhere();
+            cut = self.wal.truncate_before(keep);
         }
         cut.unwrap();
-        self.acked = self.acked.split_off(&keep);
+        self.acked = self.acked.split_off(&keep.get());
+    }
+
+    /// A record of the second half, or the end.
+    fn somewhere(&mut self) -> Lsn {
+        let (first, next) = (self.wal.first_lsn().get(), self.wal.next_lsn().get());
+        Lsn::new(first + (next - first) / 2 + self.random.below((next - first) / 2 + 1))
     }
 
     fn cycle(mut self, dir: &Path, backend: Backend) -> Life {
