@@ -12,7 +12,7 @@
 //! Two flows on one queue: a long write of zeros never delays a truncation. Invariants: a segment
 //! is handed out only when its name and blocks are durable; a full disk is met here, before LSNs
 //! are given out; META says that a segment is cut before its file goes; a file that a reader holds
-//! or that has a second name is never written again.
+//! or that has a second name is never used again.
 
 use std::path::PathBuf;
 use std::pin::pin;

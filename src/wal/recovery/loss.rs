@@ -23,9 +23,10 @@ use crate::lsn::Lsn;
 use crate::options::RecoveryPolicy;
 use crate::segment::{Cursor, Geometry, Run, parse_name};
 
-use super::inspect::{Survey, WINDOW, read_block};
+use super::inspect::Survey;
 use super::judge::promised;
 use super::ranges::{Span, count, within};
+use super::segment::{WINDOW, read_block};
 use super::sift::{Sifted, clip, sift, views};
 use super::sweep::{Swept, sweep};
 use super::trace::trace;

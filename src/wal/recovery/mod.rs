@@ -37,6 +37,7 @@ mod merge;
 mod pool;
 mod progress;
 mod ranges;
+mod segment;
 mod sift;
 mod site;
 mod sweep;
@@ -47,9 +48,7 @@ mod weave;
 pub(crate) use apply::recover;
 pub(crate) use classify::{Contents, LOCK, classify};
 pub(crate) use copy::RESERVE;
-pub(crate) use inspect::{
-    Survey, identity, inspect, inspect_beside, read_block, survey, survey_with,
-};
+pub(crate) use inspect::{Survey, inspect, inspect_beside, survey, survey_with};
 pub(crate) use judge::{Refused, before_holes, judge};
 pub(crate) use listing::catalog_of;
 pub(crate) use loss::{Loss, assess, examine};
@@ -57,6 +56,7 @@ pub(crate) use mend::{after, spare_name};
 pub(crate) use merge::skip_removed;
 pub(crate) use progress::Progress;
 pub(crate) use ranges::{Span, count, drop_below, union, within};
+pub(crate) use segment::{identity, read_block};
 pub(crate) use site::Recovered;
 pub(crate) use sweep::{Met, Sweep, kept_run, sweep};
 pub(crate) use told::places;

@@ -19,7 +19,7 @@ use crate::io::{Access, Disk};
 use crate::lsn::Lsn;
 use crate::segment::{Cursor, Frame, Run, Step};
 
-use super::inspect::{WINDOW, unsupported};
+use super::segment::{WINDOW, unsupported};
 use super::{Found, State};
 
 /// Gaps of a segment that are told one by one.

@@ -20,8 +20,9 @@ use crate::io::{Access, Disk};
 use crate::lsn::Lsn;
 use crate::segment::{Cursor, Run, Step};
 
-use super::inspect::{Survey, WINDOW, unsupported};
+use super::inspect::Survey;
 use super::merge::live_runs;
+use super::segment::{WINDOW, unsupported};
 use super::{Found, State};
 
 /// Learns the runs of the segments whose footers leave doubt.
@@ -95,8 +96,10 @@ fn doubtful(first: Lsn, removed: &[(Lsn, Lsn)], pieces: &[Piece<'_>]) -> Vec<usi
         let (stretch, after) = rest.split_at(count);
         rest = after;
         let counts = stretch.iter().filter_map(|(_, i)| pieces[*i].sparse);
-        let footers: u64 = counts.map(|(_, records)| records).sum();
-        if footers + records_within(&exact, from, to) != to.get() - from.get() + 1 {
+        // A forged footer may say any number.
+        let footers: u128 = counts.map(|(_, records)| u128::from(records)).sum();
+        let span = u128::from(to.get() - from.get()) + 1;
+        if footers + records_within(&exact, from, to) != span {
             doubtful.extend(stretch.iter().map(|(_, i)| *i));
         }
     }
@@ -105,10 +108,12 @@ fn doubtful(first: Lsn, removed: &[(Lsn, Lsn)], pieces: &[Piece<'_>]) -> Vec<usi
 
 /// How many LSNs between `from` and `to`, inclusive, lie in `runs`, which are sorted and, unless
 /// one was damaged, apart.
-fn records_within(runs: &[(Run, usize)], from: Lsn, to: Lsn) -> u64 {
+fn records_within(runs: &[(Run, usize)], from: Lsn, to: Lsn) -> u128 {
     let start = runs.partition_point(|(run, _)| run.last < from);
     let within = runs[start..].iter().take_while(|(run, _)| run.first <= to);
-    let count = |run: &Run| (run.last.min(to).get() + 1).saturating_sub(run.first.max(from).get());
+    let count = |run: &Run| {
+        u128::from((run.last.min(to).get() + 1).saturating_sub(run.first.max(from).get()))
+    };
     within.map(|(run, _)| count(run)).sum()
 }
 
@@ -197,6 +202,14 @@ mod tests {
         assert!(log(4).is_empty());
         assert_eq!(log(3), [0, 1]);
         assert!(walked(1, &[piece(1, &a, None), piece(1, &[run(10, 11)], None)]).is_empty());
+    }
+
+    #[test]
+    fn forged_counts_add_up_to_nothing() {
+        let (a, b, c) = ([run(1, u64::MAX - 1)], [run(2, u64::MAX - 1)], [run(5, 7)]);
+        let forged = u64::MAX - 2;
+        let log = [piece(1, &a, Some(forged)), piece(1, &b, Some(forged)), piece(1, &c, None)];
+        assert_eq!(walked(1, &log), [0, 1]);
     }
 
     #[test]

@@ -36,10 +36,12 @@ const THREADS: usize = 4;
 
 impl ReadOnlyWal {
     /// Reads all of the log in `dir`, telling each finding and now and then the bytes done, of how
-    /// many. Beside a living writer it reads what that writer has promised.
+    /// many. Beside a living writer it reads what that writer has promised, and if he shows damage
+    /// where he writes, names only that; segments he takes out meanwhile are passed over.
     ///
     /// - Shape: as many threads as the machine runs at once, four at most; findings come in the
-    ///   order of the files all the same, on the calling thread. Memory does not grow with the log.
+    ///   order of the files all the same, on the calling thread. Memory does not grow with the log,
+    ///   but for one of several lanes with a hole: that is read twice, with some bytes a group.
     ///
     /// # Errors
     /// `Invalid`: no log there. `Unsupported`: a newer format, or a batch under a codec that this
@@ -98,13 +100,21 @@ fn verify(
 ) -> Result<()> {
     let live = disk.is_locked(&dir.join(LOCK));
     if live.map_err(|e| Error::io("verify", &dir.join(LOCK), None, e))? {
-        let Plan { meta, found, next, promised, .. } = look(disk, dir)?.plan;
+        let Plan { meta, found, next, promised, .. } = match look(disk, dir) {
+            Ok(look) => look.plan,
+            Err(error) if error.kind() == ErrorKind::Corrupt => {
+                tally.tell_error(dir, &error, None);
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        };
         let survey = Survey { meta, found, unusable: Vec::new(), upto: promised };
         let mut lost = lost_in_lanes(disk, dir, &survey, tally)?;
         // What he writes at this moment is in one lane already and not yet in another.
         lost.retain(|(from, _)| *from < next);
         let removed = &survey.meta.meta.removed;
-        let context = Context { disk, beyond: false, woven: false, removed, lost: &lost };
+        let context =
+            Context { disk, live: true, beyond: false, woven: false, removed, lost: &lost };
         tell_holes(dir, &survey.meta.meta, tally);
         return read_all(context, &survey.found, threads, tally, progress);
     }
@@ -127,7 +137,7 @@ fn verify(
         tally.tell(Finding { path, offset, kind, lsn: None, detail });
     }
     let (beyond, woven) = (false, false);
-    let context = Context { disk, beyond, woven, removed: &removed, lost: &lost };
+    let context = Context { disk, live: false, beyond, woven, removed: &removed, lost: &lost };
     tell_holes(dir, &survey.meta.meta, tally);
     match judge(dir, survey, RecoveryPolicy::TornTail) {
         Ok(plan) => {
@@ -177,7 +187,7 @@ fn is_woven(f: &Found, removed: &[Span]) -> bool {
         State::Sealed(footer) if f.is_sparse() && f.cut_at.is_none() => {
             let end = footer.last_lsn.next();
             let span = end.get() - footer.first_lsn.get();
-            footer.records + known(footer.first_lsn, end) < span
+            footer.records.saturating_add(known(footer.first_lsn, end)) < span
         }
         // What lies behind its last run others may have had, or the cut took.
         State::Sealed(_) if f.is_sparse() => true,

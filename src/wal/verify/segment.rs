@@ -14,7 +14,7 @@ use crate::io::{Access, Disk};
 use crate::lsn::Lsn;
 use crate::segment::{Cursor, Frame, Step};
 
-use super::super::recovery::{Found, Span, State, skip_removed, within};
+use super::super::recovery::{Found, Span, State, identity, skip_removed, within};
 use super::finding::{Finding, FindingKind, VerifySummary, corrupt};
 
 /// Bytes read at a time.
@@ -34,6 +34,8 @@ pub(super) fn end_of(f: &Found, beyond: bool) -> u64 {
 #[derive(Clone, Copy)]
 pub(super) struct Context<'a> {
     pub(super) disk: &'a dyn Disk,
+    /// A writer lives: he may take segments out.
+    pub(super) live: bool,
     /// The log is damaged: what lies behind its end is looked at too.
     pub(super) beyond: bool,
     /// Others hold what a segment leaves out.
@@ -66,7 +68,26 @@ pub(super) fn read_segment(
     progress: &mut dyn FnMut(u64),
 ) -> Result<VerifySummary> {
     let (summary, next, blind) = (VerifySummary::default(), None, None);
-    Reading { context, f, summary, next, blind, met: false }.run(tell, progress)
+    let reading = Reading { context, f, summary, next, blind, met: false };
+    if !context.live {
+        return reading.run(tell, progress);
+    }
+    let mut held = Vec::new();
+    let read = reading.run(&mut |finding| held.push(finding), progress);
+    if (read.is_err() || !held.is_empty()) && was_taken_out(context.disk, f)? {
+        return Ok(VerifySummary::default());
+    }
+    held.into_iter().for_each(tell);
+    read
+}
+
+/// Whether the segment's file is gone, or is another segment by now.
+fn was_taken_out(disk: &dyn Disk, f: &Found) -> Result<bool> {
+    match identity(disk, &f.file) {
+        Ok(id) => Ok(id.is_some_and(|id| id != f.file.id)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(true),
+        Err(e) => Err(Error::io("verify", &f.file.path, Some(0), e)),
+    }
 }
 
 impl Reading<'_> {

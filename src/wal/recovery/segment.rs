@@ -1,0 +1,211 @@
+//! One segment as it is found: header and footer, or else every frame.
+
+use std::io;
+use std::path::Path;
+
+use crate::bugs::{self, Bug};
+use crate::cast::len;
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::footer::Footer;
+use crate::format::frame::Tag;
+use crate::format::segment::SegmentHeader;
+use crate::format::{Bad, SegmentId};
+use crate::io::{Access, Buf, Disk, Entry, EntryKind, FileRef};
+use crate::lsn::Lsn;
+use crate::segment::{Cursor, Evidence, Geometry, Run, SegmentFile, Step, Summary, parse_name};
+
+use super::super::meta;
+use super::progress::Progress;
+use super::{Found, Scan, State};
+
+/// Bytes recovery reads at a time.
+pub(super) const WINDOW: u64 = 1 << 20;
+
+/// What header and footer say of a segment.
+pub(super) enum Glance {
+    /// It has a footer, and is what that says.
+    Sealed(Box<Found>),
+    /// It has none, or one that does not count.
+    Open(Option<String>),
+}
+
+/// A segment of which the header holds.
+fn open_segment(
+    disk: &dyn Disk,
+    dir: &Path,
+    entry: &Entry,
+    meta: &meta::Loaded,
+) -> Result<(FileRef, SegmentFile, bool)> {
+    let path = dir.join(&entry.name);
+    if entry.kind != EntryKind::File {
+        let why = "it is named like a segment and is no regular file";
+        return Err(Error::invalid("open", why).at(&path, None));
+    }
+    let file = disk.open(&path, Access::Direct).map_err(|e| Error::io("open", &path, None, e))?;
+    let header = read_header(&file, &path, entry, meta)?;
+    let geometry = Geometry { size: header.size, block: u64::from(meta.meta.block_size) };
+    Ok((file, SegmentFile { id: header.id, geometry, path }, header.zeroed))
+}
+
+/// Header, then footer.
+pub(super) fn glance_at(
+    disk: &dyn Disk,
+    dir: &Path,
+    entry: &Entry,
+    meta: &meta::Loaded,
+) -> Result<Glance> {
+    let (file, segment, zeroed) = open_segment(disk, dir, entry, meta)?;
+    let (at, block) = (segment.geometry.frames_end(), segment.geometry.block);
+    let footer = read_block(&file, at, block);
+    let footer = footer.map_err(|e| Error::io("open", &segment.path, Some(at), e))?;
+    let bad_footer = match Footer::decode(footer.bytes(), &segment.id, at) {
+        Ok(footer) => {
+            let run = Run { first: footer.first_lsn, last: footer.last_lsn };
+            let runs = if run.first == Lsn::NONE { Vec::new() } else { vec![run] };
+            let found = Found::new(segment, zeroed, State::Sealed(footer), runs);
+            return Ok(Glance::Sealed(Box::new(found)));
+        }
+        Err(Bad::Nothing) => None,
+        Err(why @ Bad::Version(_)) => return Err(unsupported(&segment.path, at, &why)),
+        // A recycled segment holds the footer of its former life.
+        Err(_) if !zeroed => None,
+        Err(why) => Some(why.to_string()),
+    };
+    Ok(Glance::Open(bad_footer))
+}
+
+/// Every frame of a segment without a footer.
+pub(super) fn scan(
+    disk: &dyn Disk,
+    dir: &Path,
+    entry: &Entry,
+    meta: &meta::Loaded,
+    bad_footer: Option<String>,
+    progress: &Progress<'_>,
+) -> Result<Found> {
+    let (file, segment, zeroed) = open_segment(disk, dir, entry, meta)?;
+    let geometry = segment.geometry;
+    let cursor = Cursor::new(file, segment.id, geometry, geometry.frames_start(), WINDOW);
+    let closed_at = meta.meta.clean.then_some(meta.meta.durable_upto);
+    let (scan, runs) = walk(cursor, &segment, bad_footer, closed_at, progress)?;
+    Ok(Found::new(segment, zeroed, State::Open(scan), runs))
+}
+
+/// Valid, and beyond what this build knows: not damage, and nothing to cut.
+pub(super) fn unsupported(path: &Path, offset: u64, why: &Bad) -> Error {
+    Error::new(ErrorKind::Unsupported, "open", why.to_string()).at(path, Some(offset))
+}
+
+pub(crate) fn read_block(file: &FileRef, at: u64, block: u64) -> io::Result<Buf> {
+    let mut buf = Buf::zeroed(len(block), len(block));
+    let bytes = buf.bytes_mut().expect("just allocated");
+    if file.read_at(at, bytes)? < bytes.len() {
+        return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the file ends before that"));
+    }
+    Ok(buf)
+}
+
+fn read_header(
+    file: &FileRef,
+    path: &Path,
+    entry: &Entry,
+    meta: &meta::Loaded,
+) -> Result<SegmentHeader> {
+    let corrupt = |why: &str| Err(Error::corrupt("open", path, 0, why));
+    let block = u64::from(meta.meta.block_size);
+    let size = file.size().map_err(|e| Error::io("open", path, None, e))?;
+    if size < 3 * block {
+        return corrupt(&format!("a segment of {size} bytes is too short to hold a header"));
+    }
+    let image = read_block(file, 0, block).map_err(|e| Error::io("open", path, Some(0), e))?;
+    let header = match SegmentHeader::decode(image.bytes()) {
+        Ok(header) => header,
+        Err(why @ Bad::Version(_)) => return Err(unsupported(path, 0, &why)),
+        Err(why) => return corrupt(&format!("segment header: {why}")),
+    };
+    if header.log_id != meta.meta.log_id {
+        return corrupt("it belongs to another log");
+    }
+    if Some(header.id.number) != parse_name(&entry.name) {
+        return corrupt(&format!("its header says it is segment {}", header.id.number));
+    }
+    if header.size != size {
+        return corrupt(&format!("it has {size} bytes, its header says {}", header.size));
+    }
+    if u64::from(header.block_size) != block {
+        return corrupt("its block size is not the log's");
+    }
+    Ok(header)
+}
+
+/// Walks frames to the first that is bad, then looks ahead for proof of what was promised. Where
+/// the log was closed and nothing is missing META has all the proof there is.
+///
+/// Compressed bodies are not decompressed here: their checksum tells a torn write, and a body that
+/// is wrong inside was written so, which is nothing to cut.
+fn walk(
+    mut cursor: Cursor,
+    segment: &SegmentFile,
+    bad_footer: Option<String>,
+    closed_at: Option<Lsn>,
+    progress: &Progress<'_>,
+) -> Result<(Scan, Vec<Run>)> {
+    let failed = |at, e| Error::io("open", &segment.path, Some(at), e);
+    let mut summary = Summary::new(segment.geometry.frames_start());
+    let (mut runs, mut ends): (Vec<Run>, Vec<u64>) = (Vec::new(), Vec::new());
+    let (mut stop_lsn, mut watermark) = (None, Lsn::NONE);
+    let stop = loop {
+        let step = match cursor.step() {
+            Err(_) if bugs::on(Bug::ReadErrorIsEnd) => Step::End,
+            step => step.map_err(|e| failed(cursor.at(), e))?,
+        };
+        match step {
+            Step::End => break None,
+            Step::Bad { .. } if bugs::on(Bug::ResynchronisingScan) => cursor.skip_block(),
+            Step::Bad { why: why @ (Bad::Version(_) | Bad::Codec(_)), offset, .. } => {
+                return Err(unsupported(&segment.path, offset, &why));
+            }
+            Step::Bad { offset, why, header } => {
+                stop_lsn = header.map(|header| header.first_lsn);
+                break Some((offset, why.to_string()));
+            }
+            Step::Frame(frame) => {
+                let header = &frame.header;
+                progress.at(frame.end());
+                watermark = watermark.max(header.durable_upto);
+                summary.add(frame.offset, header);
+                if header.tag == Tag::Mark {
+                    continue;
+                }
+                let (first, last) = (header.first_lsn, header.last_lsn());
+                match runs.last_mut().zip(ends.last_mut()) {
+                    Some((run, _)) if run.last >= first => {
+                        break Some((frame.offset, "its LSN was used before".to_string()));
+                    }
+                    Some((run, end)) if run.last.next() == first => {
+                        (run.last, *end) = (last, frame.end());
+                    }
+                    _ => {
+                        runs.push(Run { first, last });
+                        ends.push(frame.end());
+                    }
+                }
+            }
+        }
+    };
+    let whole = |upto| runs.last().is_none_or(|run| run.last >= upto) && stop.is_none();
+    let seen = match closed_at {
+        Some(upto) if whole(upto) => Ok(Evidence::default()),
+        _ => cursor.look_ahead(),
+    };
+    let mut evidence = seen.map_err(|e| failed(cursor.at(), e))?;
+    evidence.durable_upto = evidence.durable_upto.max(watermark);
+    Ok((Scan { summary, stop, stop_lsn, ends, evidence, bad_footer }, runs))
+}
+
+/// The identity of a segment file, read again: has it been reused since?
+pub(crate) fn identity(disk: &dyn Disk, file: &SegmentFile) -> io::Result<Option<SegmentId>> {
+    let opened = disk.open(&file.path, Access::Direct)?;
+    let block = read_block(&opened, 0, file.geometry.block)?;
+    Ok(SegmentHeader::decode(block.bytes()).ok().map(|header| header.id))
+}
