@@ -26,7 +26,7 @@ use crate::workload::{Kind, Workload};
 
 /// How long a child may take beyond its window: it prepares files, it reads everything back.
 const PATIENCE: Duration = Duration::from_secs(120);
-const NAP: Duration = Duration::from_millis(2);
+const NAP: Duration = Duration::from_millis(10);
 
 /// What one round of one contestant gave.
 #[derive(Debug)]
