@@ -6,7 +6,8 @@
 //! double-write buffer (`DwbMode::Off`: a second file and sync each time), and the page cache
 //! (`use_direct_io: false`). With `O_DIRECT`, its default, each sync pads the file with zeros to a
 //! whole block (`src/writer.rs`, `flush_buffer`), and the reader ends at the first of them
-//! (`src/reader.rs`, `next_record`): all records behind the first sync are lost to it.
+//! (`src/reader.rs`, `next_record`): by its source, all records behind the first sync are lost to
+//! it. That was read, not measured.
 //!
 //! Without a sync it keeps records in a buffer of the process, 2 MiB, and acknowledges them there;
 //! it has no call that only writes.
@@ -61,7 +62,7 @@ impl Adapter for NodedbWal {
     }
 
     fn setting(&self) -> &'static str {
-        "0.4.0, buffered (what it writes with O_DIRECT it can't read back), no double writes"
+        "0.4.0, buffered (its reader ends where O_DIRECT pads, by its source), no double writes"
     }
 
     fn early(&self, workload: &Workload) -> Option<&'static str> {
