@@ -310,7 +310,9 @@ fn files(folders: &[&str], extension: &str) -> Vec<(String, String)> {
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(folder).into_iter().flatten() {
             let path = entry.unwrap().path();
-            if path.is_dir() {
+            if path.ends_with("target") {
+                // What a workspace of its own has built is nobody's source.
+            } else if path.is_dir() {
                 folders.push(path);
             } else if path.extension().map_or("", |e| e.to_str().unwrap()) == extension {
                 let name = path.strip_prefix(root).unwrap().to_str().unwrap().to_string();

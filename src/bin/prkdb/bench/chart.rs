@@ -35,13 +35,18 @@ pub struct Line {
 /// A place on an axis and what is written there.
 pub type Tick = (f64, String);
 
-/// The colour of a contestant.
+/// The colour of a contestant: a backend, or another log in `benches/peers`.
 pub fn colour(name: &str) -> RGBColor {
     match name {
-        "uring" => RGBColor(0x00, 0x72, 0xb2),
-        "mmap" => RGBColor(0xe6, 0x9f, 0x00),
-        "pwrite" => RGBColor(0x00, 0x9e, 0x73),
-        "tokio-uring" => RGBColor(0xcc, 0x79, 0xa7),
+        "uring" | "prkdb" => RGBColor(0x00, 0x72, 0xb2),
+        "mmap" | "prkdb-mmap" => RGBColor(0xe6, 0x9f, 0x00),
+        "pwrite" | "prkdb-pwrite" => RGBColor(0x00, 0x9e, 0x73),
+        "tokio-uring" | "okaywal" => RGBColor(0xcc, 0x79, 0xa7),
+        "raft-engine" => RGBColor(0xd5, 0x5e, 0x00),
+        "nodedb-wal" => RGBColor(0x56, 0xb4, 0xe9),
+        "walrus" => RGBColor(0xb8, 0xa9, 0x00),
+        "wal-db" => RGBColor(0x8c, 0x6b, 0xb1),
+        "commitlog" => RGBColor(0x9c, 0x5a, 0x3c),
         _ => GREY,
     }
 }

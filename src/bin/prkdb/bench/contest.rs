@@ -21,10 +21,11 @@ use crate::outcome::Stop;
 use crate::progress;
 use crate::yardstick::{self, Load, Means, Method, RawFile, Window};
 
-use super::figures::{self, Series};
+use super::figures::Series;
 use super::folder::Interrupt;
 use super::load::{self, Pace, Raw, Sample};
 use super::log::Log;
+use super::numbers;
 use super::reading;
 use super::workload::{Kind, Workload};
 
@@ -113,9 +114,9 @@ impl Contest<'_> {
                 for step in [pair % 2, 1 - pair % 2] {
                     writes[step] = self.try_out(load([best, *other][step]))?;
                 }
-                ratios.push(figures::per(writes[1], writes[0]));
+                ratios.push(numbers::per(writes[1], writes[0]));
             }
-            let ratio = figures::median(&ratios);
+            let ratio = numbers::median(&ratios);
             best = if ratio.is_some_and(|r| r > CLEARLY_BETTER) { *other } else { best };
         }
         Ok(load(best))

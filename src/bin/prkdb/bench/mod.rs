@@ -17,9 +17,12 @@ mod folder;
 mod html;
 mod load;
 mod log;
+mod numbers;
+mod page;
 mod panels;
 mod reading;
 mod table;
+mod text;
 mod workload;
 
 use std::path::{Path, PathBuf};
@@ -96,7 +99,7 @@ struct Outcome {
 /// Runs the bench.
 pub fn run(args: &Args) -> Result<ExitCode, Stop> {
     let interrupt = Interrupt::watch()?;
-    args.html.as_deref().map_or(Ok(()), html::check)?;
+    args.html.as_deref().map_or(Ok(()), page::check)?;
     let folder = Folder::below(&args.dir, &interrupt)?;
     let outcome = bench(args, &folder, &interrupt);
     let removed = folder.remove();
@@ -164,7 +167,7 @@ impl Company {
         let now = Company::now();
         let own = (now.own? - self.own?).as_secs_f64() / (now.at - self.at).as_secs_f64();
         let ((busy, all), (busy_then, all_then)) = (now.ticks?, self.ticks?);
-        let share = figures::per(busy - busy_then, all - all_then)?;
+        let share = numbers::per(busy - busy_then, all - all_then)?;
         let cores = share * f64::from(u32::try_from(cpus).ok()?);
         Some((cores - own).max(0.0))
     }

@@ -5,7 +5,7 @@
 use super::Outcome;
 use super::chart::{self, Bars, Drawn, Line, Tick};
 use super::figures::{Row, Series};
-use super::html::escaped;
+use super::page::figure;
 use super::table;
 
 /// The workload whose latencies are drawn, if it was measured.
@@ -14,26 +14,6 @@ const LATENCIES_OF: &str = "single-8";
 const SHARES: [f64; 6] = [0.0, 0.5, 0.9, 0.99, 0.999, 0.9999];
 /// Points of a line of latencies.
 const STEPS: u32 = 240;
-
-/// A chart under its heading, with key and caption; without a chart the caption says why.
-fn figure(title: &str, svg: Option<&str>, names: &[&str], caption: &str) -> String {
-    let (title, caption) = (escaped(title), escaped(caption));
-    let Some(svg) = svg else {
-        return format!("<h2>{title}</h2>\n<p class=\"soft\">{caption}</p>\n");
-    };
-    let described = format!("<svg role=\"img\" aria-label=\"{title}\" ");
-    let svg = svg.replacen("<svg ", &described, 1);
-    let key: String = names.iter().map(|name| key(name)).collect();
-    format!(
-        "<h2>{title}</h2>\n<figure>\n<ul class=\"key\">{key}</ul>\n{svg}\n\
-         <figcaption>{caption}</figcaption>\n</figure>\n"
-    )
-}
-
-fn key(name: &str) -> String {
-    let name = escaped(name);
-    format!("<li><i class=\"{name}\"></i>{name}</li>")
-}
 
 /// The three charts, each with its heading, or with the reason why it is not drawn.
 pub fn all(outcome: &Outcome, rows: &[Vec<Row>], names: &[&str]) -> Drawn<[String; 3]> {
@@ -160,12 +140,6 @@ fn calls(rows: &[Vec<Row>], names: &[&str]) -> Drawn<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_heading_and_a_caption_can_not_become_markup() {
-        let drawn = figure("a < b", None, &[], "\"c\" & d");
-        assert!(drawn.contains("a &lt; b") && drawn.contains("&quot;c&quot; &amp; d"), "{drawn}");
-    }
 
     #[test]
     fn shares_have_as_many_nines_as_they_say() {

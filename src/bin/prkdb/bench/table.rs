@@ -8,6 +8,7 @@ use crate::yardstick::machine::Machine;
 
 use super::Outcome;
 use super::figures::{Row, Series, row};
+use super::text::{rounded, short, wrapped};
 use super::workload::Kind;
 
 /// What the figures mean; the closing lines of table and page.
@@ -130,8 +131,6 @@ fn number(value: Option<f64>, decimals: i32) -> Value {
     value.map(|value| (value * unit).round() / unit).into()
 }
 
-const WIDTH: usize = 100;
-
 /// Names of the columns behind the backend.
 pub const COLUMNS: [&str; 8] = [
     "records/s",
@@ -180,63 +179,17 @@ fn as_table(rows: &[Row]) -> String {
     text
 }
 
-/// A whole number, in groups of three digits.
-fn rounded(value: Option<f64>) -> String {
-    let Some(value) = value else { return "-".into() };
-    let digits = format!("{value:.0}");
-    let mut out = String::new();
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
-}
-
-/// About three digits.
-fn short(value: Option<f64>) -> String {
-    match value {
-        None => "-".into(),
-        Some(value) if value < 10.0 => format!("{value:.2}"),
-        Some(value) if value < 100.0 => format!("{value:.1}"),
-        some => rounded(some),
-    }
-}
-
 fn fixed(value: Option<f64>) -> String {
     value.map_or("-".into(), |value| format!("{value:.2}"))
 }
 
-/// `text` broken into lines, those behind the first set in.
-fn wrapped(text: &str) -> String {
-    let (mut out, mut column) = (String::new(), 0);
-    for word in text.split_whitespace() {
-        if column > 0 && column + 1 + word.len() > WIDTH {
-            out += "\n  ";
-            column = 2;
-        } else if column > 0 {
-            out.push(' ');
-            column += 1;
-        }
-        out += word;
-        column += word.len();
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::text::WIDTH;
     use super::*;
 
     #[test]
-    fn numbers_are_read_at_a_glance() {
-        assert_eq!(rounded(Some(1_234_567.8)), "1,234,568");
-        assert_eq!(rounded(Some(999.0)), "999");
-        assert_eq!(rounded(None), "-");
-        assert_eq!(short(Some(1.234)), "1.23");
-        assert_eq!(short(Some(12.34)), "12.3");
-        assert_eq!(short(Some(1234.5)), "1,234");
+    fn numbers_of_json_have_no_more_decimals_than_they_are_worth() {
         assert_eq!(number(Some(1.2345), 2), Value::from(1.23));
         assert_eq!(number(None, 2), Value::Null);
     }
@@ -246,6 +199,5 @@ mod tests {
         for line in NOTES.iter().flat_map(|note| wrapped(note).lines().map(str::len).max()) {
             assert!(line <= WIDTH, "{line}");
         }
-        assert_eq!(wrapped("a b"), "a b");
     }
 }
