@@ -352,6 +352,16 @@ fn contents(wal: &Wal) -> Vec<(u64, Vec<u8>)> {
     all
 }
 
+/// Makes `RECORDS` - 20 records durable and five more that only the cache shows from then on.
+fn a_sync_fails_before_a_kill(sim: &Sim, config: WalConfig) {
+    let wal = Wal::open_in(sim.world(), config).expect("a healthy world");
+    append(&wal, 1, RECORDS - 20).expect("a healthy world");
+    sim.set_faults(Faults { sync_eio: 1000, ..Faults::default() });
+    append(&wal, 1, 5).expect_err("its sync fails");
+    sim.set_faults(Faults::default());
+    sim.crash(CrashKind::Kill);
+}
+
 /// A sync fails, and the cache shows what the device never got: whatever a salvage serves of it has
 /// to be there after a power cut, though a segment that can't be read may have been promised more.
 #[test]
@@ -361,13 +371,7 @@ fn what_a_salvage_served_from_a_cache_that_lies_survives() {
         let sim = Sim::new(seed, Model::weak(false), Faults::default());
         let (num_segments, sync_method) = (1 + usize::from(seed % 2 == 1), SyncMethod::Fdatasync);
         let healthy = WalConfig { num_segments, sync_method, ..config(RecoveryPolicy::TornTail) };
-        let wal = Wal::open_in(sim.world(), healthy).expect("a healthy world");
-        append(&wal, 1, RECORDS - 20).expect("a healthy world");
-        sim.set_faults(Faults { sync_eio: 1000, ..Faults::default() });
-        append(&wal, 1, 5).expect_err("its sync fails");
-        sim.set_faults(Faults::default());
-        sim.crash(CrashKind::Kill);
-        drop(wal);
+        a_sync_fails_before_a_kill(&sim, healthy);
         let places = places(&sim);
         if seed % 3 == 0 {
             sim.flip(&places[4].0, places[4].1 + 30, 1).expect("it is inside");
@@ -397,13 +401,7 @@ fn without_meta_a_copy_of_what_a_cache_that_lies_shows_survives() {
         let sim = Sim::new(seed, Model::weak(false), Faults::default());
         let tail = config(RecoveryPolicy::TornTail);
         let config = WalConfig { sync_method: SyncMethod::Fdatasync, ..tail };
-        let wal = Wal::open_in(sim.world(), config.clone()).expect("a healthy world");
-        append(&wal, 1, RECORDS - 20).expect("a healthy world");
-        sim.set_faults(Faults { sync_eio: 1000, ..Faults::default() });
-        append(&wal, 1, 5).expect_err("its sync fails");
-        sim.set_faults(Faults::default());
-        sim.crash(CrashKind::Kill);
-        drop(wal);
+        a_sync_fails_before_a_kill(&sim, config.clone());
         let places = places(&sim);
         if seed % 2 == 0 {
             sim.flip(&places[30].0, places[30].1 + 30, 1).expect("it is inside");
