@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
-use prkdb_core::{Backend, ErrorKind, ReadOnlyWal, Wal};
+use prkdb_core::{Backend, ErrorKind, ReadOnlyWal, Wal, WalConfig};
 
 mod support;
 
@@ -127,6 +127,34 @@ fn what_is_named_like_a_segment_and_is_no_file_is_refused() {
                 }
             }
         }
+    });
+}
+
+#[test]
+fn a_pool_that_leads_elsewhere_is_refused_and_nothing_there_is_touched() {
+    on_each_backend(|dir, backend| {
+        let (log, elsewhere) = (dir.join("log"), dir.join("elsewhere"));
+        closed(&log, backend);
+        fs::remove_dir_all(log.join("pool")).unwrap();
+        fs::create_dir(&elsewhere).unwrap();
+        // Names that the log would use again or remove in a pool of its own.
+        for name in ["00000000000000000007.free", "00000000000000000008.making", "reserve"] {
+            fs::write(elsewhere.join(name), "keep").unwrap();
+        }
+        symlink(&elsewhere, log.join("pool")).unwrap();
+        for wipe_retired in [false, true] {
+            let config = WalConfig { wipe_retired, ..config(&log, backend) };
+            let e = Wal::open(config).unwrap_err();
+            assert_eq!((e.kind(), e.path()), (ErrorKind::Invalid, Some(&*log.join("pool"))), "{e}");
+        }
+        // Who reads needs no pool.
+        assert_eq!(contents(&log).len(), 1200);
+        assert_eq!(fs::read_dir(&elsewhere).unwrap().count(), 3);
+        for found in fs::read_dir(&elsewhere).unwrap() {
+            assert_eq!(fs::read(found.unwrap().path()).unwrap(), b"keep");
+        }
+        fs::remove_file(log.join("pool")).unwrap();
+        open(&log, backend).close().unwrap();
     });
 }
 

@@ -78,9 +78,12 @@ pub(crate) fn parse_name(name: &str) -> Option<u64> {
     (number > 0).then_some(number)
 }
 
+/// The name of the directory of prepared and retired segments.
+pub(crate) const POOL: &str = "pool";
+
 /// The directory of prepared and retired segments.
 pub(crate) fn pool_dir(dir: &Path) -> PathBuf {
-    dir.join("pool")
+    dir.join(POOL)
 }
 
 /// The name in the pool of what was, or will be, segment `number`: complete, of written blocks.

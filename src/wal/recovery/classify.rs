@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use crate::error::{Error, Result};
-use crate::io::{Entry, is_scratch};
-use crate::segment::parse_name;
+use crate::io::{Entry, EntryKind, is_scratch};
+use crate::segment::{POOL, parse_name};
 
 use super::super::meta::{META, META_TMP};
 use super::super::metrics::file::{METRICS, METRICS_TMP};
@@ -23,11 +23,17 @@ pub(crate) enum Contents {
 
 /// Tells a log from a fresh directory and from one that is somebody else's.
 pub(crate) fn classify(dir: &Path, entries: &[Entry]) -> Result<Contents> {
+    // Files in the pool are removed and overwritten: a link would lead to somebody else's.
+    let pool = entries.iter().find(|entry| entry.name == POOL);
+    if pool.is_some_and(|pool| pool.kind != EntryKind::Directory) {
+        let why = "this is no directory; remove it, it is made anew";
+        return Err(Error::invalid("open", why).at(&dir.join(POOL), None));
+    }
     if entries.iter().any(|entry| entry.name == META) {
         return Ok(Contents::Log);
     }
     // A probe that was killed leaves its scratch file where the kernel has no nameless ones.
-    let named = [LOCK, META_TMP, METRICS, METRICS_TMP, "pool"];
+    let named = [LOCK, META_TMP, METRICS, METRICS_TMP, POOL];
     let ours = |name: &str| named.contains(&name) || is_scratch(name);
     if let Some(entry) = entries.iter().find(|entry| parse_name(&entry.name).is_some()) {
         let why = "a segment without a META: the log's own record is missing";
