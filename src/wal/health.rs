@@ -70,10 +70,7 @@ impl Pulse {
     /// Records of `file` became durable by a write or a sync that took so long.
     pub(crate) fn synced(&self, file: &Path, took: Duration) {
         self.last_sync_ns.store(nanos(took), Relaxed);
-        if took > SLOW_SYNC {
-            let (file, took_ms) = (file.display(), took.as_millis());
-            tracing::warn!(%file, took_ms, "a sync took longer than a second");
-        }
+        tell_if_slow(file, took);
     }
 
     /// What there is to tell at `now_ns`.
@@ -85,5 +82,76 @@ impl Pulse {
             oldest_unanswered: some(&self.oldest_ns).map(waited),
             last_sync: some(&self.last_sync_ns).map(Duration::from_nanos),
         }
+    }
+}
+
+/// Logs a durable write or a sync of `file` that took so long that somebody should look at the disk.
+pub(crate) fn tell_if_slow(file: &Path, took: Duration) {
+    if took > SLOW_SYNC {
+        let (file, took_ms) = (file.display(), took.as_millis());
+        tracing::warn!(%file, took_ms, "a sync took longer than a second");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt;
+    use std::sync::{Arc, Mutex};
+
+    use tracing::field::{Field, Visit};
+    use tracing::span::{Attributes, Id, Record};
+    use tracing::{Event, Level, Metadata, Subscriber};
+
+    use super::*;
+
+    /// Keeps what is logged.
+    #[derive(Clone, Default)]
+    struct Heard(Arc<Mutex<Vec<(Level, String)>>>);
+
+    struct Words(String);
+
+    impl Visit for Words {
+        fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+            self.0 += &format!("{}={value:?} ", field.name());
+        }
+    }
+
+    impl Subscriber for Heard {
+        fn enabled(&self, _: &Metadata<'_>) -> bool {
+            true
+        }
+
+        fn new_span(&self, _: &Attributes<'_>) -> Id {
+            Id::from_u64(1)
+        }
+
+        fn record(&self, _: &Id, _: &Record<'_>) {}
+
+        fn record_follows_from(&self, _: &Id, _: &Id) {}
+
+        fn event(&self, event: &Event<'_>) {
+            let mut words = Words(String::new());
+            event.record(&mut words);
+            self.0.lock().unwrap().push((*event.metadata().level(), words.0));
+        }
+
+        fn enter(&self, _: &Id) {}
+
+        fn exit(&self, _: &Id) {}
+    }
+
+    #[test]
+    fn a_sync_slower_than_a_second_is_logged_with_file_and_time() {
+        let (heard, pulse) = (Heard::default(), Pulse::default());
+        tracing::subscriber::with_default(heard.clone(), || {
+            for millis in [1, 999, 1000, 1001] {
+                pulse.synced(Path::new("/log/7.seg"), Duration::from_millis(millis));
+            }
+        });
+        let heard = heard.0.lock().unwrap();
+        let [(Level::WARN, words)] = &heard[..] else { panic!("{heard:?}") };
+        assert!(words.contains("file=/log/7.seg ") && words.contains("took_ms=1001 "), "{words}");
+        let last = pulse.look(0, None).last_sync;
+        assert_eq!(last, Some(Duration::from_millis(1001)));
     }
 }

@@ -13,6 +13,7 @@ use crate::options::MIN_SEGMENT_BYTES;
 use crate::segment::{SegmentFile, free_name, pool_dir};
 
 use super::super::catalog::Segment;
+use super::super::health::tell_if_slow;
 use super::super::mailbox::{Cut, Job};
 use super::super::meta::MetaFile;
 use super::super::metrics::add;
@@ -135,18 +136,31 @@ impl Maker {
         self.teller.tell(flow, &self.shared).await;
         let durable_upto = self.shared.catalog.durable();
         let (highest_number, growth_bytes) = self.sizes();
-        let disk = &*self.shared.world.disk;
         let change = |m: &mut Meta| {
             m.clean = true;
             m.durable_upto = durable_upto;
             m.highest_number = highest_number;
             m.growth_bytes = growth_bytes;
         };
-        meta.update(flow, disk, change).await
+        self.update(flow, meta, change).await
+    }
+
+    /// Changes META durably. If that takes long the program's log says so.
+    async fn update(
+        &self,
+        flow: &Flow,
+        meta: &mut MetaFile,
+        change: impl FnOnce(&mut Meta),
+    ) -> Result<()> {
+        let host = &self.shared.world.host;
+        let began = host.now();
+        let outcome = meta.update(flow, &*self.shared.world.disk, change).await;
+        tell_if_slow(meta.path(), host.now().saturating_sub(began));
+        outcome
     }
 
     async fn set_user_state(&self, flow: &Flow, meta: &mut MetaFile, state: Vec<u8>) -> Result<()> {
-        meta.update(flow, &*self.shared.world.disk, |m| m.user_state = state).await?;
+        self.update(flow, meta, |m| m.user_state = state).await?;
         self.shared.set_user_state(meta.meta().user_state.clone());
         Ok(())
     }
@@ -175,7 +189,7 @@ impl Maker {
         if bugs::on(Bug::RetiredBeforeMeta) {
             self.retire_all(flow, shared.catalog.remove_before(first), None).await?;
         }
-        meta.update(flow, &*shared.world.disk, change).await?;
+        self.update(flow, meta, change).await?;
         shared.catalog.set_first(first);
         self.retire_all(flow, shared.catalog.remove_before(first), None).await?;
         shared.mailbox.space_came_back();
@@ -231,7 +245,7 @@ impl Maker {
                 m.first_lsn = next;
             }
         };
-        meta.update(flow, &*shared.world.disk, change).await?;
+        self.update(flow, meta, change).await?;
         let gone = match cut {
             Cut::After(_) => shared.catalog.cut_from(next),
             Cut::Reset(next) => shared.catalog.reset(next),
