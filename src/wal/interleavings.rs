@@ -7,7 +7,8 @@
 //! ```
 //!
 //! A wait that nothing ends is a deadlock to loom, which panics. Run with
-//! `RUSTFLAGS="--cfg prkdb_loom" cargo test --lib interleavings`.
+//! `RUSTFLAGS="--cfg prkdb_loom" cargo test --lib interleavings`; `LOOM_MAX_PREEMPTIONS=3` looks at
+//! more orders.
 
 use std::any::Any;
 use std::io;
@@ -35,10 +36,10 @@ use super::room::Room;
 use super::shared::Bell;
 use super::ticket::{Cells, Ticket, pair};
 
-/// Explores `run`.
+/// Explores `run`; loom has read its variable by then, if it is set.
 fn explore(run: impl Fn() + Sync + Send + 'static) {
     let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = Some(2);
+    builder.preemption_bound = builder.preemption_bound.or(Some(2));
     builder.check(run);
 }
 

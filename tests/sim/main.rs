@@ -120,7 +120,11 @@ fn every_seed_keeps_the_promises() {
     let rate = cycles as f64 / seconds;
     eprintln!("{} seeds, {cycles} cycles, {seconds:.1} s, {rate:.0} cycles/s", end - start);
     assert!(!broken.into_inner(), "seeds above broke a promise");
-    println!("soak: sim: {cycles} cycles, {} seeds, 0 lost", end - start);
+    let seeds = end - start;
+    println!(
+        "soak: sim: {cycles} cycles, {seeds} seeds, 0 lost, PRKDB_SIM_START={start} \
+         PRKDB_SIM_SEEDS={seeds}"
+    );
 }
 
 /// Each showed something that was mended; a change of what seeds draw may make them ordinary.

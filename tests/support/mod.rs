@@ -9,6 +9,7 @@
 //! one that came back from an earlier life is told from the one that took its place.
 #![allow(dead_code, reason = "each test file uses its own part")]
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::fs;
@@ -17,7 +18,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::process::{Command, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
 use std::time::SystemTime;
@@ -189,15 +190,27 @@ pub fn block_on<F: Future>(future: F) -> F::Output {
     }
 }
 
-/// Tells how much of a suite was done, in the one form that `ci/soak` adds up.
+/// Tells how much of a suite was done, in the one form that `ci/soak` adds up, and how to do it
+/// again: what was asserted on the way is that nothing was lost.
 pub fn tally(suite: impl Display, cycles: u64, faults: u64) {
-    println!("soak: {suite}: {cycles} cycles, {faults} faults, 0 lost");
+    println!("soak: {suite}: {cycles} cycles, {faults} faults, 0 lost, PRKDB_SEED={}", base());
 }
 
-/// Another one for each run; whoever uses it prints it.
+/// Another one for each call and each run, or those of an earlier run, if `PRKDB_SEED` names it.
 pub fn seed() -> u64 {
-    let clock = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
-    u64::from(clock.subsec_nanos()) | 1
+    thread_local!(static CALLS: Cell<u64> = const { Cell::new(0) });
+    let call = CALLS.replace(CALLS.get() + 1);
+    base().wrapping_add(call.wrapping_mul(0x9e37_79b9_7f4a_7c15))
+}
+
+/// Where the seeds of this run begin.
+fn base() -> u64 {
+    static BASE: OnceLock<u64> = OnceLock::new();
+    *BASE.get_or_init(|| {
+        let clock = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+        let drawn = u64::from(clock.subsec_nanos());
+        std::env::var("PRKDB_SEED").map_or(drawn, |seed| seed.parse().unwrap())
+    })
 }
 
 /// Marsaglia's xorshift.
