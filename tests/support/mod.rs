@@ -28,6 +28,7 @@ use prkdb_core::{Backend, ReadOnlyWal, Reader, Wal, WalConfig};
 pub mod damages;
 pub mod disk;
 pub mod format;
+pub mod through;
 pub mod watchdog;
 pub mod zeros;
 
