@@ -82,10 +82,16 @@ fn follow(mut log: ReadOnlyWal, writer: &mut Child) -> Result<(), Box<dyn Error>
         while !log.refresh()?
             || (missed == 0 && read > 0 && log.first_lsn().is_none_or(|first| first <= next))
         {
-            if let Some(status) = writer.try_wait()?.filter(|status| !status.success()) {
-                return Err(format!("the writer failed: {status}").into());
+            match writer.try_wait()? {
+                Some(status) if !status.success() => {
+                    return Err(format!("the writer failed: {status}").into());
+                }
+                Some(_) => {
+                    log.refresh()?;
+                    break;
+                }
+                None => sleep(Duration::from_millis(20)),
             }
-            sleep(Duration::from_millis(20));
         }
     }
     assert_eq!(read + missed, EVENTS + 1);

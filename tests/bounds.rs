@@ -245,7 +245,7 @@ fn in_time(work: impl FnOnce() + Send + 'static) {
         work();
         done.send(()).unwrap();
     });
-    match ended.recv_timeout(Duration::from_secs(60)) {
+    match ended.recv_timeout(Duration::from_secs(600)) {
         Err(mpsc::RecvTimeoutError::Timeout) => panic!("it hangs"),
         _ => thread.join().unwrap(),
     }

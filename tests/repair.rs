@@ -352,12 +352,18 @@ fn without_meta_what_the_log_began_with_is_told_when_it_is_lost() {
 #[test]
 fn no_lsn_of_a_segment_that_was_cut_short_is_given_again() {
     let root = tempfile::tempdir().unwrap();
-    let dir = root.path().join("log");
-    let acked = append_and_kill(&dir, 1, 60);
-    let (frames, _) = format::log(&dir);
-    let last: Vec<_> = frames.iter().filter(|f| f.path == frames.last().unwrap().path).collect();
-    let middle = last.iter().find(|f| f.first > (last[0].first + acked) / 2).unwrap();
-    assert!(middle.last() < acked, "all of what is cut off was never acknowledged");
+    // A kill whose last segment holds several batches that were acknowledged.
+    let suitable = |attempt: u64| {
+        let dir = root.path().join(attempt.to_string());
+        let acked = append_and_kill(&dir, 1, 60);
+        let (frames, _) = format::log(&dir);
+        let path = &frames.last()?.path;
+        let last: Vec<_> = frames.iter().filter(|f| f.path == *path).collect();
+        let middle = last.iter().find(|f| f.first > (last[0].first + acked) / 2)?;
+        (middle.last() < acked).then(|| (dir, acked, (*middle).clone()))
+    };
+    let found = (0..20).find_map(suitable);
+    let (dir, acked, middle) = found.expect("in 20 kills the last segment had just begun");
     let short = u64::try_from(middle.offset / 4096 * 4096).unwrap();
     fs::OpenOptions::new().write(true).open(&middle.path).unwrap().set_len(short).unwrap();
     let report = repaired(&dir);

@@ -87,7 +87,9 @@ fn append_until_it_fails(wal: &Wal, life: u64, durability: Durability) -> u64 {
 
 /// Not healthy any more: `Io` is a segment that could not be made, the others a failed write.
 fn failed(e: &prkdb_core::Error) -> bool {
-    let kinds = [ErrorKind::NotConfirmed, ErrorKind::Poisoned, ErrorKind::Io];
+    // The disk is full where the shutdown comes late.
+    let kinds =
+        [ErrorKind::NotConfirmed, ErrorKind::Poisoned, ErrorKind::Io, ErrorKind::StorageFull];
     assert!(kinds.contains(&e.kind()), "{e}");
     false
 }

@@ -43,14 +43,14 @@ impl Mount {
     /// Unmounts it for good: nothing of it is left to land afterwards.
     pub fn unmount(mut self) {
         // A ring lets go of its files some milliseconds after it was dropped.
-        for _ in 0..500 {
+        for _ in 0..3000 {
             if Command::new("umount").arg(&self.mounted).output().unwrap().status.success() {
                 self.is_on = false;
                 return;
             }
             std::thread::sleep(Duration::from_millis(10));
         }
-        panic!("{} is busy for five seconds", self.mounted.display());
+        panic!("{} is busy for thirty seconds", self.mounted.display());
     }
 
     /// What is in `dir`, to be read only.
