@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::contest::{Round, Series};
 use crate::drive;
-use crate::numbers::{float, median, quotient};
+use crate::numbers::{Ratio, float, median, quotient, ratio};
 use crate::peer::OURS;
 use crate::workload::{Kind, Workload};
 
@@ -36,15 +36,6 @@ pub struct Row {
     pub cpu_ns_per_record: Option<f64>,
     /// Ours over it.
     pub ours_over: Option<Ratio>,
-}
-
-/// Paired ratios: their median, and where it is with a probability of 95 %.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Ratio {
-    /// Median.
-    pub median: f64,
-    /// Lower end of the interval; none for less than five pairs, which say little.
-    pub interval: Option<(f64, f64)>,
 }
 
 impl Row {
@@ -130,68 +121,4 @@ fn rates(series: &Series) -> Vec<Option<f64>> {
         Round::Flawed(None, _) => None,
     };
     series.rounds.iter().map(rate).collect()
-}
-
-/// Pairs that an interval needs.
-const MIN_PAIRS: usize = 5;
-const RESAMPLES: usize = 10_000;
-
-/// The ratios of what stands at the same place.
-fn ratio(over: &[Option<f64>], under: &[Option<f64>]) -> Option<Ratio> {
-    let pairs: Vec<f64> = over.iter().zip(under).filter_map(|(o, u)| quotient(*o, *u)).collect();
-    let of = |values: &[f64]| median(&values.iter().copied().map(Some).collect::<Vec<_>>());
-    let interval = || {
-        let mut draw = Draw(1);
-        let mut medians: Vec<f64> = (0..RESAMPLES)
-            .filter_map(|_| {
-                of(&pairs.iter().map(|_| pairs[draw.below(pairs.len())]).collect::<Vec<_>>())
-            })
-            .collect();
-        medians.sort_by(f64::total_cmp);
-        let low = *medians.get(RESAMPLES / 40)?;
-        Some((low, *medians.get(RESAMPLES - 1 - RESAMPLES / 40)?))
-    };
-    let interval = (pairs.len() >= MIN_PAIRS).then(interval).flatten();
-    Some(Ratio { median: of(&pairs)?, interval })
-}
-
-/// Numbers for the bootstrap, the same in each run. SplitMix64: Steele, Lea, Flood, OOPSLA 2014.
-struct Draw(u64);
-
-impl Draw {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^= mixed >> 31;
-        usize::try_from(mixed % bound.max(1) as u64).unwrap_or(0)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn some(values: &[f64]) -> Vec<Option<f64>> {
-        values.iter().copied().map(Some).collect()
-    }
-
-    #[test]
-    fn ratios_are_paired_by_round_before_the_median_is_taken() {
-        let found = ratio(&some(&[1.0, 2.0, 3.0]), &some(&[1.0, 8.0, 4.0])).unwrap();
-        assert_eq!(found, Ratio { median: 0.75, interval: None });
-        assert_eq!(ratio(&some(&[1.0]), &[None]), None);
-    }
-
-    #[test]
-    fn an_interval_holds_the_median_and_is_no_wider_than_the_pairs() {
-        let over = some(&[1.0, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6]);
-        let found = ratio(&over, &some(&[1.0; 7])).unwrap();
-        let (low, high) = found.interval.unwrap();
-        assert!((found.median - 1.3).abs() < 1e-9, "{found:?}");
-        assert!((1.0..1.3).contains(&low) && high > 1.3 && high <= 1.6, "{found:?}");
-        let same = ratio(&some(&[2.0; 5]), &some(&[1.0; 5])).unwrap();
-        assert_eq!(same.interval, Some((2.0, 2.0)));
-    }
 }

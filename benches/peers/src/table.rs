@@ -3,7 +3,8 @@
 use serde_json::{Value, json};
 
 use crate::Outcome;
-use crate::figures::{Ratio, Row};
+use crate::figures::Row;
+use crate::numbers::Ratio;
 use crate::outcome::{Stop, print};
 use crate::text::{rounded, short, wrapped};
 use crate::workload::{Kind, Workload};

@@ -8,7 +8,7 @@ use hdrhistogram::Histogram;
 use crate::outcome::Stop;
 
 use super::load::Sample;
-use super::numbers::{float, median, quotient};
+use super::numbers::{Ratio, float, median, quotient, ratio};
 use super::workload::Workload;
 
 /// Latencies from a nanosecond to an hour, in steps of a thousandth.
@@ -100,19 +100,8 @@ pub struct Row {
     pub syscalls_per_group: Option<f64>,
     /// Over all rounds.
     pub cpu_ns_per_record: Option<f64>,
-    /// Records a second over the yardstick's: median, lowest and highest of the paired ratios.
+    /// Records a second over the yardstick's.
     pub raw_ratio: Option<Ratio>,
-}
-
-/// Paired ratios.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Ratio {
-    /// Median.
-    pub median: f64,
-    /// Lowest.
-    pub low: f64,
-    /// Highest.
-    pub high: f64,
 }
 
 /// The row of `series`, held against `raw` of the same rounds.
@@ -138,40 +127,12 @@ pub fn row(workload: &'static Workload, series: &Series, raw: &Series) -> Row {
     }
 }
 
-/// The ratios of what stands at the same place; a round in which the machine let raw do nothing has
-/// none, and takes none from the others.
-fn ratio(values: &[Option<f64>], raw: &[Option<f64>]) -> Option<Ratio> {
-    let ratios = values.iter().zip(raw).map(|(v, r)| quotient(*v, *r));
-    let ratios: Vec<_> = ratios.filter(Option::is_some).collect();
-    let median = median(&ratios)?;
-    let known = || ratios.iter().flatten().copied();
-    Some(Ratio {
-        median,
-        low: known().fold(f64::INFINITY, f64::min),
-        high: known().fold(f64::NEG_INFINITY, f64::max),
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
     use super::super::workload::ALL;
     use super::*;
-
-    fn some(values: &[f64]) -> Vec<Option<f64>> {
-        values.iter().copied().map(Some).collect()
-    }
-
-    #[test]
-    fn ratios_are_paired_by_round_before_the_median_is_taken() {
-        // The medians' own ratio would be 2 / 4; the pairs say 1, 1/4, 3/4.
-        let found = ratio(&some(&[1.0, 2.0, 3.0]), &some(&[1.0, 8.0, 4.0]));
-        assert_eq!(found, Some(Ratio { median: 0.75, low: 0.25, high: 1.0 }));
-        assert_eq!(ratio(&some(&[1.0]), &some(&[0.0])), None, "no ratio to nothing");
-        let found = ratio(&some(&[1.0, 2.0, 3.0]), &some(&[2.0, 0.0, 3.0]));
-        assert_eq!(found, Some(Ratio { median: 0.75, low: 0.5, high: 1.0 }), "a stalled round");
-    }
 
     #[test]
     fn a_row_is_made_of_all_rounds_and_says_none_where_there_is_nothing() {
@@ -193,7 +154,7 @@ mod tests {
         let row = row(&ALL[0], &log, &raw);
         assert_eq!((row.rounds, row.records_per_s), (3, Some(8000.0)));
         assert_eq!((row.batches_per_s, row.groups_per_s), (Some(8.0), Some(4.0)));
-        assert_eq!(row.raw_ratio, Some(Ratio { median: 0.5, low: 0.5, high: 0.5 }));
+        assert_eq!(row.raw_ratio, Some(Ratio { median: 0.5, interval: None }));
         assert_eq!((row.enters_per_group, row.syscalls_per_group), (Some(1.5), None));
         assert_eq!(row.cpu_ns_per_record, Some(1.0));
         let p50 = row.p50_us.unwrap();

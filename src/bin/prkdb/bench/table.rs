@@ -8,6 +8,7 @@ use crate::yardstick::machine::Machine;
 
 use super::Outcome;
 use super::figures::{Row, Series, row};
+use super::numbers::Ratio;
 use super::text::{rounded, short, wrapped};
 use super::workload::Kind;
 
@@ -16,7 +17,7 @@ const NOTES: [&str; 4] = [
     "raw: the same blocks on a bare loop without a log. Writes in flight: 1 where one caller \
      waits, 8 with tickets, one for each of 8 or 64 callers (at most 32), who share writes in a \
      log and not here. Unsynced where the log's are; for read-back it is a copy and CRC in memory.",
-    "of raw: records/s over raw's in the same round, median (lowest - highest). Rates are medians \
+    "of raw: records/s over raw's in the same round, median (95 % interval). Rates are medians \
      of the rounds; percentiles, counts and CPU time are over all of them.",
     "Latency is from the append call to the answer as its caller sees it. Calls: io_uring_enter, \
      pread, pwrite, syncs, mmap, madvise, eventfd writes, those of upkeep too; futex and what \
@@ -102,6 +103,7 @@ fn as_object(row: &Row) -> String {
         Kind::Unsynced => Some("written"),
         Kind::ReadBack => None,
     };
+    let interval = row.raw_ratio.and_then(|ratio| ratio.interval);
     json::object(&[
         ("backend", row.backend.as_str().into()),
         ("workload", row.workload.name.into()),
@@ -120,8 +122,8 @@ fn as_object(row: &Row) -> String {
         ("syscalls_per_group", number(row.syscalls_per_group, 3)),
         ("cpu_ns_per_record", number(row.cpu_ns_per_record, 1)),
         ("raw_ratio", number(row.raw_ratio.map(|r| r.median), 3)),
-        ("raw_ratio_low", number(row.raw_ratio.map(|r| r.low), 3)),
-        ("raw_ratio_high", number(row.raw_ratio.map(|r| r.high), 3)),
+        ("raw_ratio_low", number(interval.map(|(low, _)| low), 3)),
+        ("raw_ratio_high", number(interval.map(|(_, high)| high), 3)),
     ])
 }
 
@@ -148,8 +150,10 @@ const WIDTHS: [usize; 8] = [13, 10, 8, 8, 13, 12, 14, 24];
 pub fn cells(row: &Row) -> [String; 8] {
     let ratio = match row.raw_ratio {
         Some(_) if row.backend == "raw" => "1.00".to_string() + &" ".repeat(14),
-        Some(r) if row.rounds == 1 => format!("{:.2} (one round)", r.median),
-        Some(r) => format!("{:.2} ({:.2} - {:.2})", r.median, r.low, r.high),
+        Some(Ratio { median, interval: Some((low, high)) }) => {
+            format!("{median:.2} ({low:.2} - {high:.2})")
+        }
+        Some(Ratio { median, interval: None }) => format!("{median:.2} (few rounds)"),
         None => "-".into(),
     };
     [
