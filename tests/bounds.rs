@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use prkdb_core::io::sim::{CrashKind, Faults, Model, Sim};
 use prkdb_core::{
-    Backend, BatchConfig, CompactionPolicy, Durability, ErrorKind, Lsn, ReadOnlyWal, Wal, WalConfig,
+    Backend, BatchConfig, CompactionPolicy, Durability, ErrorKind, Lsn, ReadOnlyWal, SyncMethod,
+    Wal, WalConfig,
 };
 
 const DIR: &str = "/log";
@@ -177,7 +178,9 @@ fn a_cut_that_was_poisoned_before_meta_was_written_cut_nothing() {
     let (mut absent, mut unknown, mut done) = (0, 0, 0);
     for nth in 1.. {
         let sim = sim(nth);
-        let wal = Wal::open_in(sim.world(), config(1)).unwrap();
+        // With `Auto` the first to fail would be what measures.
+        let config = WalConfig { sync_method: SyncMethod::Dsync, ..config(1) };
+        let wal = Wal::open_in(sim.world(), config).unwrap();
         for _ in 0..10 {
             wal.append_batch(["record"]).unwrap().wait().unwrap();
         }

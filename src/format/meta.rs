@@ -60,7 +60,7 @@ pub(crate) struct Meta {
     pub(crate) segment_bytes: u64,
     /// Size of the next segment to make.
     pub(crate) growth_bytes: u64,
-    /// 0 automatic, 1 DSYNC writes, 2 fdatasync.
+    /// 0 automatic, not measured; 1 DSYNC writes, 2 fdatasync; 3, 4: automatic, which found these.
     pub(crate) sync_method: u8,
     /// 0 none, 1 uring, 2 pwrite, 3 mmap, 4 tokio-uring, 5 sim, 255 other.
     pub(crate) last_backend: u8,
@@ -149,7 +149,7 @@ impl Meta {
     }
 
     fn check(&self) -> Result<(), Bad> {
-        if self.sync_method > 2 {
+        if self.sync_method > 4 {
             return Err(Bad::Version(FORMAT_VERSION));
         }
         let block = u64::from(self.block_size);

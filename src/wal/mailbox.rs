@@ -276,6 +276,12 @@ impl Mailbox {
         self.lock().enough
     }
 
+    /// Whether somebody waits for the next segment or has a place for it now, or for the end.
+    pub(super) fn hurries(&self) -> bool {
+        let state = self.lock();
+        state.need > 0 || state.open_bytes == 0 || state.enough
+    }
+
     /// No more segments are wanted.
     pub(crate) fn enough(&self) {
         let mut state = self.lock();

@@ -14,7 +14,7 @@ use crate::cast;
 use crate::error::{Error, Result};
 use crate::io::{BackendReason, BackendReport, Host, ThreadHost, World, open_disk};
 use crate::lsn::Lsn;
-use crate::options::{Backend, Durability, MAX_USER_STATE_BYTES, WalConfig};
+use crate::options::{Backend, Durability, MAX_USER_STATE_BYTES, SyncMethod, WalConfig};
 
 mod append;
 mod catalog;
@@ -36,6 +36,7 @@ mod recovery;
 mod repair;
 mod room;
 mod shared;
+mod sync_choice;
 mod ticket;
 mod verify;
 mod writer;
@@ -405,6 +406,12 @@ impl Wal {
     /// Which backend writes, and why not a better one.
     pub fn backend(&self) -> BackendReport {
         self.backend.clone()
+    }
+
+    /// How the next group is made durable: `Dsync` or `Fdatasync`, as configured or as
+    /// [`SyncMethod::Auto`] found it; `Dsync` until it was measured.
+    pub fn sync_method(&self) -> SyncMethod {
+        self.shared.sync_choice.method()
     }
 
     /// What it did since it was opened: counts, sizes of groups, latencies. Always counted.

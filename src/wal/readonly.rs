@@ -25,6 +25,7 @@ use super::recovery::{
     LOCK, Plan, Progress, RecoveryReport, before_holes, catalog_of, classify, inspect,
     inspect_beside,
 };
+use super::sync_choice::SyncChoice;
 
 /// How often a look at a log is taken again because its writer changed it meanwhile.
 const LOOKS: u32 = 16;
@@ -90,7 +91,8 @@ impl Seen {
 pub struct LogStat {
     /// The backend that wrote it last: `uring`, `pwrite`, ...
     pub last_backend: &'static str,
-    /// The configured sync method: `auto`, `dsync`, `fdatasync`.
+    /// The sync method: `dsync` or `fdatasync` as configured; `auto: dsync` or `auto: fdatasync` as
+    /// measured; `auto` if it was not measured yet.
     pub sync_method: &'static str,
     /// The first record; none if it holds none.
     pub first_lsn: Option<Lsn>,
@@ -298,10 +300,9 @@ impl ReadOnlyWal {
 fn stat_of(disk: &dyn Disk, dir: &Path, plan: &Plan) -> Result<LogStat> {
     let meta = &plan.meta.meta;
     let names = ["none", "uring", "pwrite", "mmap", "tokio-uring", "sim"];
-    let methods = ["auto", "dsync", "fdatasync"];
     Ok(LogStat {
         last_backend: names.get(usize::from(meta.last_backend)).copied().unwrap_or("other"),
-        sync_method: methods.get(usize::from(meta.sync_method)).copied().unwrap_or("other"),
+        sync_method: SyncChoice::name(meta.sync_method),
         first_lsn: None,
         next_lsn: None,
         durable_lsn: None,

@@ -31,6 +31,7 @@ use super::mailbox::{Cut, Mailbox};
 use super::metrics::{Meters, Metrics, add};
 use super::recovery::RecoveryReport;
 use super::room::{Grant, MAX_QUEUED_BATCHES, Room};
+use super::sync_choice::SyncChoice;
 use super::ticket::{Answer, Cells};
 
 /// A batch on its way to the writer.
@@ -166,6 +167,7 @@ pub(crate) struct Shared {
     pub(crate) latch: Latch,
     pub(crate) bell: Bell,
     pub(crate) mailbox: Mailbox,
+    pub(crate) sync_choice: SyncChoice,
     pub(crate) pool: BufPool,
     pub(crate) encoder: BodyEncoder,
     pub(crate) tickets: Arc<Cells<LsnRange>>,
@@ -196,6 +198,7 @@ impl Shared {
             latch: Latch::default(),
             bell: Bell::default(),
             mailbox: Mailbox::default(),
+            sync_choice: SyncChoice::new(config.sync_method),
             pool: BufPool::new(block),
             encoder: BodyEncoder::new(block, config.effective_compression()),
             tickets: Cells::new(Arc::clone(&world.host)),

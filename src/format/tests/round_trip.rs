@@ -52,7 +52,7 @@ prop_compose! {
         clean: bool,
         sizes in (1u64..4096, 1u64..4096),
         block in 12u32..=16,
-        methods in (0u8..3, any::<u8>()),
+        methods in (0u8..5, any::<u8>()),
         first_lsn in 1u64..,
     ) -> Meta {
         let mut at = 0;

@@ -145,7 +145,8 @@ impl Maker {
         self.update(flow, meta, change).await
     }
 
-    /// Changes META durably. If that takes long the program's log says so.
+    /// Changes META durably, and notes what was measured meanwhile. If that takes long the
+    /// program's log says so.
     async fn update(
         &self,
         flow: &Flow,
@@ -154,6 +155,10 @@ impl Maker {
     ) -> Result<()> {
         let host = &self.shared.world.host;
         let began = host.now();
+        let change = |m: &mut Meta| {
+            change(m);
+            m.sync_method = self.shared.sync_choice.code();
+        };
         let outcome = meta.update(flow, &*self.shared.world.disk, change).await;
         tell_if_slow(meta.path(), host.now().saturating_sub(began));
         outcome

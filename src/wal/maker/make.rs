@@ -95,6 +95,7 @@ impl Maker {
             let pace = |done| flow.until(move || may_write(done));
             let made = async {
                 fill_with_zeros(flow, &file, new.geometry, 0, pace).await?;
+                self.calibrate(flow, &file, new.geometry).await?;
                 install(flow, new, &file, &path, true).await
             };
             let made = made.await;

@@ -3,6 +3,7 @@
 //! ```text
 //! writer --need(bytes)--> Mailbox --+--> make:  pool or zeros -> header -> N.seg --> ready
 //!                                   |      | no room on disk: cut the oldest
+//!                                   |      | calibrate: forced writes or syncs, once
 //! caller --Job----------> Mailbox --+--> chores: META first, then whole segments are retired
 //!                                          ^ retain: what is old or too much goes
 //!                                          ^ wipe: what was cut is overwritten, if asked for
@@ -27,6 +28,7 @@ use super::meta::MetaFile;
 use super::metrics::file::Teller;
 use super::shared::Shared;
 
+mod calibrate;
 mod chores;
 mod make;
 mod retain;

@@ -15,7 +15,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::FORMAT_VERSION;
 use crate::format::meta::Meta;
 use crate::io::{Access, Disk, FileRef, Flow, Host};
-use crate::options::{RecoveryPolicy, WalConfig};
+use crate::options::RecoveryPolicy;
 use crate::segment::{SegmentFile, Summary, parse_name};
 
 use super::super::catalog::{Listing, Segment};
@@ -24,7 +24,7 @@ use super::super::meta::MetaFile;
 use super::super::shared::Shared;
 use super::classify::{Contents, classify};
 use super::copy::keep_reserve;
-use super::create::{backend_code, create, method_code};
+use super::create::{backend_code, create};
 use super::footers::end_old_segments;
 use super::inspect::inspect;
 use super::listing::catalog_of;
@@ -42,7 +42,7 @@ pub(crate) async fn recover(
     shared: &Shared,
     must_be_new: bool,
 ) -> Result<Recovered> {
-    let (config, catalog) = (&shared.config, &*shared.catalog);
+    let config = &shared.config;
     let site = Site { flow: &flow, disk, host, dir: &config.log_dir, wipe: config.wipe_retired };
     let entries = disk.list(site.dir).map_err(|e| Error::io("open", site.dir, None, e))?;
     let contents = classify(site.dir, &entries)?;
@@ -51,7 +51,7 @@ pub(crate) async fn recover(
         return Err(Error::invalid("open", why).at(site.dir, None));
     }
     match contents {
-        Contents::Fresh => create(site, config, catalog).await,
+        Contents::Fresh => create(site, shared).await,
         Contents::Log => reopen(site, shared).await,
     }
 }
@@ -116,7 +116,7 @@ async fn reopen(site: Site<'_>, shared: &Shared) -> Result<Recovered> {
         plan.report = report;
         listed = catalog_of(disk, &plan.found)?;
     }
-    meta.update(site.flow, disk, |m| mark_open(m, &plan, config, disk.name())).await?;
+    meta.update(site.flow, disk, |m| mark_open(m, &plan, shared)).await?;
     remove_spent(site, &plan, config, &mut retired)?;
     if !disk.direct() {
         keep_reserve(site).await;
@@ -156,15 +156,18 @@ fn segment_bytes(site: Site<'_>) -> Result<u64> {
 }
 
 /// What META says of a log that is being written.
-fn mark_open(m: &mut Meta, plan: &Plan, config: &WalConfig, backend: &str) {
+fn mark_open(m: &mut Meta, plan: &Plan, shared: &Shared) {
     m.clean = bugs::on(Bug::CleanWhileWriting);
     m.durable_upto = plan.next.prev();
     drop_below(&mut m.removed, m.first_lsn);
     m.next_epoch = plan.epoch + 1;
     m.highest_number = plan.highest_number;
-    m.segment_bytes = config.segment_bytes;
-    m.sync_method = method_code(config.sync_method);
-    m.last_backend = backend_code(backend);
+    m.segment_bytes = shared.config.segment_bytes;
+    let backend = backend_code(shared.world.disk.name());
+    if m.last_backend == backend {
+        shared.sync_choice.remember(m.sync_method);
+    }
+    (m.sync_method, m.last_backend) = (shared.sync_choice.code(), backend);
 }
 
 fn report(plan: &Plan) {

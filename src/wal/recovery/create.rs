@@ -3,22 +3,19 @@
 use crate::error::{Error, Result};
 use crate::format::meta::Meta;
 use crate::lsn::Lsn;
-use crate::options::{SyncMethod, WalConfig};
 
-use super::super::catalog::{Catalog, Listing};
+use super::super::catalog::Listing;
 use super::super::maker::Stock;
 use super::super::meta::MetaFile;
+use super::super::shared::Shared;
 use super::copy::keep_reserve;
 use super::pool::ready_pool;
 use super::site::{Recovered, Site};
 use super::{RecoveryReport, Verdict};
 
 /// Makes the log and fills the catalog.
-pub(super) async fn create(
-    site: Site<'_>,
-    config: &WalConfig,
-    catalog: &Catalog,
-) -> Result<Recovered> {
+pub(super) async fn create(site: Site<'_>, shared: &Shared) -> Result<Recovered> {
+    let config = &shared.config;
     let unwiped = ready_pool(site, None)?;
     let log_id = site.host.random().map_err(|e| Error::io("open", site.dir, None, e))?;
     let growth_bytes = (1 << 20).min(config.segment_bytes);
@@ -28,7 +25,7 @@ pub(super) async fn create(
         block_size: u32::try_from(site.disk.block_size()).expect("a block is far below 4 GiB"),
         segment_bytes: config.segment_bytes,
         growth_bytes,
-        sync_method: method_code(config.sync_method),
+        sync_method: shared.sync_choice.code(),
         last_backend: backend_code(site.disk.name()),
         next_epoch: 2,
         clean: false,
@@ -42,7 +39,7 @@ pub(super) async fn create(
     let meta = MetaFile::create(site.flow, site.disk, site.dir, meta).await?;
     let (first, next) = (Lsn::FIRST, Lsn::FIRST);
     let fresh = Listing { segments: Vec::new(), first, next, holes: Vec::new() };
-    catalog.restart(fresh, Lsn::FIRST);
+    shared.catalog.restart(fresh, Lsn::FIRST);
     if !site.disk.direct() {
         keep_reserve(site).await;
     }
@@ -55,14 +52,6 @@ pub(super) async fn create(
         time_us: 0,
         tail: None,
     })
-}
-
-pub(crate) fn method_code(method: SyncMethod) -> u8 {
-    match method {
-        SyncMethod::Auto => 0,
-        SyncMethod::Dsync => 1,
-        SyncMethod::Fdatasync => 2,
-    }
 }
 
 pub(super) fn backend_code(name: &str) -> u8 {

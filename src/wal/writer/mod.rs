@@ -27,7 +27,7 @@ use crate::cast::nanos;
 use crate::error::{Error, ErrorKind};
 use crate::io::{Buf, Completion, Machine, Next, OpId, Queue};
 use crate::lsn::Lsn;
-use crate::options::{Durability, MAX_DEPTH, SyncMethod};
+use crate::options::{Durability, MAX_DEPTH};
 
 use super::metrics::add;
 use super::shared::{Control, Pending, Shared, Wait, poisoned};
@@ -66,7 +66,6 @@ enum Ending {
 /// The writer's state.
 pub(crate) struct Writer {
     shared: Arc<Shared>,
-    method: SyncMethod,
     lanes: Lanes,
     backlog: VecDeque<Pending>,
     gather: Option<Gather>,

@@ -293,7 +293,7 @@ impl Writer {
             counts,
             time_us: self.time_us,
             since: self.now,
-            dsync: needs_durable && self.method == SyncMethod::Dsync,
+            dsync: needs_durable && self.shared.sync_choice.method() == SyncMethod::Dsync,
             needs_durable,
             batches,
             stage: Stage::Writing,

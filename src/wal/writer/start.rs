@@ -5,7 +5,6 @@ use std::sync::Arc;
 use crate::cast::round_up;
 use crate::io::{Buf, FileRef};
 use crate::lsn::Lsn;
-use crate::options::SyncMethod;
 use crate::segment::{SegmentFile, Summary};
 
 use super::super::catalog::Segment;
@@ -34,14 +33,9 @@ impl Writer {
             let tail = round_up(summary.end(), shared.block);
             Lane::resumed(segment, file, summary, tail, listed)
         });
-        let method = match shared.config.sync_method {
-            SyncMethod::Auto | SyncMethod::Dsync => SyncMethod::Dsync,
-            SyncMethod::Fdatasync => SyncMethod::Fdatasync,
-        };
         Writer {
             lanes: Lanes::new(shared.config.num_segments, shared.config.index_interval_bytes, tail),
             shared,
-            method,
             backlog: Default::default(),
             gather: None,
             flight: Flight::default(),
