@@ -4,8 +4,8 @@
 //! survey, judge -> segments --(threads, at most so many at once)--> findings, in file order
 //! ```
 //!
-//! Memory is bounded whatever the size of the log: a window and a frame for each thread, and so
-//! many findings of segments whose turn has not come.
+//! Memory does not grow with the records: a window and a frame for each thread, so many findings of
+//! segments whose turn has not come, and some 3 KiB a segment, for its footer's index.
 
 use std::path::Path;
 
