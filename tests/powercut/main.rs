@@ -28,6 +28,7 @@ mod failing;
 mod fault;
 #[path = "../support/fuse.rs"]
 mod fuse;
+#[path = "../support/history.rs"]
 mod history;
 mod life;
 mod names;
