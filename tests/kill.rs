@@ -1,4 +1,5 @@
 //! SIGKILL at random moments: what was acknowledged is there, and nothing else was made of it.
+//! `kill_steps` does it at named ones.
 //!
 //! ```text
 //! cycle: append --acks, killed  -->  verify: status 0
@@ -6,7 +7,7 @@
 //!                                         cycle's lines, at least as long as what was acked
 //! ```
 //!
-//! `PRKDB_KILL_CYCLES` asks for another number of cycles than 70 for each backend.
+//! `PRKDB_KILL_CYCLES` asks for another number of cycles than 50 for each backend.
 #![cfg(feature = "cli")]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -45,8 +46,18 @@ fn acknowledged_records_survive_sigkill_on_pwrite() {
     kill_cycles(&root.path().join("log"), "pwrite");
 }
 
+#[cfg(all(feature = "tokio-uring", target_os = "linux", not(prkdb_portable)))]
+#[test]
+fn acknowledged_records_survive_sigkill_on_tokio_uring() {
+    let root = tempfile::tempdir().unwrap();
+    match prkdb_core::probe(root.path(), Backend::TokioUring) {
+        Ok(_) => kill_cycles(&root.path().join("log"), "tokio-uring"),
+        Err(e) => support::must_be_missing(Backend::TokioUring, &e),
+    }
+}
+
 fn kill_cycles(dir: &Path, backend: &str) {
-    let cycles = std::env::var("PRKDB_KILL_CYCLES").map_or(70, |cycles| cycles.parse().unwrap());
+    let cycles = std::env::var("PRKDB_KILL_CYCLES").map_or(50, |cycles| cycles.parse().unwrap());
     let mut random = Random(support::seed());
     println!("{backend}: seed {}", random.0);
     let mut kept: Vec<Vec<u8>> = Vec::new();

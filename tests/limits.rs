@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! test (root) --> prlimit LIMIT setpriv (nobody) prkdb append --acks --> cat: all that was acked
+//! test -> child: half read -> RLIMIT_NOFILE 0 -> Io, Io .. -> raised -> the same reader goes on
 //! ```
 #![cfg(all(feature = "cli", target_os = "linux"))]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -13,7 +14,8 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use prkdb_core::Backend;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use prkdb_core::{Backend, ErrorKind, Lsn, ReadOnlyWal, Reader, Wal};
 
 mod support;
 
@@ -21,6 +23,9 @@ const NOBODY: &str = "65534";
 /// Nobody else: threads are counted by user.
 const ALONE: &str = "65501";
 const LINES: u64 = 60_000;
+/// What the child that reads is to do: `BACKEND DIR`.
+const JOB: &str = "PRKDB_TEST_NO_DESCRIPTOR";
+const RECORDS: u64 = 4000;
 
 /// A directory that any user may write to, with the command in it.
 struct Place {
@@ -127,14 +132,17 @@ fn backends(dir: &Path) -> Vec<String> {
 fn locked_memory_is_done_without() {
     let Some(place) = Place::new(NOBODY) else { return };
     for backend in backends(place.root.path()) {
-        // Buffers are not registered then; the ring stays.
-        let output = place.works(&backend, "--memlock=65536:65536");
         let best = match backend.as_str() {
             "auto" => prkdb_core::probe(place.root.path(), Backend::Auto).unwrap().name,
             name => name,
         };
-        let talk = String::from_utf8_lossy(&output.stderr);
-        assert!(talk.contains(&format!("({best})")), "{backend}: {talk}");
+        // Enough for the 4 MiB of group buffers, and not: they are not registered then. The ring
+        // stays either way.
+        for limit in ["--memlock=8388608:8388608", "--memlock=65536:65536"] {
+            let output = place.works(&backend, limit);
+            let talk = String::from_utf8_lossy(&output.stderr);
+            assert!(talk.contains(&format!("({best})")), "{backend} {limit}: {talk}");
+        }
 
         // Kernels that charge the ring itself refuse it: then the log goes on without, or says so.
         let (output, acked) = place.append(&backend, "--memlock=0:0");
@@ -178,5 +186,81 @@ fn files_that_may_not_grow_are_an_error_and_no_signal() {
         for bytes in [0, 100_000, 1 << 20, 3_000_000] {
             place.is_refused(&backend, &format!("--fsize={bytes}:{bytes}"), "ulimit -f");
         }
+    }
+}
+
+/// Reads all of a log that `reader` goes through; where it has to open a segment it has no
+/// descriptor for, once. How often it was refused.
+fn read_without_descriptors(mut reader: Reader) -> u64 {
+    let (mut next, mut refusals) = (1, 0);
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, 0, hard).unwrap();
+    while next <= RECORDS {
+        match reader.next().unwrap() {
+            Ok(found) => {
+                assert_eq!(
+                    (found.lsn.get(), &found.data[..]),
+                    (next, &support::record(1, next)[..])
+                );
+                next += 1;
+            }
+            Err(e) => {
+                assert_eq!(e.kind(), ErrorKind::Io, "{e}");
+                let again = reader.next().unwrap().unwrap_err();
+                assert_eq!(again.kind(), ErrorKind::Io, "{again}");
+                assert_eq!(reader.next_lsn().get(), next);
+                println!("at {next}: {again}");
+                refusals += 1;
+                setrlimit(Resource::RLIMIT_NOFILE, soft, hard).unwrap();
+                let found = reader.next().unwrap().unwrap();
+                assert_eq!(found.lsn.get(), next);
+                next += 1;
+                setrlimit(Resource::RLIMIT_NOFILE, 0, hard).unwrap();
+            }
+        }
+    }
+    setrlimit(Resource::RLIMIT_NOFILE, soft, hard).unwrap();
+    assert!(reader.next().is_none());
+    refusals
+}
+
+/// Does nothing unless the test below started it: the limit is the process's.
+#[test]
+fn child_reads_without_descriptors() {
+    let Ok(job) = std::env::var(JOB) else { return };
+    let (backend, dir) = job.split_once(' ').unwrap();
+    let dir = Path::new(dir);
+    let backend = *support::BACKENDS.iter().find(|b| b.to_string() == backend).unwrap();
+    support::fill(&support::open(dir, backend), 1, RECORDS, 20);
+    let sealed = support::segments(dir).len() as u64 - 1;
+    for _ in 0..2 {
+        let wal = Wal::open(support::config(dir, backend)).unwrap();
+        let refusals = read_without_descriptors(wal.reader(Lsn::FIRST).unwrap());
+        println!("{refusals} refusals, {sealed} sealed segments");
+        assert!(refusals > 0, "nothing had to be opened");
+        assert!(wal.health().is_ok());
+        wal.append_batch(["after"]).unwrap().wait().unwrap();
+        wal.truncate_after(Lsn::new(RECORDS)).unwrap();
+        wal.close().unwrap();
+    }
+    let log = ReadOnlyWal::open(dir).unwrap();
+    let refusals = read_without_descriptors(log.reader(Lsn::FIRST).unwrap());
+    println!("read only: {refusals} refusals");
+}
+
+#[test]
+fn a_reader_without_descriptors_goes_on_when_there_are_some() {
+    let root = tempfile::tempdir().unwrap();
+    for backend in support::backends(root.path()) {
+        let dir = root.path().join(backend.to_string());
+        let output = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "child_reads_without_descriptors", "--nocapture"])
+            .env(JOB, format!("{backend} {}", dir.display()))
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        println!("{backend}: {said}");
+        let talk = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{backend}: {said}{talk}");
     }
 }

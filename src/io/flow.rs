@@ -36,7 +36,8 @@ struct State {
     released: Vec<FileRef>,
     /// When it wants to be polled though nothing happened.
     wake_at: Option<Duration>,
-    broken: bool,
+    /// Why the queue answers nothing any more.
+    broken: Option<(io::ErrorKind, String)>,
 }
 
 impl Flow {
@@ -60,12 +61,14 @@ impl Flow {
             let mut state = flow.lock();
             match state.answers.iter().position(|(of, _)| *of == token) {
                 Some(at) => Poll::Ready(state.answers.swap_remove(at).1),
-                None if state.broken => Poll::Ready(Completion {
-                    id: OpId(token),
-                    result: Err(io::Error::other("the I/O queue broke")),
-                    buf: None,
-                }),
-                None => Poll::Pending,
+                None => match &state.broken {
+                    Some((kind, why)) => Poll::Ready(Completion {
+                        id: OpId(token),
+                        result: Err(io::Error::new(*kind, why.clone())),
+                        buf: None,
+                    }),
+                    None => Poll::Pending,
+                },
             }
         })
     }
@@ -123,6 +126,12 @@ impl Flow {
     /// At this time of the host's clock whatever `until` checks is asked again; none: never.
     pub(crate) fn wake_at(&self, time: Option<Duration>) {
         self.lock().wake_at = time;
+    }
+
+    /// Nothing is answered any more.
+    fn broken(&self, error: &io::Error) {
+        tracing::error!(%error, "an I/O queue of the log broke");
+        self.lock().broken = Some((error.kind(), format!("the I/O queue broke: {error}")));
     }
 
     /// Takes in completions, polls once, submits what that asked for.
@@ -184,7 +193,7 @@ impl Machine for FlowMachine {
             Poll::Pending => {
                 let state = self.flow.lock();
                 match state.wake_at {
-                    _ if state.broken => Next::Done,
+                    _ if state.broken.is_some() => Next::Done,
                     Some(time) => Next::At(time),
                     None => Next::Idle,
                 }
@@ -193,8 +202,7 @@ impl Machine for FlowMachine {
     }
 
     fn broken(&mut self, error: io::Error) {
-        tracing::error!(%error, "an I/O queue of the log broke");
-        self.flow.lock().broken = true;
+        self.flow.broken(&error);
     }
 }
 
@@ -211,8 +219,7 @@ where
             return value;
         }
         if let Err(e) = queue.reap(&mut events, Until::Forever) {
-            tracing::error!(error = %e, "an I/O queue of the log broke");
-            flow.lock().broken = true;
+            flow.broken(&e);
         }
     }
 }

@@ -14,7 +14,8 @@
 //!    ring. RWF_DSYNC is a flag of the write, no sync follows (28 forced writes, 9 syncs), and
 //!    records that had been acknowledged were gone. Of a write that the server answers short the
 //!    ring writes the rest at the place where the first part stands, and counts it as whole. An
-//!    errno of a ring's direct write is met in the simulator alone.
+//!    errno of a direct write is `powercut`'s part: there the FUSE file is a disk, and the files
+//!    of the log are on ext4, XFS or btrfs upon it.
 //! 2. A short count where the kernel does not wait for the request (FUSE_ASYNC_DIO): it is EIO.
 //! 3. A short count of a file that is not FOPEN_DIRECT_IO is against the protocol, and so is one of
 //!    mapped pages: they come from files that are all direct, and not for mappings.
@@ -32,16 +33,17 @@ use std::time::Duration;
 
 use prkdb_core::{Backend, BackendReason, ErrorKind, SyncMethod};
 
+#[path = "../support/failing.rs"]
+mod failing;
 #[path = "../support/fuse.rs"]
 mod fuse;
-mod life;
 mod server;
 #[path = "../support/mod.rs"]
 mod support;
 mod tree;
 
+use failing::{Fault, How, Life, Outcome};
 use fuse::Served;
-use life::{Fault, How, Life, Outcome};
 use support::watchdog::Watchdog;
 
 /// Longer than any step takes on a busy machine.
@@ -58,7 +60,8 @@ fn on_each(child: &str, test: impl Fn(&mut Life<'_>, &Watchdog, Backend, SyncMet
     for backend in support::backends(&served.path()) {
         for method in METHODS {
             watchdog.step(format_args!("{backend} {method:?}: open"));
-            let mut life = Life::new(&served, &format!("{backend}-{method:?}"), backend, method);
+            let dir = served.path().join(format!("{backend}-{method:?}"));
+            let mut life = Life::new(&served, &dir, backend, method);
             println!("{backend} {method:?}: seed {}", life.random.0);
             test(&mut life, &watchdog, backend, method);
             watchdog.step(format_args!("{backend} {method:?}: close"));
@@ -89,6 +92,7 @@ fn cycle(life: &mut Life<'_>, fault: &Fault) -> (Outcome, u64) {
     if is_poisoned {
         outcome = Outcome::Poisoned;
         life.check_poisoned();
+        life.check_reads().unwrap();
     }
     if is_poisoned && fault.sticky && life.wal().resume().is_ok() {
         // What fails is needed again only later.
@@ -290,7 +294,7 @@ fn files_that_go_away_leave_nobody_waiting() {
         }
         let watchdog = Watchdog::new(HANGS, served.pid(), served.path());
         watchdog.step(format_args!("{backend}: the server is killed"));
-        let mut life = Life::new(&served, "log", backend, SyncMethod::Auto);
+        let mut life = Life::new(&served, &served.path().join("log"), backend, SyncMethod::Auto);
         assert_eq!(life.append(20), Outcome::Well);
         let pause = Duration::from_millis(life.random.below(20));
         std::thread::scope(|scope| {

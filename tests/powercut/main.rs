@@ -12,7 +12,8 @@
 //! that one that should have been waited for is overtaken. A control that does not sync must lose.
 //! Needs root, /dev/fuse, loop devices and mkfs; says so and tests nothing where they are missing.
 //! Mapped files are left out on btrfs, where the backend refuses to work.
-//! `PRKDB_POWERCUT_IMAGES` asks for another number of images than 200 in all.
+//! `PRKDB_POWERCUT_IMAGES` asks for another number of images than 200 in all. `eio` is the other
+//! thing that such a disk can do: fail one write or flush.
 //! Source: block-level replay as in CrashMonkey (Mohan et al., OSDI 2018) and dm-log-writes.
 #![cfg(target_os = "linux")]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -21,8 +22,13 @@ use std::time::Duration;
 
 use prkdb_core::Durability;
 
+mod eio;
+#[path = "../support/failing.rs"]
+mod failing;
+mod fault;
 #[path = "../support/fuse.rs"]
 mod fuse;
+#[path = "../support/history.rs"]
 mod history;
 mod life;
 mod names;

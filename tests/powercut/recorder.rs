@@ -68,6 +68,11 @@ impl Recorder {
         Some(Recorder(Served::start("recorder_in_a_child")?, turn))
     }
 
+    /// Whom to ask for faults.
+    pub fn served(&self) -> &Served {
+        &self.0
+    }
+
     /// Puts an image onto disk 0, with an empty tape.
     pub fn load(&self, image: &Path) {
         self.0.ask(format_args!("load 0 {}", image.display()));
@@ -129,6 +134,13 @@ pub struct Disk<'a> {
 impl Disk<'_> {
     pub fn path(&self) -> &Path {
         self.mount.as_ref().unwrap().path()
+    }
+
+    /// Whether the loop device goes past the page cache, as it was told to.
+    pub fn is_direct(&self) -> bool {
+        let name = Path::new(&self.device).file_name().unwrap();
+        let told = Path::new("/sys/block").join(name).join("loop/dio");
+        std::fs::read_to_string(told).unwrap().trim() == "1"
     }
 
     /// Unmounts it for good.

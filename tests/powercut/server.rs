@@ -1,7 +1,9 @@
-//! The file system that records: each of its files is a disk, each request is put on a tape.
+//! The file system that records: each of its files is a disk, each request is put on a tape, unless
+//! it is to fail.
 //!
 //! ```text
 //! engine -> ext4 -> /dev/loopN -> kernel --FUSE--> Disks (4 threads) --> Tape 0, 1, 2
+//!                                                    '-- EIO, if a Fault says so
 //! Recorder --------- a line ---------------------> Desk -------------------^
 //! ```
 
@@ -19,6 +21,7 @@ use fuser::{
     ReplyWrite, Request, WriteFlags,
 };
 
+use crate::fault::Fault;
 use crate::fuse::{self, Service};
 use crate::support::Random;
 use crate::tape::{Blocks, Tape};
@@ -32,6 +35,7 @@ type Tapes = [Mutex<Tape>; DISKS];
 
 struct Disks {
     tapes: Arc<Tapes>,
+    fault: Arc<Mutex<Fault>>,
     requests: AtomicU64,
 }
 
@@ -42,6 +46,10 @@ fn lock(tapes: &Tapes, number: usize) -> MutexGuard<'_, Tape> {
 impl Disks {
     fn tape(&self, file: INodeNo) -> MutexGuard<'_, Tape> {
         lock(&self.tapes, usize::try_from(file.0).expect("small") - 2)
+    }
+
+    fn fault(&self) -> MutexGuard<'_, Fault> {
+        self.fault.lock().expect("the recorder panicked before")
     }
 
     /// Some requests take long: a flush that should have waited for a write overtakes it, and who
@@ -135,13 +143,22 @@ impl Filesystem for Disks {
         _: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
+        // Of a write that fails some may be there all the same.
+        let landed = self.fault().of_write(data);
+        let data = &data[..landed.unwrap_or(data.len())];
         let number = self.tape(file).write_begins(usize::try_from(at).unwrap(), data);
         self.hold_back();
         self.tape(file).write_ends(number);
-        reply.written(u32::try_from(data.len()).expect("the kernel asked for it in 32 bits"));
+        match landed {
+            Some(_) => reply.error(Errno::EIO),
+            None => reply.written(u32::try_from(data.len()).expect("it was asked for in 32 bits")),
+        }
     }
 
     fn fsync(&self, _: &Request, file: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
+        if self.fault().of_flush() {
+            return reply.error(Errno::EIO);
+        }
         let number = self.tape(file).flush_begins();
         self.hold_back();
         self.tape(file).flush_ends(number);
@@ -157,8 +174,15 @@ impl Filesystem for Disks {
 /// What the child does for the test.
 struct Desk {
     tapes: Arc<Tapes>,
+    fault: Arc<Mutex<Fault>>,
     /// By disk: the loop device that it is mounted through, and where.
     mounted: BTreeMap<String, [String; 2]>,
+}
+
+impl Desk {
+    fn fault(&self) -> MutexGuard<'_, Fault> {
+        self.fault.lock().expect("the recorder panicked before")
+    }
 }
 
 impl Service for Desk {
@@ -180,6 +204,12 @@ impl Service for Desk {
                 };
                 *lock(&self.tapes, disk(to)) = Tape::new(size, blocks);
             }
+            ["arm", what, _, _, _, after, _, seed] => {
+                *self.fault() = Fault::new(what, number(after), number(seed));
+            }
+            // How often it struck.
+            ["heal"] => return std::mem::take(&mut *self.fault()).fired.to_string(),
+            ["fired"] => return self.fault().fired.to_string(),
             ["mounted", disk, device, at] => {
                 self.mounted.insert(disk.to_string(), [device.to_string(), at.to_string()]);
             }
@@ -212,6 +242,8 @@ fn detach(device: &str) {
 /// What the re-executed test binary does.
 pub fn serve() {
     let tapes: Arc<Tapes> = Arc::default();
-    let disks = Disks { tapes: Arc::clone(&tapes), requests: AtomicU64::new(0) };
-    fuse::serve(disks, Desk { tapes, mounted: BTreeMap::new() });
+    let fault: Arc<Mutex<Fault>> = Arc::default();
+    let (of_tapes, of_fault) = (Arc::clone(&tapes), Arc::clone(&fault));
+    let disks = Disks { tapes: of_tapes, fault: of_fault, requests: AtomicU64::new(0) };
+    fuse::serve(disks, Desk { tapes, fault, mounted: BTreeMap::new() });
 }

@@ -1,8 +1,10 @@
-//! What was done to a log and at which positions of the tape; what a cut may leave of it.
+//! What was done to a log and at which positions of a tape, or of the lines that a child said; what
+//! a cut, or a kill, may leave of it.
 //!
 //! A call that had returned at the position of the cut has happened; one that had not begun has
 //! not; one in between may have. Calls that change the log wait for each other here, but for
 //! appends, whose order is that of their LSNs.
+#![allow(dead_code, reason = "each test uses its own part")]
 
 use std::collections::BTreeSet;
 
