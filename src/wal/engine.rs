@@ -13,10 +13,11 @@ use std::sync::Arc;
 
 use crate::cast::len;
 use crate::error::{Error, ErrorKind, Result};
-use crate::io::{Buf, FlowMachine, LockGuard, Running, World, block_on};
+use crate::io::{Access, Buf, FlowMachine, LockGuard, Running, World, block_on};
 
 use super::mailbox::Job;
 use super::maker::Maker;
+use super::meta::META;
 use super::recovery::{LOCK, Recovered, recover};
 use super::shared::{Control, Shared, poisoned};
 use super::ticket::pair;
@@ -48,6 +49,11 @@ impl Engine {
     /// Ends a poisoned engine and starts it again after recovery, under the same lock.
     pub(super) fn restart(&mut self, shared: &Arc<Shared>) -> Result<()> {
         self.stop(shared, Control::Stop);
+        // A file system that gave up after the failure may show less than it holds (btrfs), which
+        // must not be called damage: nothing is judged where nothing can be written.
+        let path = shared.dir.join(META);
+        let opened = shared.world.disk.open(&path, Access::Write);
+        opened.map_err(|e| Error::io("resume", &path, None, e))?;
         self.start(shared, false)
     }
 
