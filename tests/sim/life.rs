@@ -104,14 +104,19 @@ pub fn footprint(seed: u64) -> (u64, u64, Vec<(std::path::PathBuf, u32)>) {
     (life.cycles, life.sim.trace(), files.collect())
 }
 
-fn lived(seed: u64, verbose: bool) -> Life {
-    let mut rng = Rng::stream(seed, 1);
-    let mut model = Model::draw(&mut rng);
-    let hazard = match Rng::stream(seed, 3).below(100) {
+/// What a seed's disk does that can't be survived whole.
+pub fn hazard(seed: u64) -> Hazard {
+    match Rng::stream(seed, 3).below(100) {
         0..6 => Hazard::Lying,
         6..20 => Hazard::Wrong,
         _ => Hazard::None,
-    };
+    }
+}
+
+fn lived(seed: u64, verbose: bool) -> Life {
+    let mut rng = Rng::stream(seed, 1);
+    let mut model = Model::draw(&mut rng);
+    let hazard = hazard(seed);
     model.lies = hazard == Hazard::Lying;
     let sim = Sim::new(seed, model, Faults::default());
     let habit = match rng.below(100) {

@@ -155,17 +155,56 @@ impl Promises {
         self.first_most = if self.first_most == u64::MAX { u64::MAX } else { next };
     }
 
-    /// A record was read from a disk that can't be trusted. I4, I7: records may be gone, and older
-    /// ones back, but none has other bytes than one that was submitted for its place.
-    pub fn recognize(&self, lsn: u64, data: &[u8]) {
-        let stands = |batch: &Batch| match batch.given {
-            Some(range) => {
-                let i = lsn.checked_sub(range.first().get());
-                i.and_then(|i| batch.records.get(place(i + 1))).is_some_and(|r| r == data)
+    /// A record was read from a disk that can't be trusted, after `last` if that is known; gives
+    /// which it is. I4, I7: records may be gone, and older ones back, but none has other bytes than
+    /// one that was submitted for its place. I3: a batch that has begun goes on to its end.
+    pub fn recognize(
+        &self,
+        last: Option<(usize, usize)>,
+        lsn: u64,
+        data: &[u8],
+    ) -> Option<(usize, usize)> {
+        let found = match last {
+            Some((batch, i)) if !self.is_end((batch, i)) => {
+                let next = (batch, i + 1);
+                assert!(self.stands(next, lsn, data), "I3: at {lsn} batch {batch} is left");
+                Some(next)
             }
-            None => batch.records.iter().any(|r| r == data),
+            // The log may start inside a batch, if that is read first.
+            _ => number_of(data).map(|number| (number, 0)).or_else(|| {
+                assert!(last.is_none(), "I3, I4, I7: record {lsn} starts no batch");
+                self.inside(lsn, data)
+            }),
         };
-        assert!(self.batches.iter().any(stands), "I4, I7: record {lsn} was never submitted");
+        if let Some((batch, i)) = found {
+            assert!(self.stands((batch, i), lsn, data), "I4, I7: record {lsn} was never submitted");
+            let fate = self.batches[batch].fate;
+            assert_ne!(fate, Fate::Absent, "I4: batch {batch} at {lsn} was refused");
+        }
+        found
+    }
+
+    /// Whether this is the last record of its batch.
+    pub fn is_end(&self, (batch, i): (usize, usize)) -> bool {
+        i + 1 == self.batches[batch].records.len()
+    }
+
+    /// Whether that record has these bytes, and was not said to be elsewhere.
+    fn stands(&self, (number, i): (usize, usize), lsn: u64, data: &[u8]) -> bool {
+        self.batches.get(number).is_some_and(|batch| {
+            let here = batch.given.is_none_or(|range| range.first().get() + i as u64 == lsn);
+            here && batch.records.get(i).is_some_and(|r| r == data)
+        })
+    }
+
+    /// Which record it may be, of the middle of a batch; none if several may.
+    fn inside(&self, lsn: u64, data: &[u8]) -> Option<(usize, usize)> {
+        let all = self.batches.iter().enumerate();
+        let all = all.flat_map(|(number, b)| (1..b.records.len()).map(move |i| (number, i)));
+        let mut fitting = all.filter(|place| self.stands(*place, lsn, data));
+        let found = fitting.next();
+        assert!(found.is_some(), "I4, I7: record {lsn} was never submitted");
+        found.filter(|_| fitting.next().is_none())
     }
 
     /// The last LSN of which the content is known.
@@ -306,4 +345,34 @@ fn number_of(data: &[u8]) -> Option<usize> {
     let id = data.get(..ID_LEN)?;
     let number = u64::from_le_bytes(id[8..].try_into().ok()?);
     (id[..8] == *ID_MAGIC).then(|| usize::try_from(number).ok()).flatten()
+}
+
+/// The check itself: a batch that was appended as 2 records, and read as `read` from LSN 1 on.
+#[cfg(test)]
+fn recognized(read: &[&[u8]]) -> bool {
+    let mut promises = Promises::new();
+    promises.submit(vec![b"first".to_vec(), b"second".to_vec()]);
+    promises.submit(vec![b"other".to_vec()]);
+    let starts = [0, 1].map(|number: usize| promises.batches[number].records[0].clone());
+    let mut last = None;
+    for (lsn, data) in (1..).zip(read) {
+        let data = match *data {
+            b"first" => &starts[0],
+            b"other" => &starts[1],
+            other => other,
+        };
+        last = promises.recognize(last, lsn, data);
+    }
+    promises.is_end(last.expect("each record says where it is from"))
+}
+
+#[test]
+fn a_batch_that_is_there_in_part_is_noticed() {
+    let part = |read: &[&[u8]]| crate::expecting(|| recognized(read), false);
+    assert_eq!(part(&[b"first", b"second", b"other"]), Ok(true));
+    assert_eq!(part(&[b"second", b"other"]), Ok(true), "a log may start inside a batch");
+    assert_eq!(part(&[b"other", b"first"]), Ok(false), "it ends inside a batch");
+    for wrong in [&[&b"first"[..], b"other"][..], &[b"other", b"second"], &[b"first", b"third"]] {
+        assert!(part(wrong).is_err_and(|why| why.contains("I3")), "{wrong:?}");
+    }
 }
