@@ -15,6 +15,7 @@ use prkdb_core::{
 
 use crate::client::{Clients, Habit};
 use crate::model::Promises;
+use crate::turns::{self, Slot};
 
 pub const DIR: &str = "/log";
 
@@ -62,6 +63,12 @@ pub struct Life {
     codecs: Rng,
     /// Draws `wipe_retired`, likewise.
     wipes: Rng,
+    /// Draws the turns of several clients, likewise; only some seeds have them.
+    pub more: Option<Rng>,
+    /// What the user slot may hold.
+    pub slot: Slot,
+    /// How often records were cut from the end, or may have been.
+    pub cuts: u64,
     pub sim: Sim,
     pub promises: Promises,
     pub clients: Clients,
@@ -136,6 +143,9 @@ fn lived(seed: u64, verbose: bool) -> Life {
         rng,
         codecs,
         wipes: Rng::stream(seed, 4),
+        more: turns::draw(seed, hazard),
+        slot: Slot::default(),
+        cuts: 0,
         sim,
         promises,
         clients,
@@ -309,6 +319,7 @@ impl Life {
     /// I1 to I5 on what recovery serves; false if a fault kept it from reading everything.
     pub fn check(&mut self, wal: &Wal) -> bool {
         let (first, next) = (wal.first_lsn().get(), wal.next_lsn().get());
+        self.slot.check(wal);
         let promises = &mut self.promises;
         if let Some(keep) = promises.cut.take()
             && next == keep + 1

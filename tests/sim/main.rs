@@ -18,7 +18,7 @@
 //! | I5 | what was served once stays, whatever crashes | `life::check`, `modes` |
 //! | I6 | opening twice changes nothing | `life`, `doubt`, `modes` |
 //! | I7 | damage is told: no wrong bytes, nothing cut that is proved | `rot`, `doubt`, `lanes` |
-//! | I8 | a poisoned log says `Ok` to nothing, every call returns | `client`, `doubt`, `modes`, the world |
+//! | I8 | a poisoned log says `Ok` to nothing, all returns | `client`, `doubt`, `turns`, `modes` |
 //! | I9 | space that is free again restores service | `work::fill_disk`, `modes` |
 //! | I10 | nothing leaks: files, locks, queues, machines | `life`, `doubt`, `modes`, `same` |
 
@@ -44,6 +44,7 @@ mod modes;
 mod rot;
 mod same;
 mod script;
+mod turns;
 mod work;
 
 /// Seeds of a run that was not told how many.

@@ -34,6 +34,8 @@ pub enum Fate {
 pub struct Batch {
     pub records: Vec<Vec<u8>>,
     pub fate: Fate,
+    /// Its place among all that were queued.
+    order: u64,
     range: Option<LsnRange>,
     /// Where it was once said to stand, also if it was cut since.
     given: Option<LsnRange>,
@@ -43,6 +45,8 @@ pub struct Batch {
 #[derive(Default)]
 pub struct Promises {
     batches: Vec<Batch>,
+    /// Places among the queued that were given out.
+    orders: u64,
     /// For each LSN from 1 on the record that was read there; none if a policy cut it unread.
     known: Vec<Option<(usize, usize)>>,
     /// Batches below this were looked for: what is not known of them never may be.
@@ -75,12 +79,20 @@ impl Promises {
         first.resize(first.len().max(ID_LEN), 0);
         first[..8].copy_from_slice(ID_MAGIC);
         first[8..ID_LEN].copy_from_slice(&(number as u64).to_le_bytes());
-        self.batches.push(Batch { records, fate: Fate::Open, range: None, given: None });
+        let order = self.orders;
+        self.batches.push(Batch { records, fate: Fate::Open, order, range: None, given: None });
+        self.orders += 1;
         number
     }
 
     pub fn batch(&self, number: usize) -> &Batch {
         &self.batches[number]
+    }
+
+    /// Its turn came later than when it was submitted: it was in line for room.
+    pub fn queued(&mut self, number: usize) {
+        self.batches[number].order = self.orders;
+        self.orders += 1;
     }
 
     /// It was refused before it was queued.
@@ -295,7 +307,7 @@ impl Promises {
         };
         let number = number.expect("it names a batch");
         assert!(
-            last.is_none_or(|(b, _)| b < number),
+            last.is_none_or(|(b, _)| self.batches[b].order < batch.order),
             "I4: batch {number} at {lsn} is out of order"
         );
         assert!(number >= self.settled, "I4: batch {number} came back at {lsn}");
