@@ -18,6 +18,7 @@ use prkdb_core::{Error, ErrorKind, Lsn, ReadOnlyWal, Wal};
 
 use crate::damage;
 use crate::life::{DIR, Hazard, Life, Open, say};
+use crate::model::Promises;
 
 /// What one look at a whole log gave: a checksum a record, and the error that ended it.
 #[derive(Debug, PartialEq, Eq)]
@@ -227,5 +228,34 @@ impl Life {
         if self.rng.chance(500) {
             self.sim.crash(CrashKind::Power);
         }
+    }
+}
+
+/// The check itself: a batch that was appended as 2 records, and read as `read` from LSN 1 on.
+fn recognized(read: &[&[u8]]) -> bool {
+    let mut promises = Promises::new();
+    promises.submit(vec![b"first".to_vec(), b"second".to_vec()]);
+    promises.submit(vec![b"other".to_vec()]);
+    let starts = [0, 1].map(|number: usize| promises.batch(number).records[0].clone());
+    let mut last = None;
+    for (lsn, data) in (1..).zip(read) {
+        let data = match *data {
+            b"first" => &starts[0],
+            b"other" => &starts[1],
+            other => other,
+        };
+        last = promises.recognize(last, lsn, data);
+    }
+    promises.is_end(last.expect("each record says where it is from"))
+}
+
+#[test]
+fn a_batch_that_is_there_in_part_is_noticed() {
+    let part = |read: &[&[u8]]| crate::expecting(|| recognized(read), false);
+    assert_eq!(part(&[b"first", b"second", b"other"]), Ok(true));
+    assert_eq!(part(&[b"second", b"other"]), Ok(true), "a log may start inside a batch");
+    assert_eq!(part(&[b"other", b"first"]), Ok(false), "it ends inside a batch");
+    for wrong in [&[&b"first"[..], b"other"][..], &[b"other", b"second"], &[b"first", b"third"]] {
+        assert!(part(wrong).is_err_and(|why| why.contains("I3")), "{wrong:?}");
     }
 }

@@ -358,33 +358,3 @@ fn number_of(data: &[u8]) -> Option<usize> {
     let number = u64::from_le_bytes(id[8..].try_into().ok()?);
     (id[..8] == *ID_MAGIC).then(|| usize::try_from(number).ok()).flatten()
 }
-
-/// The check itself: a batch that was appended as 2 records, and read as `read` from LSN 1 on.
-#[cfg(test)]
-fn recognized(read: &[&[u8]]) -> bool {
-    let mut promises = Promises::new();
-    promises.submit(vec![b"first".to_vec(), b"second".to_vec()]);
-    promises.submit(vec![b"other".to_vec()]);
-    let starts = [0, 1].map(|number: usize| promises.batches[number].records[0].clone());
-    let mut last = None;
-    for (lsn, data) in (1..).zip(read) {
-        let data = match *data {
-            b"first" => &starts[0],
-            b"other" => &starts[1],
-            other => other,
-        };
-        last = promises.recognize(last, lsn, data);
-    }
-    promises.is_end(last.expect("each record says where it is from"))
-}
-
-#[test]
-fn a_batch_that_is_there_in_part_is_noticed() {
-    let part = |read: &[&[u8]]| crate::expecting(|| recognized(read), false);
-    assert_eq!(part(&[b"first", b"second", b"other"]), Ok(true));
-    assert_eq!(part(&[b"second", b"other"]), Ok(true), "a log may start inside a batch");
-    assert_eq!(part(&[b"other", b"first"]), Ok(false), "it ends inside a batch");
-    for wrong in [&[&b"first"[..], b"other"][..], &[b"other", b"second"], &[b"first", b"third"]] {
-        assert!(part(wrong).is_err_and(|why| why.contains("I3")), "{wrong:?}");
-    }
-}
