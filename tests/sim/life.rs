@@ -14,6 +14,7 @@ use prkdb_core::{
 };
 
 use crate::client::{Clients, Habit};
+use crate::damage;
 use crate::model::Promises;
 use crate::turns::{self, Slot};
 
@@ -189,6 +190,9 @@ impl Life {
         self.sim.set_faults(Faults::default());
         let wal = self.open(0);
         assert!(self.check(&wal), "a healthy world reads everything");
+        let promised = self.promises.promised;
+        let kept = damage::kept_in_padding(&self.sim, &self.promises, promised);
+        assert!(kept.is_empty(), "what was in memory is on disk behind {kept:?}");
         // What a policy cuts meanwhile would look like damage that nobody told.
         if !self.policies && self.rng.chance(300) {
             self.damage(wal);
