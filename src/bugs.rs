@@ -75,6 +75,8 @@ bugs! {
     EpochNotRaised,
     /// After recovery one LSN is left out.
     LsnSkipped,
+    /// What was in a group's buffer before goes to the disk as its padding.
+    PaddingKept,
     /// META is updated in one slot only.
     MetaInOneSlot,
     /// META is written and not synced.

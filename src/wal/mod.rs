@@ -294,7 +294,8 @@ impl Wal {
     /// - Durability: as [`Wal::truncate_before`].
     ///
     /// # Errors
-    /// `Poisoned`, `Closed`, `Io`, `NotConfirmed`: as [`Wal::truncate_before`].
+    /// `Poisoned`, `Closed`, `Io`, `NotConfirmed`: as [`Wal::truncate_before`]. `Io` too if the
+    /// size of the log's files could not be looked at; then nothing else happened.
     pub fn compact(&self) -> Result<Lsn> {
         self.shared.check_writable("compact")?;
         let (answer, ticket) = ticket::pair(&self.shared.world.host, "compact");

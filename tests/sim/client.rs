@@ -9,7 +9,7 @@ use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
 use prkdb_core::io::sim::Rng;
-use prkdb_core::{Append, Durability, ErrorKind, LsnRange, Result, Wal};
+use prkdb_core::{Append, Durability, ErrorKind, Lsn, LsnRange, Result, Wal};
 
 use crate::model::{Fate, Promises};
 
@@ -34,15 +34,41 @@ pub enum Way {
 
 /// A batch that waits for its answer.
 struct Waiting {
-    batch: usize,
-    level: Fate,
+    asked: Asked,
     ticket: Append,
+}
+
+/// What was asked for with a batch.
+#[derive(Clone, Copy)]
+pub struct Asked {
+    pub batch: usize,
+    pub level: Fate,
+    /// Where alone it may go; and whether nothing stands there and nothing is before it.
+    pub at: Option<(Lsn, bool)>,
+}
+
+impl Asked {
+    fn answered(&self, promises: &mut Promises, answer: &Result<LsnRange>) {
+        match (self.at, answer) {
+            (Some((_, free)), Err(e)) if e.kind() == ErrorKind::Invalid => {
+                assert!(!free, "batch {} was wanted where the log ended: {e}", self.batch);
+                return promises.refused(self.batch);
+            }
+            (Some((lsn, _)), Ok(range)) => {
+                assert_eq!(range.first(), lsn, "batch {} was wanted elsewhere", self.batch);
+            }
+            _ => {}
+        }
+        promises.answered(self.batch, self.level, answer);
+    }
 }
 
 /// Clients in one thread: they take turns, so their batches are ordered as they were submitted.
 pub struct Clients {
     habit: Habit,
     waiting: Vec<Waiting>,
+    /// Somebody is in line for room and is not polled meanwhile: who blocks would wait for ever.
+    pub crowded: bool,
 }
 
 /// What an append came to.
@@ -55,19 +81,48 @@ pub enum Turn {
 
 impl Clients {
     pub fn new(habit: Habit) -> Clients {
-        Clients { habit, waiting: Vec::new() }
+        Clients { habit, waiting: Vec::new(), crowded: false }
     }
 
     /// Lets one client append a batch of its habit.
     pub fn append(&mut self, wal: &Wal, promises: &mut Promises, rng: &mut Rng) -> Turn {
+        let (records, durability) = self.draw(rng);
+        let way = match rng.pick(&[Way::Try, Way::Try, Way::Block, Way::Poll]) {
+            Way::Block if self.crowded => Way::Try,
+            way => way,
+        };
+        self.submit(wal, promises, records, durability, way)
+    }
+
+    /// A batch of its habit, and how it is to be kept.
+    pub fn draw(&self, rng: &mut Rng) -> (Vec<Vec<u8>>, Durability) {
         let records = draw_records(self.habit, rng);
         let durability = match rng.below(100) {
             0..60 => Durability::Sync,
             60..85 => Durability::Written,
             _ => Durability::Queued,
         };
-        let way = rng.pick(&[Way::Try, Way::Try, Way::Block, Way::Poll]);
-        self.submit(wal, promises, records, durability, way)
+        (records, durability)
+    }
+
+    /// Appends these records where alone they are wanted; `free` if that is where the log ends.
+    pub fn append_at(
+        &mut self,
+        wal: &Wal,
+        promises: &mut Promises,
+        (records, durability): (Vec<Vec<u8>>, Durability),
+        (lsn, free): (Lsn, bool),
+    ) -> Turn {
+        let batch = promises.submit(records);
+        let appender = wal.with(durability).at(lsn);
+        let outcome = appender.try_append_batch(&promises.batch(batch).records);
+        let at = Some((lsn, free));
+        self.take(promises, Asked { batch, level: level(durability), at }, outcome)
+    }
+
+    /// Whether no batch waits for its answer.
+    pub fn is_idle(&self) -> bool {
+        self.waiting.is_empty()
     }
 
     /// Appends these records.
@@ -79,11 +134,6 @@ impl Clients {
         durability: Durability,
         way: Way,
     ) -> Turn {
-        let level = match durability {
-            Durability::Sync => Fate::Durable,
-            Durability::Written => Fate::Written,
-            Durability::Queued => Fate::Open,
-        };
         let batch = promises.submit(records);
         let records = &promises.batch(batch).records;
         let appender = wal.with(durability);
@@ -99,18 +149,26 @@ impl Clients {
                 }
             }
         };
+        let asked = Asked { batch, level: level(durability), at: None };
         match outcome {
-            Some(Ok(ticket)) => {
-                self.waiting.push(Waiting { batch, level, ticket });
-                Turn::Queued
-            }
-            Some(Err(e)) if e.kind() != ErrorKind::Busy => {
-                promises.refused(batch);
-                Turn::Failed(e.kind())
-            }
-            Some(Err(_)) | None => {
+            Some(outcome) => self.take(promises, asked, outcome),
+            None => {
                 promises.refused(batch);
                 Turn::Busy
+            }
+        }
+    }
+
+    /// Takes what an append gave.
+    pub fn take(&mut self, promises: &mut Promises, asked: Asked, outcome: Result<Append>) -> Turn {
+        match outcome {
+            Ok(ticket) => {
+                self.waiting.push(Waiting { asked, ticket });
+                Turn::Queued
+            }
+            Err(e) => {
+                promises.refused(asked.batch);
+                if e.kind() == ErrorKind::Busy { Turn::Busy } else { Turn::Failed(e.kind()) }
             }
         }
     }
@@ -119,7 +177,7 @@ impl Clients {
     pub fn poll(&mut self, promises: &mut Promises) {
         self.waiting.retain_mut(|w| match w.ticket.try_wait() {
             Some(answer) => {
-                promises.answered(w.batch, w.level, &answer);
+                w.asked.answered(promises, &answer);
                 false
             }
             None => true,
@@ -133,7 +191,7 @@ impl Clients {
         }
         let w = self.waiting.swap_remove(rng.index(self.waiting.len()));
         let answer = w.ticket.wait();
-        promises.answered(w.batch, w.level, &answer);
+        w.asked.answered(promises, &answer);
         Some(answer)
     }
 
@@ -142,8 +200,10 @@ impl Clients {
         let mut failed = None;
         for w in self.waiting.drain(..) {
             let answer = w.ticket.wait();
-            failed = failed.or(answer.as_ref().err().map(|e| e.kind()));
-            promises.answered(w.batch, w.level, &answer);
+            // That its place was taken is no failure.
+            let kind = answer.as_ref().err().map(|e| e.kind());
+            failed = failed.or(kind.filter(|kind| *kind != ErrorKind::Invalid));
+            w.asked.answered(promises, &answer);
         }
         failed
     }
@@ -153,9 +213,18 @@ impl Clients {
         self.poll(promises);
         for w in self.waiting.drain(..) {
             let answer = w.ticket.wait();
-            assert!(answer.is_err(), "I8: batch {} became Ok in a poisoned log", w.batch);
-            promises.answered(w.batch, w.level, &answer);
+            assert!(answer.is_err(), "I8: batch {} became Ok in a poisoned log", w.asked.batch);
+            w.asked.answered(promises, &answer);
         }
+    }
+}
+
+/// What the `Ok` of a batch promises.
+pub fn level(durability: Durability) -> Fate {
+    match durability {
+        Durability::Sync => Fate::Durable,
+        Durability::Written => Fate::Written,
+        Durability::Queued => Fate::Open,
     }
 }
 

@@ -10,12 +10,14 @@
 
 use std::path::PathBuf;
 
-use prkdb_core::io::sim::Sim;
+use prkdb_core::io::sim::{Faults, Model, Sim};
+use prkdb_core::{Wal, WalConfig};
 
 use crate::model::Promises;
 
 pub const HEADER_LEN: usize = 72;
 const BLOCK: usize = 4096;
+const SECTOR: usize = 512;
 
 /// A frame in a file.
 #[derive(Clone, Debug)]
@@ -157,6 +159,22 @@ pub fn watermarks(sim: &Sim) -> Vec<u64> {
     found
 }
 
+/// The promised frames behind whose last byte there is something else than zeros, another frame, or
+/// the end of a sector: what lies in further ones may be older than the frame.
+pub fn kept_in_padding(sim: &Sim, promises: &Promises, last: u64) -> Vec<Spot> {
+    let mut found = promised_frames(sim, promises, last);
+    let segments = segments(sim);
+    found.retain(|spot| {
+        let (_, bytes) = segments.iter().find(|(path, _)| *path == spot.path).expect("listed");
+        let end = usize::try_from(spot.offset + spot.len).expect("a segment is small");
+        let padding = &bytes[end..end.next_multiple_of(SECTOR)];
+        // A tag: what follows in the same group may be torn.
+        let goes_on = matches!(padding, [1 | 2, ..]);
+        !goes_on && padding.iter().any(|b| *b != 0)
+    });
+    found
+}
+
 fn is_right(body: &[u8], first: u64, count: u64, promises: &Promises) -> bool {
     let index = body.len() - 8 * usize::try_from(count).expect("a frame is small");
     let mut start = 0;
@@ -174,4 +192,20 @@ fn u32_at(bytes: &[u8], at: usize) -> u32 {
 
 fn u64_at(bytes: &[u8], at: usize) -> u64 {
     u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"))
+}
+
+#[test]
+fn what_is_left_in_padding_is_found() {
+    let sim = Sim::new(1, Model::weak(true), Faults::default());
+    let wal = Wal::open_in(sim.world(), WalConfig::new("/log")).unwrap();
+    let mut promises = Promises::new();
+    let batch = promises.submit(vec![b"a record".to_vec()]);
+    let records = &promises.batch(batch).records;
+    let lsn = wal.append_batch(records).unwrap().wait().unwrap().first();
+    promises.learn(1, &wal.read(lsn).unwrap().data);
+    wal.close().unwrap();
+    let spot = promised_frames(&sim, &promises, 1).pop().unwrap();
+    assert!(kept_in_padding(&sim, &promises, 1).is_empty());
+    sim.poke(&spot.path, spot.offset + spot.len + 9, b"x").unwrap();
+    assert_eq!(kept_in_padding(&sim, &promises, 1).len(), 1);
 }

@@ -7,16 +7,26 @@
 //!
 //! Waived: I1 and I5, and that a log opens at all. What is left, and checked here: every call
 //! returns and none panics; each record that is served is one that was submitted for that LSN (I4,
-//! I7), without a gap (I2); and nothing is cut that a watermark proves which was there to be read
-//! (I7). The test finds that watermark on the device by itself: the greatest in any valid frame
-//! header that starts a block; where one read was wrong, the greatest but one, for a read can hide
-//! no more than one block.
+//! I7), without a gap (I2), in whole batches (I3); a poisoned log says `Ok` to nothing (I8); opened
+//! once more in a healthy world it is the same log (I6); and nothing is cut that a watermark proves
+//! which was there to be read (I7). The test finds that watermark on the device by itself: the
+//! greatest in any valid frame header that starts a block; where one read was wrong, the greatest
+//! but one, for a read can hide no more than one block.
 
 use prkdb_core::io::sim::{CrashKind, Faults};
 use prkdb_core::{Error, ErrorKind, Lsn, ReadOnlyWal, Wal};
 
 use crate::damage;
 use crate::life::{DIR, Hazard, Life, Open, say};
+use crate::model::Promises;
+
+/// What one look at a whole log gave: a checksum a record, and the error that ended it.
+#[derive(Debug, PartialEq, Eq)]
+struct Seen {
+    first: u64,
+    records: Vec<u32>,
+    error: Option<ErrorKind>,
+}
 
 impl Life {
     /// Lives a few more lives on such a disk.
@@ -34,10 +44,30 @@ impl Life {
         }
         self.sim.set_faults(Faults::default());
         if let Some(wal) = self.open_in_doubt(&mut sound) {
-            self.read_in_doubt(&wal);
-            self.end_in_doubt(wal);
+            let seen = self.read_in_doubt(&wal);
+            self.open_once_more(wal, &seen);
             self.cycles += 1;
         }
+    }
+
+    /// I6: in a healthy world, without a power cut that a lying disk would use, it is the same log.
+    fn open_once_more(&mut self, mut wal: Open, seen: &Seen) {
+        let (next, closes) = (wal.next_lsn(), self.rng.chance(500));
+        if closes {
+            wal.close_healthy();
+        } else {
+            self.sim.crash(CrashKind::Kill);
+            drop(wal.0.take());
+        }
+        self.clients.wait_all(&mut self.promises);
+        let config = self.config();
+        let again = Wal::open_in(self.sim.world(), config);
+        let again = Open(Some(again.unwrap_or_else(|e| panic!("I6: opened once, and now {e}"))));
+        say!(self, "opened once more, closed {closes}: {:?}", again.recovery());
+        assert_eq!(again.next_lsn(), next, "I6: opened twice, and it ends elsewhere");
+        let found = self.read_in_doubt(&again);
+        assert!(found == *seen, "I6: opened twice, and it is another log");
+        self.end_in_doubt(again);
     }
 
     fn draw_hazard(&mut self) -> Faults {
@@ -110,49 +140,75 @@ impl Life {
         say!(self, "verify: {:?}", told.map(|summary| format!("{summary:?}")));
     }
 
-    /// I2, I4, I7: right records without a gap, up to the end or to an error.
-    fn read_in_doubt(&mut self, wal: &Wal) {
-        let first = wal.first_lsn().get();
+    /// I2, I3, I4, I7: right records without a gap, in whole batches, up to the end or to an error.
+    fn read_in_doubt(&mut self, wal: &Wal) -> Seen {
+        let (first, durable) = (wal.first_lsn().get(), wal.durable_lsn().get());
+        let mut seen = Seen { first, records: Vec::new(), error: None };
+        let mut batch = None;
         let reader = wal.reader(Lsn::new(first)).expect("the log has a start");
         for (lsn, record) in (first..).zip(reader) {
             match record {
                 Ok(record) => {
                     assert_eq!(record.lsn.get(), lsn, "I2: a gap in reading");
-                    self.promises.recognize(lsn, &record.data);
+                    batch = self.promises.recognize(batch, lsn, &record.data);
+                    seen.records.push(crc32fast::hash(&record.data));
                 }
                 Err(e) => {
                     say!(self, "read until {lsn}: {e}");
-                    return self.expect_damage_or_fault(&e);
+                    self.expect_damage_or_fault(&e);
+                    seen.error = Some(e.kind());
+                    return seen;
                 }
             }
         }
+        let end = first + seen.records.len() as u64;
+        assert!(end > durable, "I7: of {durable} durable records reading ends at {end}");
+        if let Some(part) = batch {
+            assert!(self.promises.is_end(part), "I3: {part:?} is the last, its batch goes on");
+        }
+        seen
     }
 
     fn work_in_doubt(&mut self, wal: &Wal) {
         for _ in 0..self.rng.pick(&[3, 10, 25]) {
-            let over = match self.rng.below(10) {
-                0..6 => self.append(wal),
+            let failed = match self.rng.below(10) {
+                0..6 => self.append(wal).then_some(ErrorKind::Poisoned),
                 6 => {
                     let answer = self.clients.wait_one(&mut self.promises, &mut self.rng);
-                    answer.is_some_and(|answer| answer.is_err())
+                    answer.and_then(Result::err).map(|e| e.kind())
                 }
                 7 => {
                     self.sim.pass(std::time::Duration::from_millis(400));
-                    false
+                    None
                 }
                 8 => {
                     self.read_in_doubt(wal);
-                    false
+                    None
                 }
                 _ => {
                     self.clients.poll(&mut self.promises);
-                    false
+                    None
                 }
             };
-            if over || self.sim.crashed() {
+            if self.sim.crashed() {
                 return;
             }
+            match failed {
+                None => {}
+                Some(ErrorKind::Poisoned | ErrorKind::NotConfirmed) => {
+                    return self.poisoned_in_doubt(wal);
+                }
+                Some(_) => return,
+            }
         }
+    }
+
+    /// I8: every ticket is answered, and nothing is `Ok` any more.
+    fn poisoned_in_doubt(&mut self, wal: &Wal) {
+        say!(self, "poisoned");
+        self.clients.poisoned(&mut self.promises);
+        assert!(wal.try_append_batch(["late"]).is_err(), "I8: a poisoned log takes appends");
+        assert!(wal.wait_durable(Lsn::NONE).is_err(), "I8: a poisoned log waits for durability");
     }
 
     fn end_in_doubt(&mut self, mut wal: Open) {
@@ -172,5 +228,34 @@ impl Life {
         if self.rng.chance(500) {
             self.sim.crash(CrashKind::Power);
         }
+    }
+}
+
+/// The check itself: a batch that was appended as 2 records, and read as `read` from LSN 1 on.
+fn recognized(read: &[&[u8]]) -> bool {
+    let mut promises = Promises::new();
+    promises.submit(vec![b"first".to_vec(), b"second".to_vec()]);
+    promises.submit(vec![b"other".to_vec()]);
+    let starts = [0, 1].map(|number: usize| promises.batch(number).records[0].clone());
+    let mut last = None;
+    for (lsn, data) in (1..).zip(read) {
+        let data = match *data {
+            b"first" => &starts[0],
+            b"other" => &starts[1],
+            other => other,
+        };
+        last = promises.recognize(last, lsn, data);
+    }
+    promises.is_end(last.expect("each record says where it is from"))
+}
+
+#[test]
+fn a_batch_that_is_there_in_part_is_noticed() {
+    let part = |read: &[&[u8]]| crate::expecting(|| recognized(read), false);
+    assert_eq!(part(&[b"first", b"second", b"other"]), Ok(true));
+    assert_eq!(part(&[b"second", b"other"]), Ok(true), "a log may start inside a batch");
+    assert_eq!(part(&[b"other", b"first"]), Ok(false), "it ends inside a batch");
+    for wrong in [&[&b"first"[..], b"other"][..], &[b"other", b"second"], &[b"first", b"third"]] {
+        assert!(part(wrong).is_err_and(|why| why.contains("I3")), "{wrong:?}");
     }
 }

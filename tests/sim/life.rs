@@ -14,7 +14,9 @@ use prkdb_core::{
 };
 
 use crate::client::{Clients, Habit};
+use crate::damage;
 use crate::model::Promises;
+use crate::turns::{self, Slot};
 
 pub const DIR: &str = "/log";
 
@@ -62,6 +64,12 @@ pub struct Life {
     codecs: Rng,
     /// Draws `wipe_retired`, likewise.
     wipes: Rng,
+    /// Draws the turns of several clients, likewise; only some seeds have them.
+    pub more: Option<Rng>,
+    /// What the user slot may hold.
+    pub slot: Slot,
+    /// How often records were cut from the end, or may have been.
+    pub cuts: u64,
     pub sim: Sim,
     pub promises: Promises,
     pub clients: Clients,
@@ -104,14 +112,19 @@ pub fn footprint(seed: u64) -> (u64, u64, Vec<(std::path::PathBuf, u32)>) {
     (life.cycles, life.sim.trace(), files.collect())
 }
 
-fn lived(seed: u64, verbose: bool) -> Life {
-    let mut rng = Rng::stream(seed, 1);
-    let mut model = Model::draw(&mut rng);
-    let hazard = match Rng::stream(seed, 3).below(100) {
+/// What a seed's disk does that can't be survived whole.
+pub fn hazard(seed: u64) -> Hazard {
+    match Rng::stream(seed, 3).below(100) {
         0..6 => Hazard::Lying,
         6..20 => Hazard::Wrong,
         _ => Hazard::None,
-    };
+    }
+}
+
+fn lived(seed: u64, verbose: bool) -> Life {
+    let mut rng = Rng::stream(seed, 1);
+    let mut model = Model::draw(&mut rng);
+    let hazard = hazard(seed);
     model.lies = hazard == Hazard::Lying;
     let sim = Sim::new(seed, model, Faults::default());
     let habit = match rng.below(100) {
@@ -131,6 +144,9 @@ fn lived(seed: u64, verbose: bool) -> Life {
         rng,
         codecs,
         wipes: Rng::stream(seed, 4),
+        more: turns::draw(seed, hazard),
+        slot: Slot::default(),
+        cuts: 0,
         sim,
         promises,
         clients,
@@ -174,6 +190,9 @@ impl Life {
         self.sim.set_faults(Faults::default());
         let wal = self.open(0);
         assert!(self.check(&wal), "a healthy world reads everything");
+        let promised = self.promises.promised;
+        let kept = damage::kept_in_padding(&self.sim, &self.promises, promised);
+        assert!(kept.is_empty(), "what was in memory is on disk behind {kept:?}");
         // What a policy cuts meanwhile would look like damage that nobody told.
         if !self.policies && self.rng.chance(300) {
             self.damage(wal);
@@ -304,6 +323,7 @@ impl Life {
     /// I1 to I5 on what recovery serves; false if a fault kept it from reading everything.
     pub fn check(&mut self, wal: &Wal) -> bool {
         let (first, next) = (wal.first_lsn().get(), wal.next_lsn().get());
+        self.slot.check(wal);
         let promises = &mut self.promises;
         if let Some(keep) = promises.cut.take()
             && next == keep + 1

@@ -34,6 +34,8 @@ pub enum Fate {
 pub struct Batch {
     pub records: Vec<Vec<u8>>,
     pub fate: Fate,
+    /// Its place among all that were queued.
+    order: u64,
     range: Option<LsnRange>,
     /// Where it was once said to stand, also if it was cut since.
     given: Option<LsnRange>,
@@ -43,6 +45,8 @@ pub struct Batch {
 #[derive(Default)]
 pub struct Promises {
     batches: Vec<Batch>,
+    /// Places among the queued that were given out.
+    orders: u64,
     /// For each LSN from 1 on the record that was read there; none if a policy cut it unread.
     known: Vec<Option<(usize, usize)>>,
     /// Batches below this were looked for: what is not known of them never may be.
@@ -75,12 +79,20 @@ impl Promises {
         first.resize(first.len().max(ID_LEN), 0);
         first[..8].copy_from_slice(ID_MAGIC);
         first[8..ID_LEN].copy_from_slice(&(number as u64).to_le_bytes());
-        self.batches.push(Batch { records, fate: Fate::Open, range: None, given: None });
+        let order = self.orders;
+        self.batches.push(Batch { records, fate: Fate::Open, order, range: None, given: None });
+        self.orders += 1;
         number
     }
 
     pub fn batch(&self, number: usize) -> &Batch {
         &self.batches[number]
+    }
+
+    /// Its turn came later than when it was submitted: it was in line for room.
+    pub fn queued(&mut self, number: usize) {
+        self.batches[number].order = self.orders;
+        self.orders += 1;
     }
 
     /// It was refused before it was queued.
@@ -155,17 +167,56 @@ impl Promises {
         self.first_most = if self.first_most == u64::MAX { u64::MAX } else { next };
     }
 
-    /// A record was read from a disk that can't be trusted. I4, I7: records may be gone, and older
-    /// ones back, but none has other bytes than one that was submitted for its place.
-    pub fn recognize(&self, lsn: u64, data: &[u8]) {
-        let stands = |batch: &Batch| match batch.given {
-            Some(range) => {
-                let i = lsn.checked_sub(range.first().get());
-                i.and_then(|i| batch.records.get(place(i + 1))).is_some_and(|r| r == data)
+    /// A record was read from a disk that can't be trusted, after `last` if that is known; gives
+    /// which it is. I4, I7: records may be gone, and older ones back, but none has other bytes than
+    /// one that was submitted for its place. I3: a batch that has begun goes on to its end.
+    pub fn recognize(
+        &self,
+        last: Option<(usize, usize)>,
+        lsn: u64,
+        data: &[u8],
+    ) -> Option<(usize, usize)> {
+        let found = match last {
+            Some((batch, i)) if !self.is_end((batch, i)) => {
+                let next = (batch, i + 1);
+                assert!(self.stands(next, lsn, data), "I3: at {lsn} batch {batch} is left");
+                Some(next)
             }
-            None => batch.records.iter().any(|r| r == data),
+            // The log may start inside a batch, if that is read first.
+            _ => number_of(data).map(|number| (number, 0)).or_else(|| {
+                assert!(last.is_none(), "I3, I4, I7: record {lsn} starts no batch");
+                self.inside(lsn, data)
+            }),
         };
-        assert!(self.batches.iter().any(stands), "I4, I7: record {lsn} was never submitted");
+        if let Some((batch, i)) = found {
+            assert!(self.stands((batch, i), lsn, data), "I4, I7: record {lsn} was never submitted");
+            let fate = self.batches[batch].fate;
+            assert_ne!(fate, Fate::Absent, "I4: batch {batch} at {lsn} was refused");
+        }
+        found
+    }
+
+    /// Whether this is the last record of its batch.
+    pub fn is_end(&self, (batch, i): (usize, usize)) -> bool {
+        i + 1 == self.batches[batch].records.len()
+    }
+
+    /// Whether that record has these bytes, and was not said to be elsewhere.
+    fn stands(&self, (number, i): (usize, usize), lsn: u64, data: &[u8]) -> bool {
+        self.batches.get(number).is_some_and(|batch| {
+            let here = batch.given.is_none_or(|range| range.first().get() + i as u64 == lsn);
+            here && batch.records.get(i).is_some_and(|r| r == data)
+        })
+    }
+
+    /// Which record it may be, of the middle of a batch; none if several may.
+    fn inside(&self, lsn: u64, data: &[u8]) -> Option<(usize, usize)> {
+        let all = self.batches.iter().enumerate();
+        let all = all.flat_map(|(number, b)| (1..b.records.len()).map(move |i| (number, i)));
+        let mut fitting = all.filter(|place| self.stands(*place, lsn, data));
+        let found = fitting.next();
+        assert!(found.is_some(), "I4, I7: record {lsn} was never submitted");
+        found.filter(|_| fitting.next().is_none())
     }
 
     /// The last LSN of which the content is known.
@@ -256,7 +307,7 @@ impl Promises {
         };
         let number = number.expect("it names a batch");
         assert!(
-            last.is_none_or(|(b, _)| b < number),
+            last.is_none_or(|(b, _)| self.batches[b].order < batch.order),
             "I4: batch {number} at {lsn} is out of order"
         );
         assert!(number >= self.settled, "I4: batch {number} came back at {lsn}");

@@ -10,38 +10,28 @@ use prkdb_core::{Durability, ErrorKind, Lsn, ReadLevel, Wal};
 use crate::client::{Turn, Way};
 use crate::damage;
 use crate::life::{End, Hazard, Life, say};
+use crate::turns::Turns;
 
 impl Life {
     /// Works until the script ends, the world does, or the log stays poisoned.
     pub fn work(&mut self, wal: &Wal) -> End {
+        let mut turns = Turns::new(self.more.take());
+        let end = self.steps(wal, &mut turns);
+        self.more = self.leave(turns);
+        end
+    }
+
+    fn steps<'w>(&mut self, wal: &'w Wal, turns: &mut Turns<'w>) -> End {
         let steps = self.rng.pick(&[5, 15, 40]);
         for _ in 0..steps {
-            let poisoned = match self.rng.below(100) {
-                0..55 => self.append(wal),
-                55..72 => {
-                    let micros = self.rng.pick(&[50, 500, 5000, 1_500_000]);
-                    self.sim.pass(Duration::from_micros(micros));
-                    false
-                }
-                72..80 => {
-                    self.clients.poll(&mut self.promises);
-                    false
-                }
-                80..86 => self.wait(wal),
-                86..89 => self.wait_durable(wal),
-                89..94 => self.read_some(wal),
-                94..96 => self.truncate(wal),
-                96 if self.hazard == Hazard::None => self.truncate_after(wal),
-                99 if self.hazard == Hazard::None && self.rng.chance(500) => self.reset(wal),
-                97 if self.forger => self.forge(wal),
-                98 => self.fill_disk(wal),
-                _ => false,
-            };
+            let dead = self.turn(wal, turns) || self.sim.crashed();
+            let poisoned = dead || self.step(wal, turns);
             if self.sim.crashed() {
                 return End::Crashed;
             }
             if poisoned {
                 say!(self, "poisoned");
+                self.refused_in_line(turns);
                 self.clients.poisoned(&mut self.promises);
                 if !self.resume(wal) {
                     return if self.sim.crashed() { End::Crashed } else { End::Poisoned };
@@ -49,6 +39,30 @@ impl Life {
             }
         }
         End::Done
+    }
+
+    fn step(&mut self, wal: &Wal, turns: &mut Turns<'_>) -> bool {
+        match self.rng.below(100) {
+            0..55 => self.append(wal),
+            55..72 => {
+                let micros = self.rng.pick(&[50, 500, 5000, 1_500_000]);
+                self.sim.pass(Duration::from_micros(micros));
+                false
+            }
+            72..80 => {
+                self.clients.poll(&mut self.promises);
+                false
+            }
+            80..86 => self.wait(wal),
+            86..89 => self.wait_durable(wal),
+            89..94 => self.read_some(wal),
+            94..96 => self.truncate(wal),
+            96 if self.hazard == Hazard::None => self.truncate_after(wal),
+            99 if self.hazard == Hazard::None && self.rng.chance(500) => self.reset(wal),
+            97 if self.forger => self.forge(wal),
+            98 => self.empty_line(turns) || self.fill_disk(wal),
+            _ => false,
+        }
     }
 
     pub fn append(&mut self, wal: &Wal) -> bool {
@@ -151,6 +165,7 @@ impl Life {
             return false;
         }
         self.promises.cut = Some(keep);
+        self.cuts += 1;
         let outcome = wal.truncate_after(Lsn::new(keep));
         say!(self, "truncate after {keep}: {outcome:?}");
         match outcome {
@@ -185,6 +200,7 @@ impl Life {
         }
         let next = 1 + self.rng.below(wal.next_lsn().get() + 50);
         self.promises.reset = Some(next);
+        self.cuts += 1;
         let outcome = wal.reset_to(Lsn::new(next));
         say!(self, "reset to {next}: {outcome:?}");
         match outcome {
@@ -297,6 +313,7 @@ impl Life {
     /// Tries to recover in the process.
     fn resume(&mut self, wal: &Wal) -> bool {
         self.kills_only = false;
+        self.cuts += 1;
         for _ in 0..self.rng.below(3) {
             match wal.resume() {
                 Ok(()) if self.sim.crashed() => return false,

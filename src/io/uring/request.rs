@@ -133,3 +133,70 @@ impl Request {
 fn entry_len(len: usize) -> u32 {
     u32::try_from(len.min(MOST_BYTES)).expect("a limit below 4 GiB")
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::fd::AsRawFd;
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::io::calls::Counter;
+
+    /// A sync of `file` after a write of 4096 bytes, as the kernel answers when it has no worker.
+    fn canceled(file: &FileRef) -> io::Result<usize> {
+        let (stage, place) = (Stage::Sync { answer: 4096 }, Place::Slot(0));
+        let id = OpId(1);
+        let mut request = Request { id, file: Arc::clone(file), at: 0, buf: None, stage, place };
+        request.advance(-libc::ECANCELED).expect("there is no stage after it")
+    }
+
+    fn opened(path: &Path) -> (FileRef, Arc<Counter>) {
+        let file = fs::File::options().read(true).write(true).open(path).expect("it is there");
+        let counter = Arc::default();
+        (Arc::new(OsFile::around(path, file, None, &counter)), counter)
+    }
+
+    #[test]
+    fn a_sync_that_found_no_worker_is_one_plain_sync() {
+        let scratch = tempfile::NamedTempFile::new().expect("a scratch file");
+        let (file, counter) = opened(scratch.path());
+        assert_eq!(canceled(&file).expect("a file syncs"), 4096);
+        assert_eq!(counter.calls().syncs, 1);
+    }
+
+    #[test]
+    fn a_plain_sync_that_fails_is_never_believed_later() {
+        // Nothing syncs there (EINVAL).
+        let (file, counter) = opened(Path::new("/dev/null"));
+        let failed = canceled(&file).expect_err("it can't be synced");
+        assert_eq!(failed.raw_os_error(), Some(libc::EINVAL));
+        assert_eq!(counter.calls().syncs, 1, "a failed sync is not tried again");
+        // From now on its descriptor is one of a file that syncs.
+        let healthy = tempfile::tempfile().expect("a scratch file");
+        let ours = own(&file).expect("made above").main().as_raw_fd();
+        // SAFETY: `ours` stays open and owned by `file`; only what it refers to changes.
+        #[expect(unsafe_code, reason = "a file is replaced below its owner")]
+        let replaced = unsafe { libc::dup2(healthy.as_raw_fd(), ours) };
+        assert_eq!(replaced, ours);
+        nix::unistd::fdatasync(own(&file).expect("made above").main()).expect("it syncs now");
+        let again = canceled(&file).expect_err("the first failure is final");
+        assert_eq!(again.raw_os_error(), Some(libc::EINVAL));
+        assert_eq!(counter.calls().syncs, 1, "a sync after a failed one proves nothing");
+    }
+
+    #[test]
+    fn any_other_failure_of_a_sync_is_the_answer() {
+        let scratch = tempfile::NamedTempFile::new().expect("a scratch file");
+        let (file, counter) = opened(scratch.path());
+        for errno in [libc::EIO, libc::ENOSPC, libc::EINTR] {
+            let (stage, place) = (Stage::Sync { answer: 0 }, Place::Slot(0));
+            let (id, file) = (OpId(1), Arc::clone(&file));
+            let mut request = Request { id, file, at: 0, buf: None, stage, place };
+            let answer = request.advance(-errno).expect("there is no stage after it");
+            assert_eq!(answer.expect_err("it failed").raw_os_error(), Some(errno));
+        }
+        assert_eq!(counter.calls().syncs, 0);
+    }
+}

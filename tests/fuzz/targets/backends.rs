@@ -1,11 +1,13 @@
-//! The same steps on the simulated disk, by position and in mapped files: the same log.
+//! The same steps on the simulated disk, by position, in mapped files and through rings where they
+//! work: the same log.
 //!
 //! Real files are made where memory holds them, if there is such a place.
 
 use std::path::Path;
+use std::sync::OnceLock;
 
 use prkdb_core::io::sim::{Faults, Model, Sim};
-use prkdb_core::{Backend, ErrorKind, Lsn, ReadOnlyWal, Result, Wal, WalConfig};
+use prkdb_core::{Backend, ErrorKind, Lsn, ReadOnlyWal, Result, Wal, WalConfig, probe};
 
 use super::input::Input;
 use super::steps::{self, Step};
@@ -33,7 +35,7 @@ pub fn run(data: &[u8]) {
     let outcomes = play(&steps, || Wal::open_in(sim.world(), config.clone()));
     let simulated = end(outcomes, ReadOnlyWal::open_on(sim.world().disk, "/log").unwrap());
     let memory = Path::new("/dev/shm");
-    for backend in [Backend::Pwrite, Backend::Mmap] {
+    for backend in real(memory) {
         let root = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
         let root = root.unwrap();
         let dir = root.path().join("log");
@@ -42,6 +44,26 @@ pub fn run(data: &[u8]) {
         let real = end(outcomes, ReadOnlyWal::open(&dir).unwrap());
         assert!(real == simulated, "{backend} and the simulation differ: {}", differ(&real));
     }
+}
+
+/// The backends that work there; a ring only where one was found to.
+fn real(memory: &Path) -> Vec<Backend> {
+    static RING: OnceLock<bool> = OnceLock::new();
+    let ring = *RING.get_or_init(|| {
+        let dir = if memory.is_dir() { memory } else { Path::new("/tmp") };
+        let found = probe(dir, Backend::Uring).is_ok();
+        if !found {
+            eprintln!("SKIPPED, no io_uring in {}: the backends on it", dir.display());
+        }
+        found
+    });
+    let mut all = vec![Backend::Pwrite, Backend::Mmap];
+    if ring {
+        all.push(Backend::Uring);
+        #[cfg(feature = "tokio-uring")]
+        all.push(Backend::TokioUring);
+    }
+    all
 }
 
 fn differ(end: &End) -> String {

@@ -12,14 +12,16 @@ use std::sync::OnceLock;
 
 use prkdb_core::io::sim::{CrashKind, Faults, Model, Sim};
 use prkdb_core::{
-    CompressionConfig, CompressionType, Durability, Lsn, ReadOnlyWal, Wal, WalConfig,
+    CompressionConfig, CompressionType, Durability, ErrorKind, Lsn, ReadOnlyWal, RecoveryPolicy,
+    Wal, WalConfig,
 };
 
 use super::layout::{self, BLOCK, HEADER, SLOT};
 
 pub const DIR: &str = "/log";
-/// How many there are.
+/// How many there are, and one more: it has a hole, for records were given up.
 pub const COUNT: usize = 5;
+pub const WITH_HOLE: usize = COUNT;
 
 /// What stands somewhere in a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,9 +53,9 @@ pub struct Base {
 }
 
 /// Log `number` of `COUNT`: plain; killed with groups in flight; three segments side by side;
-/// compressed; cut at both ends.
+/// compressed; cut at both ends. And [`WITH_HOLE`].
 pub fn base(number: usize) -> &'static Base {
-    static BASES: [OnceLock<Base>; COUNT] = [const { OnceLock::new() }; COUNT];
+    static BASES: [OnceLock<Base>; COUNT + 1] = [const { OnceLock::new() }; COUNT + 1];
     BASES[number].get_or_init(|| Base::new(number))
 }
 
@@ -99,6 +101,9 @@ impl Base {
                 drop(wal);
             }
         }
+        if number == WITH_HOLE {
+            give_up_one(&sim);
+        }
         let mut files = Vec::new();
         for (path, _) in sim.files() {
             let name = path.strip_prefix(DIR).unwrap().to_str().unwrap().to_string();
@@ -120,7 +125,20 @@ impl Base {
 fn contents(sim: &Sim) -> BTreeMap<u64, Vec<u8>> {
     let log = ReadOnlyWal::open_on(sim.world().disk, DIR).unwrap();
     let reader = log.reader(log.first_lsn().unwrap()).unwrap();
-    reader.map(|record| record.map(|r| (r.lsn.get(), r.data.to_vec())).unwrap()).collect()
+    let there = reader.filter(|r| r.as_ref().err().is_none_or(|e| e.kind() != ErrorKind::Lost));
+    there.map(|record| record.map(|r| (r.lsn.get(), r.data.to_vec())).unwrap()).collect()
+}
+
+/// Damages a frame in the middle of a log and gives up what was in it.
+fn give_up_one(sim: &Sim) {
+    let path = PathBuf::from(DIR).join(format!("{:020}.seg", 2));
+    let bytes = sim.peek(&path).unwrap();
+    let frame = layout::frames(&bytes).into_iter().nth(1).unwrap();
+    sim.flip(&path, (frame.start + HEADER) as u64, 1).unwrap();
+    let config = WalConfig { recovery: RecoveryPolicy::Salvage, ..config(WITH_HOLE, 3) };
+    let wal = Wal::open_in(sim.world(), config).unwrap();
+    assert_eq!(wal.holes().len(), 1, "{:?}", wal.recovery());
+    wal.close().unwrap();
 }
 
 fn live(wal: &Wal, number: usize, life: usize) {

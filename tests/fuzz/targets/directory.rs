@@ -1,20 +1,28 @@
-//! A whole log, damaged: opened for reading, read, verified; opened for writing, written on.
+//! A whole log, damaged: opened for reading, read, verified; opened for writing, written on;
+//! mended by a policy or by repair, in place or elsewhere.
 //!
-//! Where no checksum was forged, whatever is read is what was written, in every case.
+//! Where no checksum was forged, whatever is read is what was written, in every case. What was
+//! mended opens by the default policy.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::PathBuf;
 
 use prkdb_core::io::sim::Sim;
-use prkdb_core::{ErrorKind, Finding, Lsn, ReadOnlyWal, Result, Wal};
+use prkdb_core::{
+    ErrorKind, Finding, FindingKind, Lsn, ReadOnlyWal, RecoveryPolicy, Result, Wal, WalConfig,
+    repair_in, repair_to_in,
+};
 
 use super::base::{self, Base, DIR, Kind};
 use super::input::Input;
 use super::layout::BLOCK;
 
-/// Bits of the second byte: forge checksums; write on.
+/// Bits of the second byte: forge checksums; write on; three of how to mend; a log with a hole.
 const FORGE: u8 = 1;
 const WRITE: u8 = 2;
+const MEND_SHIFT: u8 = 2;
+const HOLE: u8 = 32;
 /// A log has no more files than that, here.
 const MOST_FILES: usize = 12;
 
@@ -22,6 +30,7 @@ const MOST_FILES: usize = 12;
 pub fn run(data: &[u8]) {
     let mut input = Input::new(data);
     let (number, mode) = (input.pick(base::COUNT), input.byte());
+    let number = if mode & HOLE == 0 { number } else { base::WITH_HOLE };
     let base = base::base(number);
     let mut files = base.files.clone();
     while !input.is_empty() {
@@ -34,6 +43,30 @@ pub fn run(data: &[u8]) {
     }
     if mode & WRITE != 0 {
         write_on(number, &files, &read, mode & FORGE != 0);
+    }
+    if let Some(way) = Mend::of(mode >> MEND_SHIFT & 7) {
+        mend(way, number, &files, mode & FORGE != 0);
+    }
+}
+
+/// How a log is made whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mend {
+    By(RecoveryPolicy),
+    InPlace,
+    Elsewhere,
+}
+
+impl Mend {
+    fn of(bits: u8) -> Option<Mend> {
+        match bits {
+            1 => Some(Mend::By(RecoveryPolicy::Strict)),
+            2 => Some(Mend::By(RecoveryPolicy::PointInTime)),
+            3 => Some(Mend::By(RecoveryPolicy::Salvage)),
+            4 => Some(Mend::InPlace),
+            5 => Some(Mend::Elsewhere),
+            _ => None,
+        }
     }
 }
 
@@ -124,9 +157,21 @@ fn look(sim: &Sim) -> Read {
 
 fn read_all(log: &ReadOnlyWal, records: &mut BTreeMap<u64, Vec<u8>>) -> Result<()> {
     let Some(first) = log.first_lsn() else { return Ok(()) };
-    for (expected, record) in (first.get()..).zip(log.reader(first)?) {
-        let record = record?;
-        assert_eq!(record.lsn.get(), expected, "a gap");
+    let (mut reader, mut expected, holes) = (log.reader(first)?, first, log.holes());
+    while let Some(record) = reader.next() {
+        let record = match record {
+            Err(e) if e.kind() == ErrorKind::Lost => {
+                let hole = expected..reader.next_lsn();
+                assert!(hole.start < hole.end, "a hole of nothing at {expected}");
+                let known = |h: &Range<Lsn>| h.start <= hole.start && hole.end <= h.end;
+                assert!(holes.iter().any(known), "{hole:?} is lost, {holes:?} are known");
+                expected = hole.end;
+                continue;
+            }
+            other => other?,
+        };
+        assert_eq!(record.lsn, expected, "a gap");
+        expected = expected.next();
         let one = log.read(record.lsn)?;
         assert_eq!(one.data[..], record.data[..], "record {} is two", record.lsn);
         records.insert(record.lsn.get(), record.data.to_vec());
@@ -151,7 +196,8 @@ fn check_genuine(base: &Base, sim: &Sim, read: &Read) {
         assert!(read.failed.is_some(), "verify fails and a reader does not: {outcome:?}");
         return;
     };
-    assert_eq!(summary.damaged + summary.torn, found.len() as u64, "{found:?}");
+    let told = found.iter().filter(|finding| finding.kind != FindingKind::GivenUp).count();
+    assert_eq!(summary.damaged + summary.torn, told as u64, "{found:?}");
     if read.failed == Some(ErrorKind::Corrupt) {
         assert!(found.iter().any(Finding::is_damage), "a reader was told of damage, {found:?}");
     }
@@ -194,4 +240,62 @@ fn write_on(number: usize, files: &[(String, Vec<u8>)], read: &Read, forged: boo
         }
     }
     assert!(again.opened, "what was written on can't be opened: {:?}", again.failed);
+}
+
+/// Where a log is repaired to.
+const NEW: &str = "/new";
+
+/// What a policy or a repair left opens by the default policy, and serves nothing but what was
+/// written.
+fn mend(way: Mend, number: usize, files: &[(String, Vec<u8>)], forged: bool) {
+    let (sim, base) = (base::world(files), base::base(number));
+    let before: Vec<(PathBuf, u64)> = sim.files();
+    let mut kept = None;
+    let mended = match way {
+        Mend::By(recovery) => {
+            let config = WalConfig { recovery, ..base::config(number, 0) };
+            Wal::open_in(sim.world(), config).and_then(Wal::close)
+        }
+        Mend::InPlace => repair_in(sim.world(), DIR, &mut |_, _| {}).map(|report| {
+            kept = Some(report.records_kept);
+        }),
+        Mend::Elsewhere => {
+            let (from, to) = (sim.world(), sim.world());
+            repair_to_in(from, DIR, to, NEW, &mut |_, _| {}).map(|report| {
+                kept = Some(report.records_kept);
+            })
+        }
+    };
+    if let Err(e) = mended {
+        if e.kind() == ErrorKind::Corrupt && way != Mend::Elsewhere {
+            assert_eq!(sim.files(), before, "{way:?} refused, and changed the log: {e}");
+        }
+        return;
+    }
+    let dir = if way == Mend::Elsewhere { NEW } else { DIR };
+    let config = WalConfig { log_dir: dir.into(), ..base::config(number, 0) };
+    let outcome = Wal::open_in(sim.world(), config).and_then(Wal::close);
+    if forged {
+        return;
+    }
+    outcome.unwrap_or_else(|e| panic!("{way:?} worked, and the log does not open: {e}"));
+    let log = ReadOnlyWal::open_on(sim.world().disk, dir).unwrap();
+    let mut records = BTreeMap::new();
+    if let Err(e) = read_all(&log, &mut records) {
+        // Sealed segments are not read by that one: what rots in them fails at the record.
+        let unread = way == Mend::By(RecoveryPolicy::Strict) && e.kind() == ErrorKind::Corrupt;
+        assert!(unread, "{way:?} worked, and then: {e}");
+    }
+    if let Some(kept) = kept {
+        assert_eq!(records.len() as u64, kept, "{way:?} kept another number of records");
+    }
+    // Without META a repair does not know what was cut, or given up, before.
+    let meta = |files: &[(String, Vec<u8>)]| {
+        files.iter().rfind(|(name, _)| name == "META").map(|(_, bytes)| bytes.clone())
+    };
+    if kept.is_none() || meta(files) == meta(&base.files) {
+        for (lsn, data) in &records {
+            assert_eq!(base.records.get(lsn), Some(data), "{way:?}: record {lsn} is another");
+        }
+    }
 }
