@@ -2,7 +2,8 @@
 //! its stride. Small batches by one caller who waits, and with tickets outstanding.
 //!
 //! Chores are not an append's: the text of METRICS every ten seconds, the name of a segment. So the
-//! best of some short rounds counts. `PRKDB_HEAP_PROFILE` names a file for dhat to say in who allocated.
+//! best of some short rounds counts. `PRKDB_HEAP_PROFILE` names a file for dhat to say in who
+//! allocated.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::VecDeque;

@@ -57,8 +57,8 @@ const TAIL_DAMAGES: &[(&str, TailDamage)] = &[
     }),
 ];
 
-/// A killed log with at least three batches that it can't prove to have promised, all of them whole:
-/// of one that a thread was still copying others may stand behind.
+/// A killed log with at least three batches that it can't prove to have promised, all of them
+/// whole: of one that a thread was still copying others may stand behind.
 fn killed_log(dir: &Path) -> Vec<Frame> {
     for attempt in 0..20 {
         let dir = dir.join(attempt.to_string());

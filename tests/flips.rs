@@ -8,7 +8,8 @@
 //!
 //! Silent is a record that is another one, or is missing, where no error was given. A flip in
 //! padding, in a block that holds nothing, in METRICS or in what another copy replaces is harmless.
-//! `PRKDB_FLIPS` asks for another number of flips than 400, `PRKDB_SEED` for those of a certain run.
+//! `PRKDB_FLIPS` asks for another number of flips than 400, `PRKDB_SEED` for those of a certain
+//! run.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeMap;

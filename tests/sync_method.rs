@@ -55,8 +55,8 @@ fn open(dir: &Path, on: DiskOptions, slow: Slow, sync_method: SyncMethod) -> Wal
     Wal::open_in(world, WalConfig { sync_method, ..WalConfig::new(dir) }).unwrap()
 }
 
-/// Makes a log, appends most of a first segment and closes it when another was made ahead: on such a
-/// one is measured. What META says then.
+/// Makes a log, appends most of a first segment and closes it when another was made ahead: on such
+/// a one is measured. What META says then.
 fn a_life(dir: &Path, on: DiskOptions, slow: Slow) -> &'static str {
     std::fs::create_dir(dir).unwrap();
     let wal = open(dir, on, slow, SyncMethod::Auto);

@@ -85,7 +85,8 @@ impl Pulse {
     }
 }
 
-/// Logs a durable write or a sync of `file` that took so long that somebody should look at the disk.
+/// Logs a durable write or a sync of `file` that took so long that somebody should look at the
+/// disk.
 pub(crate) fn tell_if_slow(file: &Path, took: Duration) {
     if took > SLOW_SYNC {
         let (file, took_ms) = (file.display(), took.as_millis());

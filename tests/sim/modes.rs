@@ -201,7 +201,7 @@ fn cut_once(
         if path.len() < asked && asked <= most as usize {
             path.push(false);
         }
-        path.get(asked - 1).copied().unwrap_or(n % 2 == 0)
+        path.get(asked - 1).copied().unwrap_or(n.is_multiple_of(2))
     });
     path.truncate(asked);
     let at = format!("{model:?}, operation {n}, {path:?}");
