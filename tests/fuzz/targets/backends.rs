@@ -60,7 +60,7 @@ fn real(memory: &Path) -> Vec<Backend> {
     let mut all = vec![Backend::Pwrite, Backend::Mmap];
     if ring {
         all.push(Backend::Uring);
-        #[cfg(feature = "tokio-uring")]
+        #[cfg(all(feature = "tokio-uring", target_os = "linux", not(prkdb_portable)))]
         all.push(Backend::TokioUring);
     }
     all
