@@ -131,7 +131,10 @@ impl Flow {
     /// Nothing is answered any more.
     fn broken(&self, error: &io::Error) {
         tracing::error!(%error, "an I/O queue of the log broke");
-        self.lock().broken = Some((error.kind(), format!("the I/O queue broke: {error}")));
+        // Made anew it breaks again, as where a filter came after the log was opened.
+        let advice = "open the log in a new process, or on another backend";
+        let why = format!("the I/O queue broke ({error}): {advice}");
+        self.lock().broken = Some((error.kind(), why));
     }
 
     /// Takes in completions, polls once, submits what that asked for.

@@ -278,11 +278,7 @@ impl Queue for UringQueue {
         // What was answered before a ring broke counts.
         self.in_flight -= self.answers.len();
         out.extend(self.answers.drain(..));
-        result.map_err(|e| {
-            // Made anew it breaks again, as where a filter came after the log was opened.
-            let advice = "open the log in a new process, or on another backend";
-            io::Error::new(e.kind(), format!("the ring broke ({e}): {advice}"))
-        })
+        result
     }
 
     fn waker(&self) -> Waker {
