@@ -4,35 +4,14 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
 
 use prkdb_core::io::{ThreadHost, World, open_disk};
 use prkdb_core::{Backend, ErrorKind, Lsn, Wal};
 
 mod support;
 
-use support::through::{Hook, Through};
+use support::through::{Panics, Through};
 use support::{backends, config, contents, record};
-
-/// Panics on one thread of the log, when it asks for answers for the n-th time from now.
-struct Panics {
-    thread: &'static str,
-    /// Below zero: never.
-    left: AtomicI64,
-}
-
-impl Hook for Panics {
-    fn reap(&self) {
-        if std::thread::current().name() == Some(self.thread)
-            && self
-                .left
-                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| (n >= 0).then(|| n - 1))
-                == Ok(0)
-        {
-            panic!("{} panics because a test wants it to", self.thread);
-        }
-    }
-}
 
 fn batch(from: u64) -> Vec<Vec<u8>> {
     (from..from + 20).map(|lsn| record(1, lsn)).collect()
@@ -42,13 +21,13 @@ fn batch(from: u64) -> Vec<Vec<u8>> {
 /// it did.
 fn survives(dir: &Path, backend: Backend, thread: &'static str, n: i64) -> bool {
     let disk = open_disk(dir, backend).unwrap().0;
-    let hook = Arc::new(Panics { thread, left: AtomicI64::new(-1) });
+    let hook = Arc::new(Panics::on(thread));
     let disk = Arc::new(Through::new(disk, &hook));
     let world = World { disk, host: Arc::new(ThreadHost::new()) };
     let log = dir.join(format!("{} {thread} {n}", backend.name()));
     let wal = Wal::open_in(world, config(&log, backend)).unwrap();
     wal.append_batch(batch(1)).unwrap().wait().unwrap();
-    hook.left.store(n, Ordering::Relaxed);
+    hook.arm(n);
     let mut acked = 20;
     // Some segments' worth: the maker is needed too.
     for _ in 0..100 {
@@ -62,7 +41,7 @@ fn survives(dir: &Path, backend: Backend, thread: &'static str, n: i64) -> bool 
             }
         }
     }
-    let panicked = hook.left.load(Ordering::Relaxed) < 0;
+    let panicked = hook.has_panicked();
     if panicked {
         // It may have happened when the last batch was answered already.
         let e = loop {

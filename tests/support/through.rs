@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::task::Waker;
 
 use prkdb_core::io::{
@@ -17,6 +18,39 @@ pub trait Hook: Send + Sync {
 
     /// Answers are asked for.
     fn reap(&self) {}
+}
+
+/// Panics on one thread of the log, when that asks for answers for the n-th time after `arm(n)`.
+pub struct Panics {
+    thread: &'static str,
+    /// Below zero: it has, or is not to.
+    left: AtomicI64,
+}
+
+impl Panics {
+    pub fn on(thread: &'static str) -> Panics {
+        Panics { thread, left: AtomicI64::new(-1) }
+    }
+
+    pub fn arm(&self, n: i64) {
+        self.left.store(n, Ordering::Relaxed);
+    }
+
+    /// Since it was armed.
+    pub fn has_panicked(&self) -> bool {
+        self.left.load(Ordering::Relaxed) < 0
+    }
+}
+
+impl Hook for Panics {
+    fn reap(&self) {
+        let one_less = |n: i64| (n >= 0).then(|| n - 1);
+        if std::thread::current().name() == Some(self.thread)
+            && self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less) == Ok(0)
+        {
+            panic!("{} panics because a test wants it to", self.thread);
+        }
+    }
 }
 
 /// Asks `hook` before each call.
