@@ -35,11 +35,13 @@ const USER_LEN: usize = 96;
 const RANGES: usize = 100;
 const REMOVED: usize = 104;
 const RANGE_LEN: usize = 16;
-const CUT_LSN: usize = USER_STATE - 16;
-const CUT_EPOCH: usize = USER_STATE - 8;
+const CUT_LEN: usize = 16;
+const LAST_CUT: usize = USER_STATE - CUT_LEN;
 const USER_STATE: usize = META_SLOT_BYTES - MAX_USER_STATE_BYTES;
 
-const MAX_RANGES: usize = (CUT_LSN - REMOVED) / RANGE_LEN;
+const MAX_RANGES: usize = (LAST_CUT - REMOVED) / RANGE_LEN;
+/// Cuts that are remembered.
+const MAX_CUTS: usize = 512;
 
 /// What was taken out from the end: from `lsn` on, all that segments of an epoch below `epoch`
 /// hold.
@@ -73,7 +75,8 @@ pub(crate) struct Meta {
     pub(crate) highest_number: u64,
     /// LSNs that were cut out: half-open, sorted, none touching the next.
     pub(crate) removed: Vec<(Lsn, Lsn)>,
-    pub(crate) cut: Option<Cut>,
+    /// Of rising LSNs and epochs.
+    pub(crate) cuts: Vec<Cut>,
     /// The caller's, up to 4096 bytes.
     pub(crate) user_state: Vec<u8>,
 }
@@ -102,9 +105,9 @@ impl Meta {
             le::put_u64(to, 0, range.0.get());
             le::put_u64(to, 8, range.1.get());
         }
-        if let Some(cut) = self.cut {
-            le::put_u64(&mut out, CUT_LSN, cut.lsn.get());
-            le::put_u64(&mut out, CUT_EPOCH, cut.epoch);
+        for (cut, to) in self.cuts.iter().rev().zip(out[..USER_STATE].rchunks_exact_mut(CUT_LEN)) {
+            le::put_u64(to, 0, cut.lsn.get());
+            le::put_u64(to, 8, cut.epoch);
         }
         le::put(&mut out, USER_STATE, &self.user_state);
         block::seal(&mut out, MAGIC, &[]);
@@ -122,7 +125,8 @@ impl Meta {
         if user > MAX_USER_STATE_BYTES || ranges > MAX_RANGES {
             return Err(Bad::Lengths);
         }
-        let (removed, rest) = slot[REMOVED..CUT_LSN].split_at(ranges * RANGE_LEN);
+        let (removed, rest) = slot[REMOVED..USER_STATE].split_at(ranges * RANGE_LEN);
+        let (rest, cuts) = split_cuts(rest)?;
         let (user_state, after) = slot[USER_STATE..].split_at(user);
         for reserved in [&slot[CLEAN + 1..USER_LEN], rest, after] {
             block::check_zero(reserved)?;
@@ -141,7 +145,7 @@ impl Meta {
             first_lsn: Lsn::new(le::u64_at(slot, FIRST_LSN)),
             highest_number: le::u64_at(slot, HIGHEST_NUMBER),
             removed: removed.chunks_exact(RANGE_LEN).map(range).collect(),
-            cut: cut(le::u64_at(slot, CUT_LSN), le::u64_at(slot, CUT_EPOCH))?,
+            cuts,
             user_state: user_state.to_vec(),
         };
         meta.check()?;
@@ -159,14 +163,34 @@ impl Meta {
         let sizes = block::is_block_size(block)
             && segment(self.segment_bytes)
             && segment(self.growth_bytes);
-        let held =
-            self.removed.len() <= MAX_RANGES && self.user_state.len() <= MAX_USER_STATE_BYTES;
+        let held = self.removed.len() + self.cuts.len().max(1) <= MAX_RANGES + 1
+            && self.user_state.len() <= MAX_USER_STATE_BYTES;
         let lsns = self.first_lsn >= Lsn::FIRST && self.removed_is_merged();
-        let cut = self
-            .cut
-            .is_none_or(|cut| cut.lsn >= Lsn::FIRST && (1..self.next_epoch).contains(&cut.epoch));
+        let is_cut = |cut: &Cut| cut.lsn >= Lsn::FIRST && (1..self.next_epoch).contains(&cut.epoch);
+        let rise = |pair: &[Cut]| pair[0].lsn < pair[1].lsn && pair[0].epoch < pair[1].epoch;
+        let cuts = self.cuts.iter().all(is_cut) && self.cuts.windows(2).all(rise);
         let numbers = self.next_epoch.max(self.highest_number) <= MAX_NUMBER;
-        if sizes && held && lsns && cut && numbers { Ok(()) } else { Err(Bad::Lengths) }
+        if sizes && held && lsns && cuts && numbers { Ok(()) } else { Err(Bad::Lengths) }
+    }
+
+    /// Adds a cut, later than all that are there.
+    pub(crate) fn add_cut(&mut self, cut: Cut) {
+        self.cuts.retain(|earlier| earlier.lsn < cut.lsn);
+        self.cuts.push(cut);
+        let room = MAX_CUTS.min(MAX_RANGES + 1 - self.removed.len().min(MAX_RANGES));
+        let too_many = self.cuts.len().saturating_sub(room);
+        self.cuts.drain(..too_many);
+    }
+
+    /// Forgets the cuts that concern no segment of this epoch or a later one.
+    pub(crate) fn drop_cuts_before(&mut self, oldest_epoch: u64) {
+        self.cuts.retain(|cut| oldest_epoch < cut.epoch);
+    }
+
+    /// From where on the records of segments of this epoch were cut. The earliest cut after it lies
+    /// lowest.
+    pub(crate) fn cut_of(&self, epoch: u64) -> Option<Lsn> {
+        self.cuts.iter().find(|cut| epoch < cut.epoch).map(|cut| cut.lsn)
     }
 
     fn removed_is_merged(&self) -> bool {
@@ -190,12 +214,19 @@ pub(crate) fn choose(a: &[u8], b: &[u8]) -> Result<(Meta, Option<usize>), Bad> {
     }
 }
 
-fn cut(lsn: u64, epoch: u64) -> Result<Option<Cut>, Bad> {
-    match (lsn, epoch) {
-        (0, 0) => Ok(None),
-        (0, _) | (_, 0) => Err(Bad::Lengths),
-        _ => Ok(Some(Cut { lsn: Lsn::new(lsn), epoch })),
+/// The cuts at the end of `bytes`, and what is left in front of them.
+fn split_cuts(bytes: &[u8]) -> Result<(&[u8], Vec<Cut>), Bad> {
+    let (mut rest, mut cuts) = (bytes, Vec::new());
+    while let Some((before, cut)) = rest.split_last_chunk::<CUT_LEN>() {
+        match (le::u64_at(cut, 0), le::u64_at(cut, 8)) {
+            (0, 0) => break,
+            (0, _) | (_, 0) => return Err(Bad::Lengths),
+            (lsn, epoch) => cuts.push(Cut { lsn: Lsn::new(lsn), epoch }),
+        }
+        rest = before;
     }
+    cuts.reverse();
+    Ok((rest, cuts))
 }
 
 fn range(bytes: &[u8]) -> (Lsn, Lsn) {

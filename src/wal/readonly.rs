@@ -67,7 +67,7 @@ struct Seen {
 
 impl Seen {
     fn of(meta: &Meta) -> Seen {
-        Seen { cut: meta.cut, next_epoch: meta.next_epoch }
+        Seen { cut: meta.cuts.last().copied(), next_epoch: meta.next_epoch }
     }
 
     /// From where on records that were served after this look are no more, if `now` is a later one.

@@ -181,15 +181,21 @@ fn meta_that_does_not_fit_is_refused_before_it_is_written() {
     assert_eq!(slot.len(), META_SLOT_BYTES);
     assert_eq!(Meta::decode(&slot), Ok(full));
 
+    let beside = Meta { cuts: cuts(&[(5, 1), (6, 2)]), removed: ranges(3831), ..meta() };
+    assert_eq!(Meta::decode(&beside.encode().unwrap()), Ok(beside));
+
     let lsns = |pairs: &[(u64, u64)]| {
         let pairs = pairs.iter().map(|&(from, to)| (Lsn::new(from), Lsn::new(to)));
         Meta { removed: pairs.collect(), ..meta() }
     };
     for bad in [
         Meta { removed: ranges(3833), ..meta() },
-        Meta { cut: Some(Cut { lsn: Lsn::NONE, epoch: 2 }), ..meta() },
-        Meta { cut: Some(Cut { lsn: Lsn::FIRST, epoch: 0 }), ..meta() },
-        Meta { cut: Some(Cut { lsn: Lsn::FIRST, epoch: 3 }), ..meta() },
+        Meta { cuts: vec![Cut { lsn: Lsn::NONE, epoch: 2 }], ..meta() },
+        Meta { cuts: vec![Cut { lsn: Lsn::FIRST, epoch: 0 }], ..meta() },
+        Meta { cuts: vec![Cut { lsn: Lsn::FIRST, epoch: 3 }], ..meta() },
+        Meta { cuts: cuts(&[(5, 1), (5, 2)]), ..meta() },
+        Meta { cuts: cuts(&[(5, 2), (6, 1)]), ..meta() },
+        Meta { cuts: cuts(&[(5, 1), (6, 2)]), removed: ranges(3832), ..meta() },
         Meta { user_state: vec![7; 4097], ..meta() },
         Meta { block_size: 0, ..meta() },
         Meta { block_size: 12_288, ..meta() },
@@ -214,6 +220,34 @@ fn meta_with_impossible_lengths_is_refused() {
         let forged = forged_block(&slot, &[], set(at, value, len));
         assert_eq!(Meta::decode(&forged), Err(Bad::Lengths), "{value} at {at}");
     }
+}
+
+fn cuts(pairs: &[(u64, u64)]) -> Vec<Cut> {
+    pairs.iter().map(|&(lsn, epoch)| Cut { lsn: Lsn::new(lsn), epoch }).collect()
+}
+
+#[test]
+fn a_cut_covers_those_that_do_not_lie_lower_and_the_first_above_an_epoch_counts() {
+    let mut meta = Meta { next_epoch: 2000, ..meta() };
+    for cut in cuts(&[(50, 2), (30, 4), (40, 6), (40, 7), (90, 9)]) {
+        meta.add_cut(cut);
+    }
+    assert_eq!(meta.cuts, cuts(&[(30, 4), (40, 7), (90, 9)]));
+    let of = |epoch| meta.cut_of(epoch).map(Lsn::get);
+    assert_eq!([3, 4, 6, 7, 9].map(of), [Some(30), Some(40), Some(40), Some(90), None]);
+    meta.drop_cuts_before(4);
+    assert_eq!(meta.cuts, cuts(&[(40, 7), (90, 9)]));
+    meta.drop_cuts_before(u64::MAX);
+    assert_eq!(meta.cuts, []);
+    for i in 1..=600 {
+        meta.add_cut(Cut { lsn: Lsn::new(i), epoch: i });
+    }
+    assert_eq!((meta.cuts.len(), meta.cuts[0].epoch), (512, 89), "the oldest are forgotten");
+    assert_eq!(Meta::decode(&meta.encode().unwrap()), Ok(meta.clone()));
+    meta.removed = (1..=3800).map(|i| (Lsn::new(2 * i), Lsn::new(2 * i + 1))).collect();
+    meta.add_cut(Cut { lsn: Lsn::new(601), epoch: 601 });
+    assert_eq!(meta.cuts.len(), 33, "what is removed has precedence");
+    assert!(meta.encode().is_ok());
 }
 
 #[test]

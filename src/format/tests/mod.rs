@@ -102,7 +102,7 @@ fn meta() -> Meta {
         first_lsn: Lsn::new(7),
         highest_number: 3,
         removed: vec![(Lsn::new(1), Lsn::new(7)), (Lsn::new(1007), Lsn::new(1010))],
-        cut: None,
+        cuts: Vec::new(),
         user_state: b"term 4".to_vec(),
     }
 }

@@ -71,7 +71,10 @@ prop_compose! {
             sync_method: methods.0,
             last_backend: methods.1,
             // Below the next epoch, as each cut is.
-            cut: (numbers.1 > 1).then(|| Cut { lsn: Lsn::new(first_lsn), epoch: numbers.1 - 1 }),
+            cuts: (1..numbers.1)
+                .take(usize::from(methods.1 % 4))
+                .map(|i| Cut { lsn: Lsn::new(3 * i), epoch: i })
+                .collect(),
             next_epoch: numbers.1,
             clean,
             durable_upto: Lsn::new(numbers.2),

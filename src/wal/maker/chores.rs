@@ -236,7 +236,7 @@ impl Maker {
         };
         let change = |m: &mut Meta| {
             if !bugs::on(Bug::CutForgotten) {
-                m.cut = Some(meta::Cut { lsn: from, epoch });
+                m.add_cut(meta::Cut { lsn: from, epoch });
             }
             m.next_epoch = epoch + 1;
             m.durable_upto = next.prev();

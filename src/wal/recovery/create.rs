@@ -33,7 +33,7 @@ pub(super) async fn create(site: Site<'_>, shared: &Shared) -> Result<Recovered>
         first_lsn: Lsn::FIRST,
         highest_number: 0,
         removed: Vec::new(),
-        cut: None,
+        cuts: Vec::new(),
         user_state: Vec::new(),
     };
     let meta = MetaFile::create(site.flow, site.disk, site.dir, meta).await?;

@@ -150,7 +150,7 @@ fn look_at_all(
         });
         match looked {
             Ok(mut segment) => {
-                segment.cut(meta.meta.cut);
+                segment.cut(&meta.meta);
                 found.push(segment);
             }
             Err(error) if error.kind() == ErrorKind::Corrupt => unusable.push(error),

@@ -101,7 +101,7 @@ pub(crate) fn assess(
     let unusable = survey.unusable.iter().map(look).collect::<Result<Vec<_>>>()?;
     let seen = swept.iter().map(|s| s.seen).max().unwrap_or(Lsn::NONE);
     let mut promised = proven.max(may_be_promised(survey, seen.max(durable), &unusable));
-    let views = views(found, &swept, &unusable, meta.cut);
+    let views = views(found, &swept, &unusable, meta.cuts.first().copied());
     let Sifted { mut kept, mut holes, mut next } =
         sift(meta.first_lsn, &meta.removed, &views, promised);
     kept.truncate(found.len());
@@ -209,8 +209,7 @@ pub(crate) fn examine(disk: &dyn Disk, error: &Error, survey: &Survey) -> Result
     let geometry = Geometry { size, block };
     let cursor = || Cursor::new(file.clone(), id, geometry, geometry.frames_start(), WINDOW);
     if let Some(trace) = trace(cursor(), &bad.path)? {
-        let cut =
-            meta.cut.filter(|cut| id.epoch < cut.epoch).map_or(Lsn::MAX, |cut| cut.lsn.prev());
+        let cut = meta.cut_of(id.epoch).map_or(Lsn::MAX, Lsn::prev);
         (bad.start, bad.epoch, bad.seen) = (trace.start, Some(id.epoch), trace.seen.min(cut));
         bad.upto = if is_short { None } else { Some(bad.seen) };
     } else if !is_short && cursor().look_ahead().map_err(failed)?.used_end == 0 {

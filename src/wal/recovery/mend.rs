@@ -102,13 +102,13 @@ pub(super) async fn mend(
 /// What META says once all is done; refused if it has no room for that.
 pub(crate) fn after(survey: &Survey, loss: &Loss, dir: &Path) -> Result<Meta> {
     let mut meta = survey.meta.meta.clone();
-    if let Some(lsn) = loss.cut {
-        let epoch = next_epoch(survey);
-        meta.cut = Some(Cut { lsn, epoch });
-        meta.next_epoch = epoch + 1;
-    }
     meta.removed = union(&meta.removed, &loss.holes);
     drop_below(&mut meta.removed, meta.first_lsn);
+    if let Some(lsn) = loss.cut {
+        let epoch = next_epoch(survey);
+        meta.add_cut(Cut { lsn, epoch });
+        meta.next_epoch = epoch + 1;
+    }
     meta.clean = false;
     meta.durable_upto = meta.durable_upto.max(loss.next.prev());
     meta.highest_number = highest_number(survey);

@@ -17,7 +17,7 @@ use std::ops::Range;
 use std::path::PathBuf;
 
 use crate::format::footer::Footer;
-use crate::format::meta::Cut;
+use crate::format::meta::Meta;
 use crate::lsn::Lsn;
 use crate::segment::{Evidence, Run, SegmentFile, Summary};
 
@@ -166,9 +166,9 @@ impl Found {
     }
 
     /// Takes out what META says was cut.
-    fn cut(&mut self, cut: Option<Cut>) {
-        let Some(cut) = cut.filter(|cut| self.file.id.epoch < cut.epoch) else { return };
-        let last = cut.lsn.prev();
+    fn cut(&mut self, meta: &Meta) {
+        let Some(cut) = meta.cut_of(self.file.id.epoch) else { return };
+        let last = cut.prev();
         for run in &mut self.runs {
             run.last = run.last.min(last);
         }
@@ -182,7 +182,7 @@ impl Found {
                 scan.stop_lsn = scan.stop_lsn.filter(|lsn| *lsn <= last);
             }
         }
-        self.cut_at = Some(cut.lsn);
+        self.cut_at = Some(cut);
     }
 
     /// The last LSN of it that is part of the log.

@@ -2,7 +2,7 @@
 //!
 //! Where a segment of a later epoch begins, all of earlier epochs from there on was given up or cut
 //! before. That is known only while its beginning is: a segment that has lost it, and may have
-//! followed a cut that META does not tell of any more, casts doubt on the one before it.
+//! followed a cut that META does not tell of (any more), casts doubt on the one before it.
 
 use crate::format::meta::Cut;
 use crate::lsn::Lsn;
@@ -36,7 +36,7 @@ pub(super) fn views(
     found: &[Found],
     swept: &[Swept],
     unusable: &[Unusable],
-    cut: Option<Cut>,
+    oldest: Option<Cut>,
 ) -> Vec<View> {
     let in_doubt = |(g, s): (&Found, &Swept)| {
         let (number, epoch) = (g.file.id.number, g.file.id.epoch);
@@ -60,7 +60,7 @@ pub(super) fn views(
             clip(&mut runs, s.durable.next());
         }
         for (doubt, end) in doubts.iter().zip(&ends) {
-            if number < doubt.number && doubt.may_hide_a_cut(epoch, cut) {
+            if number < doubt.number && doubt.may_hide_a_cut(epoch, oldest) {
                 clip(&mut runs, *end);
             }
         }
@@ -74,10 +74,10 @@ pub(super) fn views(
 
 impl Doubt {
     /// Whether a cut of records of `epoch` may be known from its beginning alone: one before the
-    /// last, which META has.
-    fn may_hide_a_cut(&self, epoch: u64, last: Option<Cut>) -> bool {
+    /// oldest that META has.
+    fn may_hide_a_cut(&self, epoch: u64, oldest: Option<Cut>) -> bool {
         let (least, most) = self.epochs;
-        last.is_some_and(|last| least.max(epoch + 1) <= most.min(last.epoch - 1))
+        oldest.is_some_and(|oldest| least.max(epoch + 1) <= most.min(oldest.epoch - 1))
     }
 }
 
@@ -183,14 +183,14 @@ mod tests {
     }
 
     #[test]
-    fn only_a_cut_before_the_last_can_be_hidden() {
-        let last = |epoch| Some(Cut { lsn: Lsn::FIRST, epoch });
+    fn only_a_cut_before_the_oldest_known_can_be_hidden() {
+        let oldest = |epoch| Some(Cut { lsn: Lsn::FIRST, epoch });
         let doubt = |epochs| Doubt { number: 2, epochs };
         assert!(!doubt((1, 9)).may_hide_a_cut(1, None));
-        assert!(!doubt((1, 2)).may_hide_a_cut(1, last(2)), "META has that one");
-        assert!(doubt((1, 3)).may_hide_a_cut(1, last(3)));
-        assert!(!doubt((3, 5)).may_hide_a_cut(1, last(3)), "it is of a later time");
-        assert!(!doubt((1, 1)).may_hide_a_cut(1, last(3)), "it is of the same life");
-        assert!(!doubt((1, 3)).may_hide_a_cut(2, last(3)), "only the last came after");
+        assert!(!doubt((1, 2)).may_hide_a_cut(1, oldest(2)), "META has that one");
+        assert!(doubt((1, 3)).may_hide_a_cut(1, oldest(3)));
+        assert!(!doubt((3, 5)).may_hide_a_cut(1, oldest(3)), "it is of a later time");
+        assert!(!doubt((1, 1)).may_hide_a_cut(1, oldest(3)), "it is of the same life");
+        assert!(!doubt((1, 3)).may_hide_a_cut(2, oldest(3)), "only a known one came after");
     }
 }

@@ -38,7 +38,7 @@ pub(super) fn weave(disk: &dyn Disk, survey: &mut Survey) -> Result<()> {
             let f = &mut survey.found[i];
             f.runs = walk(disk, f, meta.first_lsn)?;
             f.walked = true;
-            f.cut(meta.cut);
+            f.cut(meta);
         }
     }
 }

@@ -49,7 +49,7 @@ pub(super) fn rebuild(disk: &dyn Disk, dir: &Path) -> Result<Loaded> {
         first_lsn: Lsn::FIRST,
         highest_number: ours().map(|header| header.id.number).max().unwrap_or(0),
         removed: Vec::new(),
-        cut: None,
+        cuts: Vec::new(),
         user_state: Vec::new(),
     };
     let survey = survey_with(disk, dir, Loaded::made(meta.clone()))?;

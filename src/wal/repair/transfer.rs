@@ -76,7 +76,7 @@ pub(super) async fn write(
         next_epoch: 2,
         clean: true,
         highest_number: new.number,
-        cut: None,
+        cuts: Vec::new(),
         ..old
     };
     MetaFile::create(flow, disk, to, meta).await.map(drop)
