@@ -103,7 +103,8 @@ impl Summary {
             self.first_time_us = header.time_us;
         }
         self.last_lsn = header.last_lsn();
-        self.last_time_us = header.time_us;
+        // Times never fall, unless somebody forged them: a footer must hold then too.
+        self.last_time_us = self.last_time_us.max(header.time_us);
         self.frames += 1;
         self.records += u64::from(header.count);
         self.index.push(IndexEntry { lsn: header.first_lsn, offset });
@@ -165,6 +166,16 @@ mod tests {
             number: 1,
             epoch: 1,
         }
+    }
+
+    #[test]
+    fn of_times_that_fall_a_footer_has_the_greatest() {
+        let mut summary = Summary::new(4096);
+        for (i, time_us) in [(0, 9), (1, 5)] {
+            summary.add(4096 * (i + 1), &FrameHeader { time_us, ..header(i + 1, 100) });
+        }
+        let footer = summary.footer(Lsn::new(2));
+        assert_eq!((footer.first_time_us, footer.last_time_us), (9, 9));
     }
 
     #[test]
