@@ -320,6 +320,13 @@ impl Catalog {
         holes.get(at).filter(|(from, _)| *from <= lsn).copied()
     }
 
+    /// The last LSN before the next hole behind `lsn`.
+    pub(crate) fn last_before_hole(&self, lsn: Lsn) -> Lsn {
+        let holes = self.holes.read().unwrap_or_else(PoisonError::into_inner);
+        let at = holes.partition_point(|(from, _)| *from <= lsn);
+        holes.get(at).map_or(Lsn::MAX, |(from, _)| from.prev())
+    }
+
     pub(crate) fn insert(&self, segment: Arc<Segment>) {
         let mut map = self.segments.write().unwrap_or_else(PoisonError::into_inner);
         map.insert(key(&segment), segment);

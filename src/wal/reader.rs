@@ -297,7 +297,9 @@ impl Reader {
     fn take_up(&mut self, i: usize) -> Result<Hand> {
         let many = self.merge.len() > 1;
         let track = self.merge.track(i);
-        let (segment, last) = (Arc::clone(&track.segment), track.last());
+        // A hole may begin in the middle of a batch.
+        let last = track.last().min(self.catalog.last_before_hole(self.next));
+        let segment = Arc::clone(&track.segment);
         let frame = match track.take() {
             Ok(Step::Frame(frame)) => frame,
             Ok(Step::Bad { offset, why, .. }) => {
