@@ -129,6 +129,17 @@ impl Error {
         self.0.offset
     }
 
+    /// What happened, for whoever has said where already.
+    pub(crate) fn reason(&self) -> String {
+        let Inner { kind, detail, source, .. } = &*self.0;
+        let source = source.as_ref().map(|e| format!("{e}{}", advice(e)));
+        match (detail.is_empty(), source) {
+            (false, Some(source)) => format!("{detail}: {source}"),
+            (false, None) => detail.clone(),
+            (true, source) => source.unwrap_or_else(|| kind.to_string()),
+        }
+    }
+
     /// The standard library's kind of the system's error, if there is one.
     pub(crate) fn io_kind(&self) -> Option<io::ErrorKind> {
         self.0.source.as_ref().map(|e| e.kind())
@@ -158,12 +169,9 @@ impl fmt::Display for Error {
             write!(f, ": ")?;
         }
         write!(f, "{}", inner.kind)?;
-        if !inner.detail.is_empty() {
-            write!(f, ": {}", inner.detail)?;
-        }
-        match &inner.source {
-            Some(e) => write!(f, ": {e}{}", advice(e)),
-            None => Ok(()),
+        match inner.detail.is_empty() && inner.source.is_none() {
+            true => Ok(()),
+            false => write!(f, ": {}", self.reason()),
         }
     }
 }
@@ -212,7 +220,8 @@ mod tests {
         let cause = io::Error::from_raw_os_error(5);
         let e = Error::io("append", Path::new("/log/1.seg"), Some(4096), cause);
         let text = e.to_string();
-        assert!(text.starts_with("append: /log/1.seg at offset 4096: I/O error"), "{text}");
+        let place = "append: /log/1.seg at offset 4096: I/O error: ";
+        assert_eq!(text, format!("{place}{}", e.reason()));
         assert_eq!(e.raw_os_error(), Some(5));
         assert!(std::error::Error::source(&e).is_some());
     }

@@ -32,13 +32,14 @@ thread_local! {
 }
 
 impl Hook for Slow {
-    fn submit(&self, op: &Op) {
+    fn submit(&self, op: &Op) -> Option<&'static str> {
         let slow = match op {
             Op::Write { dsync, .. } => *dsync && *self == Slow::ForcedWrites,
             Op::Sync { .. } => *self == Slow::Syncs,
             _ => false,
         };
         WAITS.set(WAITS.get() || slow);
+        None
     }
 
     fn reap(&self) {

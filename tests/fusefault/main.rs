@@ -76,28 +76,9 @@ fn asked() -> Option<u64> {
 
 /// One fault, what came of it, and the way back.
 fn cycle(life: &mut Life<'_>, fault: &Fault, poisons: bool) -> (Outcome, u64) {
-    life.arm(fault);
-    let mut outcome = Outcome::Well;
-    while outcome == Outcome::Well && !life.has_fired() {
-        outcome = match life.random.below(8) {
-            0 => life.set_state(),
-            _ => life.append(16),
-        };
-    }
-    if outcome == Outcome::Well {
-        outcome = life.append(4);
-    }
-    // Nobody waits for a footer: that it failed may be heard of a little later.
-    for _ in 0..1000 {
-        if !poisons || !life.wal().health().is_ok() {
-            break;
-        }
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    let is_poisoned = !life.wal().health().is_ok();
-    assert!(is_poisoned || outcome != Outcome::Poisoned, "{fault}: {outcome:?}");
+    let mut outcome = life.strike(fault, poisons);
+    let is_poisoned = outcome == Outcome::Poisoned;
     if is_poisoned {
-        outcome = Outcome::Poisoned;
         life.check_poisoned();
         life.check_reads().unwrap();
     }

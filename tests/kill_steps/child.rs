@@ -7,8 +7,9 @@ use std::sync::Arc;
 use prkdb_core::io::{ThreadHost, World, open_disk};
 use prkdb_core::{Append, Backend, Durability, Lsn, Wal};
 
-use crate::disk::{Stepping, Steps};
 use crate::history::content;
+use crate::steps::Steps;
+use crate::support::through::Through;
 use crate::support::{config, read_all};
 
 /// What it is to do: `BACKEND SCRIPT STEP BEFORE N VERSION DIR`.
@@ -34,7 +35,7 @@ impl Life {
 
     fn open(&mut self) {
         let (disk, _) = open_disk(&self.dir, self.backend).unwrap();
-        let disk = Arc::new(Stepping { disk, steps: Arc::clone(&self.steps) });
+        let disk = Arc::new(Through::new(disk, &self.steps));
         let world = World { disk, host: Arc::new(ThreadHost::new()) };
         let wal = Wal::open_in(world, config(&self.dir, self.backend)).unwrap();
         let first = wal.first_lsn().get();

@@ -2,7 +2,7 @@
 //! there.
 //!
 //! ```text
-//! child:  log -> Stepping disk: the n-th rename | footer | write of META .. --> SIGKILL
+//! child:  log -> Through<Steps>: the n-th rename | footer | write of META .. --> SIGKILL
 //!           '--> a line before each call and after it --> History
 //! test:   open what is left on the same backend: all that was promised, nothing else; append;
 //!         verify
@@ -22,14 +22,14 @@ use std::process::Command;
 use prkdb_core::{Backend, Lsn, ReadOnlyWal};
 
 mod child;
-mod disk;
 #[path = "../support/history.rs"]
 mod history;
+mod steps;
 #[path = "../support/mod.rs"]
 mod support;
 
-use disk::STEPS;
 use history::{Expected, Found, History, Op};
+use steps::STEPS;
 use support::Random;
 
 const SIGKILL: i32 = 9;

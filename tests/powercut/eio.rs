@@ -59,28 +59,11 @@ fn lives(mounted: &Path) -> bool {
     made.and_then(|()| std::fs::remove_file(&path)).is_ok()
 }
 
-/// Appends until a fault has struck, and a little more.
-fn strike(life: &mut Life<'_>, fault: &Fault) -> Outcome {
-    life.arm(fault);
-    let mut outcome = Outcome::Well;
-    while outcome == Outcome::Well && !life.has_fired() {
-        outcome = match life.random.below(8) {
-            0 => life.set_state(),
-            _ => life.append(16),
-        };
-    }
-    if outcome == Outcome::Well {
-        outcome = life.append(4);
-    }
-    let is_poisoned = !life.wal().health().is_ok();
-    assert!(is_poisoned || outcome != Outcome::Poisoned, "{fault}: health says it is well");
-    assert!(is_poisoned || fault.what != "frame", "{fault}: a failed write was believed");
-    if is_poisoned { Outcome::Poisoned } else { outcome }
-}
-
 /// One fault, what came of it, and the way back.
 fn cycle(life: &mut Life<'_>, fault: &Fault, mounted: &Path, sums: &mut Sums) {
-    let outcome = strike(life, fault);
+    let poisons = fault.what == "frame";
+    let outcome = life.strike(fault, poisons);
+    assert!(!poisons || outcome == Outcome::Poisoned, "{fault}: a failed write was believed");
     let read = life.check_reads();
     if outcome == Outcome::Poisoned {
         life.check_poisoned();

@@ -1,14 +1,15 @@
 //! Cases that are too rare for a seed to meet them: a disk with larger blocks, readers and options
 //! across `resume`.
 
-use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use prkdb_core::io::World;
 use prkdb_core::io::sim::{CrashKind, Faults, Model, Sim};
-use prkdb_core::io::{Access, Buf, Disk, Entry, FileRef, LockGuard, Queue, World};
 use prkdb_core::{Durability, Lsn, ReadLevel, ReadOnlyWal, SyncMethod, Wal, WalConfig};
+
+use crate::through::{Hook, Opens, Through};
 
 const DIR: &str = "/log";
 
@@ -16,77 +17,12 @@ fn sim() -> Sim {
     Sim::new(1, Model::weak(true), Faults::default())
 }
 
-/// The same disk, seen through direct I/O that wants larger blocks, or by somebody who is slow.
-pub struct Through {
-    pub disk: Arc<dyn Disk>,
-    /// So many times as large is a block.
-    pub blocks: usize,
-    /// What happens before a file is opened.
-    pub before: Box<dyn Fn(&Path) + Send + Sync>,
-}
+/// The same disk, seen through direct I/O that wants larger blocks.
+struct Coarse;
 
-impl std::fmt::Debug for Through {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.disk.fmt(f)
-    }
-}
-
-impl Disk for Through {
-    fn open(&self, path: &Path, access: Access) -> io::Result<FileRef> {
-        (self.before)(path);
-        self.disk.open(path, access)
-    }
-
-    fn create(&self, path: &Path, size: u64) -> io::Result<FileRef> {
-        self.disk.create(path, size)
-    }
-
-    fn create_dir(&self, path: &Path) -> io::Result<()> {
-        self.disk.create_dir(path)
-    }
-
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.disk.rename(from, to)
-    }
-
-    fn unlink(&self, path: &Path) -> io::Result<()> {
-        self.disk.unlink(path)
-    }
-
-    fn list(&self, dir: &Path) -> io::Result<Vec<Entry>> {
-        self.disk.list(dir)
-    }
-
-    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        self.disk.sync_dir(dir)
-    }
-
-    fn lock(&self, path: &Path) -> io::Result<LockGuard> {
-        self.disk.lock(path)
-    }
-
-    fn is_locked(&self, path: &Path) -> io::Result<bool> {
-        self.disk.is_locked(path)
-    }
-
-    fn space(&self, dir: &Path) -> io::Result<u64> {
-        self.disk.space(dir)
-    }
-
-    fn block_size(&self) -> usize {
-        self.blocks * self.disk.block_size()
-    }
-
-    fn direct(&self) -> bool {
-        self.disk.direct()
-    }
-
-    fn queue(&self, depth: usize, register: &[Buf]) -> io::Result<Box<dyn Queue>> {
-        self.disk.queue(depth, register)
-    }
-
-    fn name(&self) -> &'static str {
-        self.disk.name()
+impl Hook for Coarse {
+    fn block_size(&self, real: usize) -> usize {
+        4 * real
     }
 }
 
@@ -95,7 +31,7 @@ fn a_log_keeps_its_block_on_a_disk_that_takes_a_smaller_one() {
     let sim = sim();
     let coarse = || {
         let world = sim.world();
-        let disk = Through { disk: world.disk, blocks: 4, before: Box::new(|_| {}) };
+        let disk = Through::new(world.disk, &Arc::new(Coarse));
         World { disk: Arc::new(disk), host: world.host }
     };
     for life in 0..4_u8 {
@@ -169,7 +105,7 @@ fn a_follower_opens_a_segment_once_however_often_it_looks() {
         let count = move |_: &Path| {
             counter.fetch_add(1, Ordering::Relaxed);
         };
-        let disk = Through { disk: sim.world().disk, blocks: 1, before: Box::new(count) };
+        let disk = Through::new(sim.world().disk, &Arc::new(Opens(count)));
         for _ in 0..500 {
             wal.append_batch([vec![0; 4000]]).unwrap().wait().unwrap();
         }

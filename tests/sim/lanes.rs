@@ -17,8 +17,8 @@ use prkdb_core::{
     Wal, WalConfig,
 };
 
-use crate::cases::Through;
 use crate::damage::{HEADER_LEN, frames, segments};
+use crate::through::{Opens, Through};
 
 const DIR: &str = "/log";
 /// So large that each batch is a group of its own; 14 fill a segment.
@@ -413,7 +413,7 @@ fn a_look_that_takes_longer_than_an_append_sees_promises_and_no_damage() {
             ticket.wait().expect("a healthy world appends");
         }
     };
-    let disk = Through { disk: sim.world().disk, blocks: 1, before: Box::new(before) };
+    let disk = Through::new(sim.world().disk, &Arc::new(Opens(before)));
     let promised = wal.durable_lsn();
     let mut log = ReadOnlyWal::open_on(Arc::new(disk), DIR).expect("nothing is damaged");
     for _ in 0..5 {
@@ -446,7 +446,7 @@ fn look_while_lanes_open(taken: u64) {
             writer.truncate_after(Lsn::new(next - taken)).expect("a healthy world cuts");
         }
     };
-    let disk = Through { disk: sim.world().disk, blocks: 1, before: Box::new(before) };
+    let disk = Through::new(sim.world().disk, &Arc::new(Opens(before)));
     let log = ReadOnlyWal::open_on(Arc::new(disk), DIR).expect("nothing is damaged");
     let read = log.reader(Lsn::FIRST).expect("it starts there").zip(1..).map(|(read, lsn)| {
         assert!(*read.expect("it was promised").data == record(1, lsn)[..], "at {lsn}");

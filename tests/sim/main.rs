@@ -44,6 +44,8 @@ mod modes;
 mod rot;
 mod same;
 mod script;
+#[path = "../support/through.rs"]
+mod through;
 mod turns;
 mod work;
 

@@ -9,6 +9,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::{self, Display};
 use std::path::Path;
+use std::time::Duration;
 
 use prkdb_core::{
     Append, Backend, Durability, Error, ErrorKind, Lsn, Reader, SyncMethod, Wal, WalConfig,
@@ -180,6 +181,32 @@ impl<'a> Life<'a> {
             self.unsure.push(vec![bytes]);
         }
         outcome
+    }
+
+    /// Appends, and sets the user slot, until `fault` has struck, and a little more. `poisons` if the
+    /// log has to hear of it.
+    pub fn strike(&mut self, fault: &Fault, poisons: bool) -> Outcome {
+        self.arm(fault);
+        let mut outcome = Outcome::Well;
+        while outcome == Outcome::Well && !self.has_fired() {
+            outcome = match self.random.below(8) {
+                0 => self.set_state(),
+                _ => self.append(16),
+            };
+        }
+        if outcome == Outcome::Well {
+            outcome = self.append(4);
+        }
+        // Nobody waits for a footer: that it failed may be heard of a little later.
+        for _ in 0..1000 {
+            if !poisons || !self.wal().health().is_ok() {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let is_poisoned = !self.wal().health().is_ok();
+        assert!(is_poisoned || outcome != Outcome::Poisoned, "{fault}: health says it is well");
+        if is_poisoned { Outcome::Poisoned } else { outcome }
     }
 
     fn refusal(&mut self, e: &Error, batch: Batch, before: Outcome) -> Outcome {

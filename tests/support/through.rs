@@ -1,4 +1,5 @@
-//! A disk on which a test hears of what is asked of a queue before it is done.
+//! A disk on which a test hears of each call before and after it is made.
+#![allow(dead_code, reason = "each test uses its own part")]
 
 use std::fmt;
 use std::io;
@@ -11,13 +12,37 @@ use prkdb_core::io::{
     Access, Buf, Completion, Disk, Entry, FileRef, LockGuard, Op, OpId, Queue, Until,
 };
 
-/// What a test does before a call; it may sleep or panic.
+/// What a test does around a call; it may sleep, panic or end the process.
 pub trait Hook: Send + Sync {
-    /// A request is submitted.
-    fn submit(&self, _op: &Op) {}
+    /// `open`, `create`, `create-dir`, `rename`, `unlink`, `sync-dir`, `lock` or `queue` is called.
+    fn before(&self, _call: &'static str, _path: &Path) {}
+
+    /// It was, or what `submit` gave this name was answered.
+    fn after(&self, _call: &'static str) {}
+
+    /// A request is submitted. If it gets a name, its answer is told under that.
+    fn submit(&self, _op: &Op) -> Option<&'static str> {
+        None
+    }
 
     /// Answers are asked for.
     fn reap(&self) {}
+
+    /// The block of the disk is that large.
+    fn block_size(&self, real: usize) -> usize {
+        real
+    }
+}
+
+/// Hears of each file before it is opened.
+pub struct Opens<F>(pub F);
+
+impl<F: Fn(&Path) + Send + Sync> Hook for Opens<F> {
+    fn before(&self, call: &'static str, path: &Path) {
+        if call == "open" {
+            (self.0)(path);
+        }
+    }
 }
 
 /// Panics on one thread of the log, when that asks for answers for the n-th time after `arm(n)`.
@@ -53,7 +78,7 @@ impl Hook for Panics {
     }
 }
 
-/// Asks `hook` before each call.
+/// Asks `hook` around each call.
 pub struct Through<H> {
     disk: Arc<dyn Disk>,
     hook: Arc<H>,
@@ -65,6 +90,20 @@ impl<H> Through<H> {
     }
 }
 
+impl<H: Hook> Through<H> {
+    fn around<T>(
+        &self,
+        name: &'static str,
+        path: &Path,
+        call: impl FnOnce(&dyn Disk) -> io::Result<T>,
+    ) -> io::Result<T> {
+        self.hook.before(name, path);
+        let done = call(&*self.disk);
+        self.hook.after(name);
+        done
+    }
+}
+
 impl<H> fmt::Debug for Through<H> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.disk.fmt(f)
@@ -73,23 +112,23 @@ impl<H> fmt::Debug for Through<H> {
 
 impl<H: Hook + 'static> Disk for Through<H> {
     fn open(&self, path: &Path, access: Access) -> io::Result<FileRef> {
-        self.disk.open(path, access)
+        self.around("open", path, |disk| disk.open(path, access))
     }
 
     fn create(&self, path: &Path, size: u64) -> io::Result<FileRef> {
-        self.disk.create(path, size)
+        self.around("create", path, |disk| disk.create(path, size))
     }
 
     fn create_dir(&self, path: &Path) -> io::Result<()> {
-        self.disk.create_dir(path)
+        self.around("create-dir", path, |disk| disk.create_dir(path))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.disk.rename(from, to)
+        self.around("rename", to, |disk| disk.rename(from, to))
     }
 
     fn unlink(&self, path: &Path) -> io::Result<()> {
-        self.disk.unlink(path)
+        self.around("unlink", path, |disk| disk.unlink(path))
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<Entry>> {
@@ -97,11 +136,11 @@ impl<H: Hook + 'static> Disk for Through<H> {
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        self.disk.sync_dir(dir)
+        self.around("sync-dir", dir, |disk| disk.sync_dir(dir))
     }
 
     fn lock(&self, path: &Path) -> io::Result<LockGuard> {
-        self.disk.lock(path)
+        self.around("lock", path, |disk| disk.lock(path))
     }
 
     fn is_locked(&self, path: &Path) -> io::Result<bool> {
@@ -113,7 +152,7 @@ impl<H: Hook + 'static> Disk for Through<H> {
     }
 
     fn block_size(&self) -> usize {
-        self.disk.block_size()
+        self.hook.block_size(self.disk.block_size())
     }
 
     fn direct(&self) -> bool {
@@ -121,8 +160,8 @@ impl<H: Hook + 'static> Disk for Through<H> {
     }
 
     fn queue(&self, depth: usize, register: &[Buf]) -> io::Result<Box<dyn Queue>> {
-        let queue = self.disk.queue(depth, register)?;
-        Ok(Box::new(Watched { queue, hook: Arc::clone(&self.hook) }))
+        let queue = self.around("queue", Path::new(""), |disk| disk.queue(depth, register))?;
+        Ok(Box::new(Watched { queue, hook: Arc::clone(&self.hook), named: Vec::new() }))
     }
 
     fn name(&self) -> &'static str {
@@ -133,17 +172,29 @@ impl<H: Hook + 'static> Disk for Through<H> {
 struct Watched<H> {
     queue: Box<dyn Queue>,
     hook: Arc<H>,
+    /// What is in flight.
+    named: Vec<(OpId, &'static str)>,
 }
 
 impl<H: Hook> Queue for Watched<H> {
     fn submit(&mut self, op: Op) -> OpId {
-        self.hook.submit(&op);
-        self.queue.submit(op)
+        let name = self.hook.submit(&op);
+        let id = self.queue.submit(op);
+        self.named.extend(name.map(|name| (id, name)));
+        id
     }
 
     fn reap(&mut self, out: &mut Vec<Completion>, until: Until) -> io::Result<()> {
         self.hook.reap();
-        self.queue.reap(out, until)
+        let old = out.len();
+        let reaped = self.queue.reap(out, until);
+        for answer in &out[old..] {
+            if let Some(at) = self.named.iter().position(|(id, _)| *id == answer.id) {
+                let (_, name) = self.named.swap_remove(at);
+                self.hook.after(name);
+            }
+        }
+        reaped
     }
 
     fn waker(&self) -> Waker {

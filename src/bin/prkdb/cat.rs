@@ -51,6 +51,9 @@ pub fn run(args: &Args) -> Result<ExitCode, Stop> {
     // One reader to the end: it knows what it gave, so that a cut below that is an error, not a
     // seam between two histories.
     let mut reader = wal.reader(start)?;
+    if start >= wal.next_lsn() && args.from.is_some() && !args.follow {
+        say(format_args!("prkdb cat: nothing from {start} on; the next LSN is {}", wal.next_lsn()));
+    }
     loop {
         let before = left;
         let read = copy(&mut reader, &mut left, &mut printer);

@@ -32,8 +32,8 @@ impl From<prkdb_core::Error> for Stop {
     fn from(e: prkdb_core::Error) -> Stop {
         let next = match e.kind() {
             ErrorKind::Corrupt => {
-                "; `prkdb verify DIR` names all that is damaged: restore that from a \
-                 copy, or keep the rest with `prkdb repair DIR` in place, or `--to NEW`"
+                "; `prkdb verify DIR` names all that is damaged, `prkdb repair DIR` gives it up \
+                 in place, or leaves it out with `--to NEW`"
             }
             _ => "",
         };
@@ -59,6 +59,8 @@ pub fn finish(name: &str, result: Result<ExitCode, Stop>) -> ExitCode {
         Ok(code) => code,
         Err(Stop::PipeClosed) => ExitCode::SUCCESS,
         Err(Stop::Failed(why)) => {
+            // Most errors begin with what failed, which may be the command itself.
+            let why = why.strip_prefix(&format!("{name}: ")).unwrap_or(&why);
             say(format_args!("prkdb {name}: {why}"));
             ExitCode::FAILURE
         }

@@ -43,7 +43,10 @@ pub fn run(args: &Args) -> Result<ExitCode, Stop> {
     let report = report?;
     for gone in &report.given_up {
         print(&if args.json { as_json(args, gone) } else { as_text(args, gone) })?;
-        say(format_args!("{}: {}", gone.path.display(), gone.why));
+        // In place the rest was logged when it was given up, whatever came after.
+        if args.to.is_some() || kind(args, gone) == "meta" {
+            say(format_args!("{}: {}", gone.path.display(), gone.why));
+        }
     }
     print(&totals(args, &report))?;
     Ok(ExitCode::SUCCESS)

@@ -118,16 +118,18 @@ fn damage(dir: &Path, found: &[Found], next: Lsn, promised: Lsn) -> Error {
         Some(_) => before,
         None => likeliest(found, 0),
     });
-    let missing = format!(
-        "record {next} is damaged or missing; at least everything to {promised} was promised; \
-         restore the file from a copy, or give up what is lost: \
-         RecoveryPolicy::Salvage or PointInTime"
-    );
+    let because = |why: &str| {
+        format!(
+            "record {next} is damaged or missing{why}; at least everything to {promised} was \
+             promised; restore the file from a copy, or give up what is lost: \
+             RecoveryPolicy::Salvage or PointInTime"
+        )
+    };
     match place.map(|f| (&f.file.path, &f.state)) {
         Some((path, State::Open(scan))) => {
             let (offset, why) = match &scan.stop {
-                Some((offset, why)) => (*offset, format!("{missing}: {why}")),
-                None => (scan.summary.end(), missing),
+                Some((offset, why)) => (*offset, because(&format!(" ({why})"))),
+                None => (scan.summary.end(), because("")),
             };
             Error::corrupt("open", path, offset, why)
         }
@@ -135,9 +137,9 @@ fn damage(dir: &Path, found: &[Found], next: Lsn, promised: Lsn) -> Error {
             "open",
             path,
             footer.end,
-            format!("{missing}: the segment that should follow is missing"),
+            because(" (the segment that should follow is missing)"),
         ),
-        None => Error::corrupt("open", &dir.join(META), 0, missing),
+        None => Error::corrupt("open", &dir.join(META), 0, because("")),
     }
 }
 

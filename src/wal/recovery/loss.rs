@@ -187,7 +187,7 @@ pub(crate) fn examine(disk: &dyn Disk, error: &Error, survey: &Survey) -> Result
     let (meta, block) = (&survey.meta.meta, u64::from(survey.meta.meta.block_size));
     let file = disk.open(&path, Access::Direct).map_err(failed)?;
     let bytes = file.size().map_err(failed)?;
-    let (number, why) = (number(&path), error.to_string());
+    let (number, why) = (number(&path), error.reason());
     let (is_empty, start, epoch, upto) = (false, None, None, meta.clean.then_some(Lsn::NONE));
     let seen = Lsn::NONE;
     let mut bad = Unusable { path, bytes, why, number, is_empty, start, epoch, seen, upto };

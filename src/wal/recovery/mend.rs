@@ -86,11 +86,12 @@ pub(super) async fn mend(
         seal(site, &survey.found[*i], &loss, *i, upto).await?;
     }
     for gone in &given_up {
+        let records = gone.lsns.as_ref().map(|l| format!("{} to {}", l.start, l.end.prev()));
         tracing::warn!(
             path = %gone.path.display(),
             offset = gone.offset,
             bytes = gone.bytes,
-            lsns = ?gone.lsns,
+            records,
             why = gone.why,
             "recovery gave up what is damaged, as its policy says"
         );

@@ -151,8 +151,8 @@ pub fn repair_to_in(
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
         entries => {
             if let Some(entry) = entries.map_err(failed)?.first() {
-                let why = "it is not empty; name a new directory";
-                return Err(Error::invalid("repair", why).at(&to.join(&entry.name), None));
+                let why = format!("{} is in it; name a new directory", entry.name);
+                return Err(Error::invalid("repair", why).at(to, None));
             }
         }
     }
@@ -231,9 +231,7 @@ fn look(world: &World, dir: &Path) -> Result<(Survey, Option<String>)> {
     let (loaded, rebuilt) = match meta::load(&*world.disk, dir) {
         Ok(Some(loaded)) => (loaded, None),
         Ok(None) => (rebuild(&*world.disk, dir)?, Some("it is missing".to_string())),
-        Err(e) if e.kind() == ErrorKind::Corrupt => {
-            (rebuild(&*world.disk, dir)?, Some(e.to_string()))
-        }
+        Err(e) if e.kind() == ErrorKind::Corrupt => (rebuild(&*world.disk, dir)?, Some(e.reason())),
         Err(e) => return Err(e),
     };
     Ok((survey_with(&*world.disk, dir, loaded)?, rebuilt))

@@ -126,7 +126,7 @@ impl Tally<'_> {
 
     pub(super) fn tell_error(&mut self, dir: &Path, error: &Error, lsn: Option<Lsn>) {
         let (path, offset) = (error.path().unwrap_or(dir), error.offset().unwrap_or(0));
-        self.tell_corrupt(path, offset, lsn, error.to_string());
+        self.tell_corrupt(path, offset, lsn, error.reason());
     }
 }
 
