@@ -79,6 +79,16 @@ impl Error {
         Error::new(ErrorKind::Corrupt, op, detail).at(path, Some(offset))
     }
 
+    /// Something at `offset` of `path` that is whole, and not for this build: no damage.
+    pub(crate) fn unsupported(
+        op: &'static str,
+        path: &Path,
+        offset: u64,
+        why: impl fmt::Display,
+    ) -> Error {
+        Error::new(ErrorKind::Unsupported, op, why.to_string()).at(path, Some(offset))
+    }
+
     /// A failed system call on `path`. A full disk or quota is `StorageFull`, all else `Io`.
     pub(crate) fn io(op: &'static str, path: &Path, offset: Option<u64>, e: io::Error) -> Error {
         let kind = match e.kind() {

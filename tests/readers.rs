@@ -284,7 +284,20 @@ fn a_follower_reads_on_below_one_cut_and_not_beyond_it() {
 }
 
 #[test]
-fn a_follower_that_missed_a_cut_trusts_nothing_it_read() {
+fn a_follower_hears_of_a_cut_whoever_opened_the_log_since() {
+    let root = tempfile::tempdir().unwrap();
+    let (wal, mut outside, mut readers) = follower(root.path(), &[0, 50]);
+    wal.reset_to(Lsn::FIRST).unwrap();
+    fill(&wal, 2, 150, 10);
+    wal.close().unwrap();
+    log(root.path(), 1).close().unwrap();
+    outside.refresh().unwrap();
+    assert_next(&mut readers[0], 2, 1);
+    assert_truncated(&mut readers[1]);
+}
+
+#[test]
+fn a_follower_that_missed_a_cut_reads_on_below_the_lowest() {
     let root = tempfile::tempdir().unwrap();
     let (wal, mut outside, mut readers) = follower(root.path(), &[0, 80, 10]);
     wal.truncate_after(Lsn::new(49)).unwrap();
@@ -294,7 +307,8 @@ fn a_follower_that_missed_a_cut_trusts_nothing_it_read() {
     wal.close().unwrap();
     outside.refresh().unwrap();
     assert_next(&mut readers[0], 1, 1);
-    readers[1..].iter_mut().for_each(assert_truncated);
+    assert_truncated(&mut readers[1]);
+    assert_next(&mut readers[2], 1, 11);
     assert_next(&mut outside.reader(Lsn::new(81)).unwrap(), 2, 81);
     // One that it can know to be the only one since asks no more than it must, also after a clean
     // close.

@@ -164,6 +164,7 @@ impl Meta {
             && segment(self.segment_bytes)
             && segment(self.growth_bytes);
         let held = self.removed.len() + self.cuts.len().max(1) <= MAX_RANGES + 1
+            && self.cuts.len() <= MAX_CUTS
             && self.user_state.len() <= MAX_USER_STATE_BYTES;
         let lsns = self.first_lsn >= Lsn::FIRST && self.removed_is_merged();
         let is_cut = |cut: &Cut| cut.lsn >= Lsn::FIRST && (1..self.next_epoch).contains(&cut.epoch);
@@ -177,14 +178,26 @@ impl Meta {
     pub(crate) fn add_cut(&mut self, cut: Cut) {
         self.cuts.retain(|earlier| earlier.lsn < cut.lsn);
         self.cuts.push(cut);
-        let room = MAX_CUTS.min(MAX_RANGES + 1 - self.removed.len().min(MAX_RANGES));
-        let too_many = self.cuts.len().saturating_sub(room);
+        self.forget_cuts();
+    }
+
+    /// Forgets the oldest cuts that there is no room for.
+    pub(crate) fn forget_cuts(&mut self) {
+        let too_many = self.cuts.len().saturating_sub(self.room_for_cuts());
         self.cuts.drain(..too_many);
     }
 
-    /// Forgets the cuts that concern no segment of this epoch or a later one.
-    pub(crate) fn drop_cuts_before(&mut self, oldest_epoch: u64) {
-        self.cuts.retain(|cut| oldest_epoch < cut.epoch);
+    fn room_for_cuts(&self) -> usize {
+        MAX_CUTS.min(MAX_RANGES + 1 - self.removed.len().min(MAX_RANGES))
+    }
+
+    /// From where on records may have been cut since `next_epoch` was the next.
+    pub(crate) fn cut_since(&self, next_epoch: u64) -> Option<Lsn> {
+        match self.cuts.iter().position(|cut| cut.epoch >= next_epoch) {
+            // There may have been earlier ones, which lie lower.
+            Some(0) if self.cuts.len() >= self.room_for_cuts() => Some(Lsn::FIRST),
+            at => at.map(|at| self.cuts[at].lsn),
+        }
     }
 
     /// From where on the records of segments of this epoch were cut. The earliest cut after it lies

@@ -380,8 +380,9 @@ impl Wal {
     /// Recovers a poisoned log in the process: reads the tail back from the device, cuts what was
     /// not promised, and appends again. Does nothing if the log is not poisoned.
     ///
-    /// - Durability: as [`Wal::open`]. Readers go on, but for those with [`ReadLevel::Written`]
-    ///   that read what is given up now: they get `Truncated`.
+    /// - Durability: as [`Wal::open`]. Readers go on, but for those that read what is given up now,
+    ///   with [`ReadLevel::Written`], or any where `RecoveryPolicy::PointInTime` cuts the log:
+    ///   they get `Truncated`.
     ///
     /// # Errors
     /// What [`Wal::open`] may say; the log stays poisoned and `resume` can be called again.

@@ -319,7 +319,9 @@ impl Reader {
         }
         match body {
             Ok(body) => Ok(Hand { header, last, body, segment, offset }),
-            Err(why @ Bad::Codec(_)) => Err(unsupported(&segment, offset, why.to_string())),
+            Err(why @ Bad::Codec(_)) => {
+                Err(Error::unsupported("read", &segment.file.path, offset, why))
+            }
             Err(why) => Err(self.damage(&segment, offset, &why.to_string())),
         }
     }
@@ -340,7 +342,7 @@ impl Reader {
         }
         let segment = Arc::clone(&self.merge.track(fault.track).segment);
         match fault.unsupported {
-            true => unsupported(&segment, fault.offset, fault.why),
+            true => Error::unsupported("read", &segment.file.path, fault.offset, fault.why),
             false => self.corrupt(&segment, fault.offset, &fault.why),
         }
     }
@@ -448,9 +450,4 @@ impl Iterator for Reader {
         }
         Some(outcome)
     }
-}
-
-/// A batch that is whole and not for this build to read.
-fn unsupported(segment: &Segment, offset: u64, why: String) -> Error {
-    Error::new(ErrorKind::Unsupported, "read", why).at(&segment.file.path, Some(offset))
 }

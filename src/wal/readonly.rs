@@ -41,9 +41,9 @@ const PAUSE: Duration = Duration::from_millis(1);
 /// - Durability: without a writer it serves what recovery would keep. Beside one it serves what he
 ///   has provably promised, up to the greatest watermark on disk, which trails his last append by
 ///   at most about a second once the log is idle.
-/// - Cuts: a reader that is beyond a cut from the end hears `Truncated` once a refresh saw it. META
-///   tells of the last cut alone: if there may have been others since the last look, or a recovery,
-///   each reader that is beyond the first record of all hears it.
+/// - Cuts: a reader that is beyond a cut from the end hears `Truncated` once a refresh saw it. Of
+///   more than 512 cuts since the last look, and where META was lost, each reader hears it that is
+///   beyond the first record of all.
 /// - Source: `examples/follow.rs`.
 #[derive(Debug)]
 pub struct ReadOnlyWal {
@@ -61,7 +61,7 @@ pub struct ReadOnlyWal {
 struct Seen {
     /// The last one.
     cut: Option<Cut>,
-    /// Of the next one, if no recovery comes before it.
+    /// That of the next one, or a lower one.
     next_epoch: u64,
 }
 
@@ -71,16 +71,11 @@ impl Seen {
     }
 
     /// From where on records that were served after this look are no more, if `now` is a later one.
-    fn cut_since(&self, now: &Seen) -> Option<Lsn> {
-        match now.cut {
-            cut if cut == self.cut => None,
-            // A cut takes the next epoch and raises it, and nothing lowers it: this is the first
-            // one since, and a later one would stand here in its place.
-            Some(cut) if cut.epoch == self.next_epoch => Some(cut.lsn),
-            // Others may have been between, lower than this one: META knows the last alone. Or a
-            // recovery was, and this is the only one; that it asks too much of a reader then is
-            // the price.
-            _ => Some(Lsn::FIRST),
+    fn cut_since(&self, now: &Meta) -> Option<Lsn> {
+        match now.cut_since(self.next_epoch) {
+            // Nothing takes a cut back: META was rebuilt, and knows nothing of those before.
+            None if now.cuts.last() != self.cut.as_ref() => Some(Lsn::FIRST),
+            cut => cut,
         }
     }
 }
@@ -205,7 +200,7 @@ impl ReadOnlyWal {
         self.stat.next_lsn = (!empty).then_some(next);
         self.stat.durable_lsn = (!empty).then_some(next.prev());
         let seen = Seen::of(&plan.meta.meta);
-        let cut = self.seen.cut_since(&seen);
+        let cut = self.seen.cut_since(&plan.meta.meta);
         self.seen = seen;
         self.user_state = plan.meta.meta.user_state;
         self.report = plan.report;

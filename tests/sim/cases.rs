@@ -3,7 +3,8 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use prkdb_core::io::World;
 use prkdb_core::io::sim::{CrashKind, Faults, Model, Sim};
@@ -93,6 +94,91 @@ fn a_reader_across_resume_never_mixes_two_histories() {
     }
     assert!(cut > 0, "no seed lost what was written");
     assert!(kept > 0, "every seed lost what was written");
+}
+
+#[test]
+fn a_poisoned_log_cuts_nothing_however_old_it_gets() {
+    let sim = sim();
+    let config = WalConfig {
+        sync_method: SyncMethod::Fdatasync,
+        retention_ms: Some(500),
+        segment_bytes: 1 << 20,
+        ..WalConfig::new(DIR)
+    };
+    let wal = Wal::open_in(sim.world(), config).unwrap();
+    for _ in 0..100 {
+        wal.append_batch([vec![0; 40_000]]).unwrap().wait().unwrap();
+        sim.pass(Duration::from_millis(4));
+    }
+    sim.set_faults(Faults { sync_eio: 1000, ..Faults::default() });
+    wal.append_batch(["fails"]).unwrap().wait().unwrap_err();
+    sim.set_faults(Faults::default());
+    let state = || {
+        let bytes = |path: &Path| sim.peek(path).unwrap();
+        let files = sim.files().into_iter().map(|(path, _)| (bytes(&path), path));
+        files.filter(|(_, path)| !path.ends_with("METRICS")).collect::<Vec<_>>()
+    };
+    let (before, first) = (state(), wal.first_lsn());
+    sim.pass(Duration::from_secs(200));
+    assert_eq!(wal.first_lsn(), first);
+    assert!(state() == before, "a poisoned log writes");
+    wal.resume().unwrap();
+    sim.pass(Duration::from_secs(20));
+    assert!(wal.first_lsn() > first, "what is too old goes once it is well");
+    wal.close().unwrap();
+}
+
+/// While armed the sync of a directory fails, and what it did not make durable it never will.
+struct DirSync {
+    sim: Sim,
+    fails: AtomicBool,
+}
+
+impl Hook for DirSync {
+    fn before(&self, call: &'static str, _path: &Path) {
+        if call == "sync-dir" && self.fails.load(Ordering::Relaxed) {
+            self.sim.set_faults(Faults { sync_eio: 1000, ..Faults::default() });
+        }
+    }
+
+    fn after(&self, call: &'static str) {
+        if call == "sync-dir" {
+            self.sim.set_faults(Faults::default());
+        }
+    }
+}
+
+#[test]
+fn a_segment_that_was_cut_and_comes_back_is_still_cut() {
+    for seed in 0..20 {
+        let sim = Sim::new(seed, Model::weak(true), Faults::default());
+        let hook = Arc::new(DirSync { sim: sim.clone(), fails: AtomicBool::new(false) });
+        let open = || {
+            let world = sim.world();
+            let disk = Arc::new(Through::new(world.disk, &hook));
+            Wal::open_in(World { disk, host: world.host }, WalConfig::new(DIR)).unwrap()
+        };
+        let wal = open();
+        wal.append_batch((0..100).map(|n| format!("first life {n}")).collect::<Vec<_>>())
+            .unwrap()
+            .wait()
+            .unwrap();
+        hook.fails.store(true, Ordering::Relaxed);
+        wal.reset_to(Lsn::new(40)).unwrap_err();
+        hook.fails.store(false, Ordering::Relaxed);
+        wal.resume().unwrap();
+        assert_eq!(wal.next_lsn(), Lsn::new(40));
+        wal.append_batch(["second life"]).unwrap().wait().unwrap();
+        wal.close().unwrap();
+        // Nobody sees the old segment now, so whoever opens the log can't know of it.
+        open().close().unwrap();
+        sim.crash(CrashKind::Power);
+        let wal = open();
+        let found: Vec<_> = wal.reader(Lsn::new(40)).unwrap().map(|found| found.unwrap()).collect();
+        assert_eq!(found.len(), 1, "seed {seed}");
+        assert_eq!(found[0].data[..], *b"second life", "seed {seed}");
+        wal.close().unwrap();
+    }
 }
 
 #[test]

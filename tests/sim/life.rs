@@ -10,7 +10,7 @@
 use prkdb_core::io::sim::{CrashKind, Faults, Held, Model, Rng, Sim};
 use prkdb_core::{
     BatchConfig, CompactionPolicy, CompressionConfig, CompressionType, Error, ErrorKind, Lsn,
-    ReadOnlyWal, SyncMethod, Wal, WalConfig,
+    ReadOnlyWal, RecoveryPolicy, SyncMethod, Wal, WalConfig,
 };
 
 use crate::client::{Clients, Habit};
@@ -64,6 +64,7 @@ pub struct Life {
     codecs: Rng,
     /// Draws `wipe_retired`, likewise.
     wipes: Rng,
+    mends: Rng,
     /// Draws the turns of several clients, likewise; only some seeds have them.
     pub more: Option<Rng>,
     /// What the user slot may hold.
@@ -144,6 +145,7 @@ fn lived(seed: u64, verbose: bool) -> Life {
         rng,
         codecs,
         wipes: Rng::stream(seed, 4),
+        mends: Rng::stream(seed, 9),
         more: turns::draw(seed, hazard),
         slot: Slot::default(),
         cuts: 0,
@@ -269,7 +271,12 @@ impl Life {
                 let faults = if attempt <= again { self.draw_faults() } else { Faults::default() };
                 self.sim.set_faults(faults);
             }
-            let config = self.config();
+            let mut config = self.config();
+            if self.hazard == Hazard::None && self.mends.chance(150) {
+                // Where nothing is damaged they find what the others find.
+                let policies = [RecoveryPolicy::PointInTime, RecoveryPolicy::Salvage];
+                config.recovery = self.mends.pick(&policies);
+            }
             let preview = if self.rng.chance(300) { self.preview() } else { None };
             say!(self, "open, {:?}", self.sim.faults());
             match Wal::open_in(self.sim.world(), config) {

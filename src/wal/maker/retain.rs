@@ -65,6 +65,10 @@ impl Maker {
 
     /// Cuts what is due, in the background; a failure of META is latched, anything else passes.
     pub(super) async fn retain(&self, flow: &Flow, meta: &mut MetaFile) {
+        if self.shared.latch.get().is_some() {
+            // It was due when the log was well; now nothing is written until somebody resumes it.
+            return;
+        }
         let sized = matches!(self.shared.config.compaction, CompactionPolicy::SizeWindow(_));
         let used = if sized { self.used_bytes() } else { Ok(0) };
         let outcome = match used {

@@ -160,9 +160,6 @@ fn mark_open(m: &mut Meta, plan: &Plan, shared: &Shared) {
     m.clean = bugs::on(Bug::CleanWhileWriting);
     m.durable_upto = plan.next.prev();
     drop_below(&mut m.removed, m.first_lsn);
-    // A file that could not be removed when it was cut is among them.
-    let epochs = plan.found.iter().map(|f| f.file.id.epoch);
-    m.drop_cuts_before(epochs.min().unwrap_or(u64::MAX));
     m.next_epoch = plan.epoch + 1;
     m.highest_number = plan.highest_number;
     m.segment_bytes = shared.config.segment_bytes;

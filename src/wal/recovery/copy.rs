@@ -17,9 +17,11 @@ use crate::format::meta::Meta;
 use crate::io::{Access, Buf, FileRef};
 use crate::lsn::Lsn;
 use crate::segment::{
-    Cursor, Frame, Geometry, NewSegment, Step, fill_with_zeros, install, making_name, pool_dir,
+    Cursor, Frame, Geometry, NewSegment, Step, Summary, fill_with_zeros, install, making_name,
+    pool_dir,
 };
 
+use super::footers::put_footer;
 use super::site::Site;
 use super::{Found, Plan, State};
 
@@ -74,14 +76,21 @@ pub(super) async fn copy_frames(
         }
         Err(e) => return Err(e),
     };
-    let mut at = new.geometry.frames_start();
+    let mut summary = Summary::new(new.geometry.frames_start());
     for (header, stored) in frames {
-        at = copy_frame(site, &file, new.id, at, block, header, &stored).await?;
+        let at = round_up(summary.end(), block);
+        let moved = FrameHeader { number, epoch, ..header };
+        copy_frame(site, &file, new.id, at, block, &moved, &stored).await?;
+        summary.add(at, &moved);
     }
     // `install` syncs the file before it gets its name.
-    install(site.flow, new, &file, &path, zeroed).await?;
+    let made = install(site.flow, new, &file, &path, zeroed).await?;
     site.flow.release(&file);
-    Ok(())
+    // What it holds is the log's: only a footer proves that where the next segment has lost its
+    // beginning. Not before its name is durable, for what has a footer is not copied once more.
+    let ended = put_footer(site, &made.segment, &made.file, &summary, summary.last_lsn()).await;
+    site.flow.release(&made.file);
+    ended
 }
 
 /// A file of zeros, synced, under a name that nobody believes; none is left after an error.
@@ -154,16 +163,14 @@ async fn copy_frame(
     id: SegmentId,
     at: u64,
     block: u64,
-    header: FrameHeader,
+    header: &FrameHeader,
     stored: &[u8],
-) -> Result<u64> {
+) -> Result<()> {
     let whole = round_up(header.frame_len(), block);
     let mut buf = Buf::zeroed(len(whole), len(block));
     let bytes = buf.bytes_mut().expect("just allocated");
-    let moved = FrameHeader { number: id.number, epoch: id.epoch, ..header };
-    moved.encode(&id.nonce, at, bytes);
+    header.encode(&id.nonce, at, bytes);
     bytes[FRAME_HEADER_LEN..FRAME_HEADER_LEN + stored.len()].copy_from_slice(stored);
     let written = site.flow.write(file, at, buf, false).await;
-    written.map_err(|e| Error::io("recover: copy the tail", file.path(), Some(at), e))?;
-    Ok(at + whole)
+    written.map(drop).map_err(|e| Error::io("recover: copy the tail", file.path(), Some(at), e))
 }

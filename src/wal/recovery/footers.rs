@@ -11,7 +11,7 @@ use crate::cast::len;
 use crate::error::{Error, Result};
 use crate::io::{Access, Buf, FileRef};
 use crate::lsn::Lsn;
-use crate::segment::{Cursor, Step, Summary};
+use crate::segment::{Cursor, SegmentFile, Step, Summary};
 
 use super::copy::copy_tail;
 use super::site::Site;
@@ -56,25 +56,25 @@ async fn write_footer(
     promised: Lsn,
 ) -> Result<()> {
     let summary = summary_upto(f, file, upto)?;
-    put_footer(site, f, file, &summary, promised).await
+    put_footer(site, &f.file, file, &summary, promised).await
 }
 
 /// Writes the footer that says this of a segment, durably.
 pub(super) async fn put_footer(
     site: Site<'_>,
-    f: &Found,
+    segment: &SegmentFile,
     file: &FileRef,
     summary: &Summary,
     promised: Lsn,
 ) -> Result<()> {
-    let at = f.file.geometry.frames_end();
-    let block = len(f.file.geometry.block);
+    let at = segment.geometry.frames_end();
+    let block = len(segment.geometry.block);
     let durable_upto = promised.max(summary.last_lsn());
-    let image = summary.footer(durable_upto).encode(&f.file.id, at, block);
+    let image = summary.footer(durable_upto).encode(&segment.id, at, block);
     let mut buf = Buf::zeroed(block, block);
     buf.bytes_mut().expect("just allocated").copy_from_slice(&image);
     let written = site.flow.write(file, at, buf, true).await;
-    written.map(drop).map_err(|e| Error::io("recover: footer", &f.file.path, Some(at), e))
+    written.map(drop).map_err(|e| Error::io("recover: footer", &segment.path, Some(at), e))
 }
 
 /// What the segment holds up to `upto`, and no more than is kept of it.

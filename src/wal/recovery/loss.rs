@@ -101,7 +101,7 @@ pub(crate) fn assess(
     let unusable = survey.unusable.iter().map(look).collect::<Result<Vec<_>>>()?;
     let seen = swept.iter().map(|s| s.seen).max().unwrap_or(Lsn::NONE);
     let mut promised = proven.max(may_be_promised(survey, seen.max(durable), &unusable));
-    let views = views(found, &swept, &unusable, meta.cuts.first().copied());
+    let views = views(found, &swept, &unusable, meta);
     let Sifted { mut kept, mut holes, mut next } =
         sift(meta.first_lsn, &meta.removed, &views, promised);
     kept.truncate(found.len());

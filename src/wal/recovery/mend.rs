@@ -2,13 +2,14 @@
 //!
 //! ```text
 //! sync, copies of what the device may lack -> META: all that may have been promised
-//!     -> names of what can't be used -> META: holes, cut -> footers -> recovery, as of a log
+//!     -> footers -> names of what can't be used -> META: holes, cut -> recovery, as of a log
 //!                                                                     without damage
 //! ```
 //!
 //! Nothing is overwritten but footers that are not there. Until META has the holes the default
-//! policy refuses the log, for promised records are missing; from there on it refuses it until the
-//! last footer is there, for META's watermark covers all that is kept and not all of it is found.
+//! policy refuses the log, for promised records are missing; where nothing is missing it refuses it
+//! until the last footer is there, for META's watermark covers all that is kept. What is not kept
+//! of a segment because another one says so is outside its footer before that other one may leave.
 //! So whatever a crash leaves, the same policy finds the same things lost, and no policy accepts
 //! less. Invariants: no LSN that may have been promised is given again; what a watermark of META
 //! covers is on the device before; a file that leaves the log keeps its bytes.
@@ -21,7 +22,7 @@ use crate::format::segment::MAX_NUMBER;
 use crate::io::Access;
 use crate::lsn::Lsn;
 use crate::options::RecoveryPolicy;
-use crate::segment::Summary;
+use crate::segment::{Run, Summary};
 
 use super::super::meta::MetaFile;
 use super::copy::copy_frames;
@@ -80,11 +81,11 @@ pub(super) async fn mend(
         m.highest_number = after.highest_number;
     };
     meta.update(site.flow, site.disk, intent).await?;
+    for i in (0..survey.found.len()).filter(|i| wants_footer(&survey, &loss, *i)) {
+        seal(site, &survey.found[i], &loss, i, upto).await?;
+    }
     set_aside(site, &mut given_up)?;
     meta.update(site.flow, site.disk, |m| *m = Meta { sequence: m.sequence, ..after }).await?;
-    for i in &loss.unsealed {
-        seal(site, &survey.found[*i], &loss, *i, upto).await?;
-    }
     for gone in &given_up {
         let records = gone.lsns.as_ref().map(|l| format!("{} to {}", l.start, l.end.prev()));
         tracing::warn!(
@@ -110,6 +111,7 @@ pub(crate) fn after(survey: &Survey, loss: &Loss, dir: &Path) -> Result<Meta> {
         meta.add_cut(Cut { lsn, epoch });
         meta.next_epoch = epoch + 1;
     }
+    meta.forget_cuts();
     meta.clean = false;
     meta.durable_upto = meta.durable_upto.max(loss.next.prev());
     meta.highest_number = highest_number(survey);
@@ -209,6 +211,14 @@ async fn keep_unproven(site: Site<'_>, survey: &Survey, loss: &Loss) -> Result<L
     Ok(loss.proven)
 }
 
+/// Whether only a footer can tell what is kept of a segment.
+fn wants_footer(survey: &Survey, loss: &Loss, i: usize) -> bool {
+    let last = |runs: &[Run]| runs.last().map_or(Lsn::NONE, |run| run.last);
+    let is_clipped = last(&loss.kept[i]) < last(&loss.swept[i].runs);
+    let is_open = matches!(survey.found[i].state, State::Open(_));
+    loss.unsealed.contains(&i) || is_open && is_clipped
+}
+
 /// Writes the footer of a segment that is kept, up to `upto`, though something in it is no frame.
 async fn seal(site: Site<'_>, f: &Found, loss: &Loss, i: usize, upto: Lsn) -> Result<()> {
     debug_assert!(matches!(f.state, State::Open(_)));
@@ -224,7 +234,7 @@ async fn seal(site: Site<'_>, f: &Found, loss: &Loss, i: usize, upto: Lsn) -> Re
     }
     let failed = |e| Error::io("recover", &f.file.path, None, e);
     let file = site.disk.open(&f.file.path, Access::Write).map_err(failed)?;
-    put_footer(site, f, &file, &summary, loss.next.prev()).await?;
+    put_footer(site, &f.file, &file, &summary, loss.next.prev()).await?;
     site.flow.release(&file);
     Ok(())
 }

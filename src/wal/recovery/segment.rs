@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::bugs::{self, Bug};
 use crate::cast::len;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::format::footer::Footer;
 use crate::format::frame::Tag;
 use crate::format::segment::SegmentHeader;
@@ -66,7 +66,9 @@ pub(super) fn glance_at(
             return Ok(Glance::Sealed(Box::new(found)));
         }
         Err(Bad::Nothing) => None,
-        Err(why @ Bad::Version(_)) => return Err(unsupported(&segment.path, at, &why)),
+        Err(why @ Bad::Version(_)) => {
+            return Err(Error::unsupported("open", &segment.path, at, &why));
+        }
         // A recycled segment holds the footer of its former life.
         Err(_) if !zeroed => None,
         Err(why) => Some(why.to_string()),
@@ -89,11 +91,6 @@ pub(super) fn scan(
     let closed_at = meta.meta.clean.then_some(meta.meta.durable_upto);
     let (scan, runs) = walk(cursor, &segment, bad_footer, closed_at, progress)?;
     Ok(Found::new(segment, zeroed, State::Open(scan), runs))
-}
-
-/// Valid, and beyond what this build knows: not damage, and nothing to cut.
-pub(super) fn unsupported(path: &Path, offset: u64, why: &Bad) -> Error {
-    Error::new(ErrorKind::Unsupported, "open", why.to_string()).at(path, Some(offset))
 }
 
 pub(crate) fn read_block(file: &FileRef, at: u64, block: u64) -> io::Result<Buf> {
@@ -120,7 +117,7 @@ fn read_header(
     let image = read_block(file, 0, block).map_err(|e| Error::io("open", path, Some(0), e))?;
     let header = match SegmentHeader::decode(image.bytes()) {
         Ok(header) => header,
-        Err(why @ Bad::Version(_)) => return Err(unsupported(path, 0, &why)),
+        Err(why @ Bad::Version(_)) => return Err(Error::unsupported("open", path, 0, &why)),
         Err(why) => return corrupt(&format!("segment header: {why}")),
     };
     if header.log_id != meta.meta.log_id {
@@ -163,7 +160,7 @@ fn walk(
             Step::End => break None,
             Step::Bad { .. } if bugs::on(Bug::ResynchronisingScan) => cursor.skip_block(),
             Step::Bad { why: why @ (Bad::Version(_) | Bad::Codec(_)), offset, .. } => {
-                return Err(unsupported(&segment.path, offset, &why));
+                return Err(Error::unsupported("open", &segment.path, offset, &why));
             }
             Step::Bad { offset, why, header } => {
                 stop_lsn = header.map(|header| header.first_lsn);

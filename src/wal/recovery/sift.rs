@@ -4,7 +4,7 @@
 //! before. That is known only while its beginning is: a segment that has lost it, and may have
 //! followed a cut that META does not tell of (any more), casts doubt on the one before it.
 
-use crate::format::meta::Cut;
+use crate::format::meta::{Cut, Meta};
 use crate::lsn::Lsn;
 use crate::segment::Run;
 
@@ -36,8 +36,9 @@ pub(super) fn views(
     found: &[Found],
     swept: &[Swept],
     unusable: &[Unusable],
-    oldest: Option<Cut>,
+    meta: &Meta,
 ) -> Vec<View> {
+    let oldest = meta.cuts.first().copied();
     let in_doubt = |(g, s): (&Found, &Swept)| {
         let (number, epoch) = (g.file.id.number, g.file.id.epoch);
         s.starts_in_doubt(g).then_some(Doubt { number, epochs: (epoch, epoch) })
@@ -55,8 +56,10 @@ pub(super) fn views(
     let view = |(f, s): (&Found, &Swept)| {
         let (number, epoch) = (f.file.id.number, f.file.id.epoch);
         let mut runs = s.runs.clone();
-        // What a later life gave up is not known where its beginning is lost as well.
-        if matches!(f.state, State::Open(_)) && doubts.iter().any(|d| d.epochs.0 > epoch) {
+        // What a later life gave up is not known where its beginning is lost as well. A segment of
+        // an earlier life had a footer, which told.
+        let was_ended = matches!(f.state, State::Open(_)) && epoch + 1 < meta.next_epoch;
+        if was_ended && doubts.iter().any(|doubt| doubt.epochs.1 > epoch) {
             clip(&mut runs, s.durable.next());
         }
         for (doubt, end) in doubts.iter().zip(&ends) {

@@ -19,7 +19,7 @@ use crate::io::{Access, Disk};
 use crate::lsn::Lsn;
 use crate::segment::{Cursor, Frame, Run, Step};
 
-use super::segment::{WINDOW, unsupported};
+use super::segment::WINDOW;
 use super::{Found, State};
 
 /// Gaps of a segment that are told one by one.
@@ -170,7 +170,7 @@ impl<'a> Sweep<'a> {
                     return Ok(Some(Met::Frame(frame)));
                 }
                 Step::Bad { offset, why: why @ (Bad::Version(_) | Bad::Codec(_)), .. } => {
-                    return Err(unsupported(&self.f.file.path, offset, &why));
+                    return Err(Error::unsupported("open", &self.f.file.path, offset, &why));
                 }
                 Step::Bad { offset, why, header: Some(header) } => {
                     self.note(&header);
@@ -178,7 +178,11 @@ impl<'a> Sweep<'a> {
                     return Ok(Some(self.known_gap(offset, &header, why.to_string())));
                 }
                 Step::Bad { offset, why, header: None } => {
-                    self.cursor.resync().map_err(|e| self.failed(e))?;
+                    let more = self.cursor.resync().map_err(|e| self.failed(e))?;
+                    if !more && !self.f.zeroed && matches!(self.f.state, State::Open(_)) {
+                        // What the segment held before it was used again, as far as can be told.
+                        return Ok(None);
+                    }
                     return Ok(Some(self.blind_gap(offset, why.to_string())));
                 }
                 Step::End => {
@@ -214,7 +218,9 @@ impl<'a> Sweep<'a> {
         let body = decode_body(&mut self.decoder, header, stored);
         match body.and_then(|body| check_records(header, &body)) {
             Ok(()) => Ok(None),
-            Err(why @ Bad::Codec(_)) => Err(unsupported(&self.f.file.path, frame.offset, &why)),
+            Err(why @ Bad::Codec(_)) => {
+                Err(Error::unsupported("open", &self.f.file.path, frame.offset, &why))
+            }
             Err(why) => Ok(Some(why.to_string())),
         }
     }
@@ -224,6 +230,7 @@ impl<'a> Sweep<'a> {
         let bytes = self.cursor.at().min(self.end).saturating_sub(offset);
         let after = header.last_lsn().next().max(header.first_lsn);
         let (from, to) = (header.first_lsn.max(self.after), self.clipped(after));
+        let to = to.max(from);
         Met::Gap(Gap { offset, bytes, from, to, why, exact: true })
     }
 

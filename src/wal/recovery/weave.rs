@@ -22,7 +22,7 @@ use crate::segment::{Cursor, Run, Step};
 
 use super::inspect::Survey;
 use super::merge::live_runs;
-use super::segment::{WINDOW, unsupported};
+use super::segment::WINDOW;
 use super::{Found, State};
 
 /// Learns the runs of the segments whose footers leave doubt.
@@ -143,7 +143,7 @@ fn walk(disk: &dyn Disk, f: &Found, first: Lsn) -> Result<Vec<Run>> {
                 }
             }
             Step::Bad { offset, why: why @ (Bad::Version(_) | Bad::Codec(_)), .. } => {
-                return Err(unsupported(path, offset, &why));
+                return Err(Error::unsupported("open", path, offset, &why));
             }
             Step::Bad { .. } | Step::End => {
                 lost = true;

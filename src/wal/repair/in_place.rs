@@ -27,6 +27,9 @@ pub(super) fn carry_out(
             _ => SyncMethod::Auto,
         },
         recovery: RecoveryPolicy::Salvage,
+        // Whether the log's owner wants that is not known here: what waits for it in the pool
+        // stays, and the next open wipes or removes it.
+        wipe_retired: true,
         ..WalConfig::new(dir)
     };
     let block = crate::cast::len(meta.block_size.into());

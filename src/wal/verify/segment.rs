@@ -6,7 +6,7 @@
 use std::io;
 use std::path::Path;
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::format::Bad;
 use crate::format::codec::Decoder;
 use crate::format::frame::{Codec, FrameHeader, Tag, check_records, decode_body};
@@ -132,7 +132,7 @@ impl Reading<'_> {
                     }
                 }
                 Step::Bad { offset, why, .. } if why.is_unsupported() => {
-                    return Err(unsupported(path, offset, &why));
+                    return Err(Error::unsupported("verify", path, offset, &why));
                 }
                 Step::Bad { offset, why, header: Some(header) } => {
                     cursor.skip(&header);
@@ -267,14 +267,9 @@ fn inside(
     match body.and_then(|body| check_records(header, &body)) {
         Ok(()) => Ok(None),
         // Neither whole nor damaged, as far as this build can tell.
-        Err(why @ Bad::Codec(_)) => Err(unsupported(path, frame.offset, &why)),
+        Err(why @ Bad::Codec(_)) => Err(Error::unsupported("verify", path, frame.offset, &why)),
         Err(why) => Ok(Some(why.to_string())),
     }
-}
-
-/// Something that is whole, and not for this build.
-fn unsupported(path: &Path, offset: u64, why: &Bad) -> Error {
-    Error::new(ErrorKind::Unsupported, "verify", why.to_string()).at(path, Some(offset))
 }
 
 /// Counts a whole frame; tells what is wrong with its place in the order.
