@@ -183,7 +183,7 @@ impl<'a> Life<'a> {
         outcome
     }
 
-    /// Appends, and sets the user slot, until `fault` has struck, and a little more. `poisons` if the
+    /// Appends, and sets the user slot, until `fault` has struck, and a little more. `poisons`: the
     /// log has to hear of it.
     pub fn strike(&mut self, fault: &Fault, poisons: bool) -> Outcome {
         self.arm(fault);

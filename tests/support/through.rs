@@ -28,6 +28,11 @@ pub trait Hook: Send + Sync {
     /// Answers are asked for.
     fn reap(&self) {}
 
+    /// Whether answers of this name are held back.
+    fn holds(&self, _name: &'static str) -> bool {
+        false
+    }
+
     /// The block of the disk is that large.
     fn block_size(&self, real: usize) -> usize {
         real
@@ -161,7 +166,12 @@ impl<H: Hook + 'static> Disk for Through<H> {
 
     fn queue(&self, depth: usize, register: &[Buf]) -> io::Result<Box<dyn Queue>> {
         let queue = self.around("queue", Path::new(""), |disk| disk.queue(depth, register))?;
-        Ok(Box::new(Watched { queue, hook: Arc::clone(&self.hook), named: Vec::new() }))
+        Ok(Box::new(Watched {
+            queue,
+            hook: Arc::clone(&self.hook),
+            named: Vec::new(),
+            held: Vec::new(),
+        }))
     }
 
     fn name(&self) -> &'static str {
@@ -174,6 +184,7 @@ struct Watched<H> {
     hook: Arc<H>,
     /// What is in flight.
     named: Vec<(OpId, &'static str)>,
+    held: Vec<(&'static str, Completion)>,
 }
 
 impl<H: Hook> Queue for Watched<H> {
@@ -186,12 +197,20 @@ impl<H: Hook> Queue for Watched<H> {
 
     fn reap(&mut self, out: &mut Vec<Completion>, until: Until) -> io::Result<()> {
         self.hook.reap();
-        let old = out.len();
-        let reaped = self.queue.reap(out, until);
-        for answer in &out[old..] {
-            if let Some(at) = self.named.iter().position(|(id, _)| *id == answer.id) {
-                let (_, name) = self.named.swap_remove(at);
+        let mut answers = Vec::new();
+        let free = self.held.extract_if(.., |(name, _)| !self.hook.holds(name));
+        out.extend(free.map(|(_, answer)| answer));
+        let until = if out.is_empty() { until } else { Until::Now };
+        let reaped = self.queue.reap(&mut answers, until);
+        for answer in answers {
+            let at = self.named.iter().position(|(id, _)| *id == answer.id);
+            let name = at.map(|at| self.named.swap_remove(at).1);
+            if let Some(name) = name {
                 self.hook.after(name);
+            }
+            match name.filter(|name| self.hook.holds(name)) {
+                Some(name) => self.held.push((name, answer)),
+                None => out.push(answer),
             }
         }
         reaped
@@ -206,6 +225,6 @@ impl<H: Hook> Queue for Watched<H> {
     }
 
     fn in_flight(&self) -> usize {
-        self.queue.in_flight()
+        self.queue.in_flight() + self.held.len()
     }
 }

@@ -24,6 +24,10 @@ use super::super::catalog::Segment;
 const UNSYNCED_BYTES: u64 = 16 << 20;
 /// And how long the oldest may wait.
 const UNSYNCED_AGE: Duration = Duration::from_secs(1);
+/// With so many bytes behind the syncs that are in flight nothing more is written until one is
+/// done: the recovery of a log whose files are not read past the page cache may have to hold twice
+/// as much in memory.
+const MOST_UNSYNCED_BYTES: u64 = 4 * UNSYNCED_BYTES;
 
 /// The open segments.
 pub(super) struct Lanes {
@@ -148,6 +152,11 @@ impl Lanes {
     /// What one lane may leave unsynced.
     pub(super) fn unsynced_share(&self) -> u64 {
         UNSYNCED_BYTES / self.most as u64
+    }
+
+    /// Whether syncs are so far behind that nothing more is written. One is in flight then, or due.
+    pub(super) fn wait_for_syncs(&self) -> bool {
+        self.all().map(|lane| lane.unsynced_bytes).sum::<u64>() >= MOST_UNSYNCED_BYTES
     }
 
     /// How many were rolled and are not sealed yet.

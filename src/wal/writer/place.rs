@@ -239,9 +239,9 @@ impl Writer {
 
     /// Whether the pipeline takes one more group, of a size that is worth one or not.
     fn may_submit(&self, worth: bool) -> bool {
-        let in_flight = self.flight.in_flight();
-        in_flight < ALWAYS.min(self.shared.config.depth)
-            || (worth && in_flight < self.shared.config.depth)
+        let (in_flight, depth) = (self.flight.in_flight(), self.shared.config.depth);
+        let has_place = in_flight < ALWAYS.min(depth) || worth && in_flight < depth;
+        has_place && !self.lanes.wait_for_syncs()
     }
 
     /// How many more bytes would let it submit; none if only a completion can.
