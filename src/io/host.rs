@@ -80,6 +80,13 @@ pub trait Host: Send + Sync + fmt::Debug {
     /// Wakes a task of somebody else's, where it can't hold up or break the caller.
     fn wake(&self, waker: Waker);
 
+    /// Looks for `ready` a moment longer without giving up its core, where another one is free for
+    /// whoever makes it so; whether it came. A machine asks this before a wait that is likely to be
+    /// short, for a sleeping thread takes as long to wake.
+    fn spin(&self, ready: &dyn Fn() -> bool) -> bool {
+        ready()
+    }
+
     /// In a simulation: lets the world go on by one event and returns true. On threads: false; the
     /// caller waits by its own means.
     fn step(&self) -> bool;
@@ -91,10 +98,15 @@ pub(super) fn no_thread(e: io::Error) -> io::Error {
     io::Error::new(e.kind(), text)
 }
 
+/// About what it takes to wake a thread that sleeps, and for it to call again.
+const SPIN: Duration = Duration::from_micros(30);
+
 /// The host of a real process: a named thread per machine.
 #[derive(Debug)]
 pub struct ThreadHost {
     start: Instant,
+    /// More than one thread runs at a time.
+    parallel: bool,
     /// To the thread that wakes tasks; it ends with the host.
     notifier: OnceLock<Sender<Waker>>,
 }
@@ -102,7 +114,8 @@ pub struct ThreadHost {
 impl ThreadHost {
     /// A host whose clock starts now.
     pub fn new() -> ThreadHost {
-        ThreadHost { start: Instant::now(), notifier: OnceLock::new() }
+        let parallel = std::thread::available_parallelism().is_ok_and(|cores| cores.get() > 1);
+        ThreadHost { start: Instant::now(), parallel, notifier: OnceLock::new() }
     }
 }
 
@@ -178,6 +191,17 @@ impl Host for ThreadHost {
         if let Err(refused) = notifier.send(waker) {
             wake_quietly(refused.into_inner());
         }
+    }
+
+    fn spin(&self, ready: &dyn Fn() -> bool) -> bool {
+        let begun = Instant::now();
+        while !ready() {
+            if !self.parallel || begun.elapsed() >= SPIN {
+                return false;
+            }
+            std::hint::spin_loop();
+        }
+        true
     }
 
     fn step(&self) -> bool {

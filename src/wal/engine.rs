@@ -25,6 +25,10 @@ use super::writer::{GROUP_BYTES, QUEUE_DEPTH, Start, Writer};
 
 /// Group buffers that are registered with the kernel: 4 MiB in all.
 const REGISTERED: usize = 8;
+/// Registered buffers of the pool, which callers encode large batches into: 4 MiB more. Batches of
+/// 1000 x 100 B made 0.94 of the bare ring with them and 0.86 without.
+const REGISTERED_LARGE: usize = 16;
+const LARGE_BYTES: usize = 256 << 10;
 
 /// Requests in flight of recovery, and of the maker's two flows: each waits for its own.
 pub(super) const CHORES_DEPTH: usize = 2;
@@ -98,9 +102,12 @@ impl Engine {
             "prkdb-writer",
             Box::new(move || {
                 let align = len(of_writer.block);
-                let buffers: Vec<Buf> =
-                    (0..REGISTERED).map(|_| Buf::zeroed(GROUP_BYTES, align)).collect();
+                let make = |count, bytes| (0..count).map(move |_| Buf::zeroed(bytes, align));
+                let mut buffers: Vec<Buf> = make(REGISTERED, GROUP_BYTES).collect();
+                buffers.extend(make(REGISTERED_LARGE, LARGE_BYTES));
                 let queue = of_writer.world.disk.queue(QUEUE_DEPTH, &buffers)?;
+                // They go round with those that the pool makes when it has none.
+                buffers.drain(REGISTERED..).for_each(|buf| of_writer.pool.give(buf));
                 of_writer.bell.install(queue.waker());
                 let marked = next_lsn.prev();
                 let start = Start { next_lsn, time_us, marked, tail, buffers };

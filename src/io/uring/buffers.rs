@@ -20,9 +20,21 @@ pub(super) struct Registered {
 }
 
 impl Registered {
-    /// Announces `bufs`; where memory may not be locked, none.
+    /// Announces `bufs`; where only so much memory may be locked, as many of the first as half of
+    /// them, or none.
     pub(super) fn new(ring: &Ring, bufs: &[Buf]) -> io::Result<Registered> {
-        let bufs = &bufs[..bufs.len().min(MOST)];
+        let mut bufs = &bufs[..bufs.len().min(MOST)];
+        loop {
+            let registered = Registered::try_new(ring, bufs)?;
+            if !registered.known.is_empty() || bufs.is_empty() {
+                return Ok(registered);
+            }
+            bufs = &bufs[..bufs.len() / 2];
+        }
+    }
+
+    /// Announces all of them or, where that much memory may not be locked, none.
+    fn try_new(ring: &Ring, bufs: &[Buf]) -> io::Result<Registered> {
         let vector = |buf: &Buf| {
             let (start, len) = buf.memory_range();
             libc::iovec { iov_base: start.cast(), iov_len: len }

@@ -92,6 +92,8 @@ pub(crate) struct Writer {
     /// What `close` has to report: batches that were queued and could not be written.
     lost: Option<Error>,
     idle_since: Duration,
+    /// Batches were answered in this step: their callers are about to come again.
+    answered: bool,
     poisoned: bool,
     /// The queue answers nothing any more.
     broken: bool,
@@ -205,6 +207,7 @@ impl Writer {
             }
         }
         while let Some(mut group) = self.flight.pop_durable() {
+            self.answered |= !group.batches.is_empty();
             self.shared.catalog.set_durable(group.last);
             group.answer_upto(Durability::Sync, meters, now_ns);
             keep_list(&mut self.lists, group.batches);
@@ -275,10 +278,19 @@ impl Writer {
         if self.shared.has_control() {
             return Next::Now;
         }
-        if let Some(threshold) = self.could_submit_at()
-            && !self.shared.bell.park(threshold)
-        {
-            return Next::Now;
+        let answered = std::mem::take(&mut self.answered);
+        if let Some(threshold) = self.could_submit_at() {
+            // With nothing in flight the next batch is all there is to wait for, and who waited
+            // for the last one is about to call: 80 us from call to answer become 69 on two cores,
+            // for the same CPU time, which the sleep and the wake-up had cost.
+            let (shared, quiet) = (&self.shared, self.requests.is_empty());
+            let called = || shared.has_batches() || shared.has_control();
+            if answered && quiet && shared.world.host.spin(&called) {
+                return Next::Now;
+            }
+            if !shared.bell.park(threshold) {
+                return Next::Now;
+            }
         }
         if self.poisoned {
             // Nothing is written any more: no time that passes is worth waking for.

@@ -54,6 +54,7 @@ impl Writer {
             ending: Ending::No,
             lost: None,
             idle_since: now,
+            answered: false,
             poisoned: false,
             broken: false,
         }
