@@ -157,7 +157,7 @@ pub fn on_log(
 /// One caller: appends, looks at the oldest ticket when enough are out; gives how many batches were
 /// answered in the window, and the latencies of those that began in it, also if their answer came
 /// after its end: the slow ones must not be the ones that are left out.
-fn append(
+pub fn append(
     log: &Log,
     workload: &Workload,
     durability: Durability,

@@ -104,7 +104,12 @@ impl Log {
     pub fn open(backend: Backend, dir: &Path) -> Result<Log, Stop> {
         let name = backend.name();
         let config = WalConfig { backend, segment_bytes: SEGMENT_BYTES, ..WalConfig::new(dir) };
-        let wal = Arc::new(Wal::open(config.create_new())?);
+        Log::new(name, Wal::open(config.create_new())?)
+    }
+
+    /// Keeps `wal` small, which is at its beginning.
+    pub fn new(name: &'static str, wal: Wal) -> Result<Log, Stop> {
+        let wal = Arc::new(wal);
         let bound = Arc::new(Bound::default());
         let thread = {
             let (wal, bound) = (Arc::clone(&wal), Arc::clone(&bound));
@@ -122,8 +127,18 @@ impl Log {
         records: &[Vec<u8>],
         cost: usize,
     ) -> Result<Append, Stop> {
-        self.janitor.bound.take(cost as u64)?;
-        Ok(self.wal.with(durability).append_batch(records)?)
+        self.count_in(cost)?;
+        Ok(self.wal().with(durability).append_batch(records)?)
+    }
+
+    /// What comes next takes `cost` bytes on disk; waits while the log is too large.
+    pub fn count_in(&self, cost: usize) -> Result<(), Stop> {
+        self.janitor.bound.take(cost as u64)
+    }
+
+    /// The log itself.
+    pub fn wal(&self) -> &Wal {
+        &self.wal
     }
 
     /// How often it was cut.
