@@ -256,9 +256,10 @@ pub struct WalConfig {
     /// removed. Default false: it stays on the disk until something else is written there. True: a
     /// cut writes as many bytes as it cuts before it returns, and who still reads there hears
     /// `Truncated`. Records in a segment that is kept stay until that one goes. What a crash
-    /// interrupts the next `open` with this option does. A file with a second hard link is left
-    /// alone, a failure is logged; no help where the file system or the device writes elsewhere
-    /// instead of over (btrfs, snapshots, the flash translation of an SSD).
+    /// interrupts is done in the background once the log is opened with this option: `compact`
+    /// waits for all of it, `close` for one segment, and the next `open` goes on. A file with a
+    /// second hard link is left alone, a failure is logged; no help where the file system or the
+    /// device writes elsewhere instead of over (btrfs, snapshots, the flash translation of an SSD).
     pub wipe_retired: bool,
 }
 

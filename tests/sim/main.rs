@@ -48,6 +48,7 @@ mod script;
 #[path = "../support/through.rs"]
 mod through;
 mod turns;
+mod wipe;
 mod work;
 
 /// Seeds of a run that was not told how many.

@@ -25,6 +25,8 @@ use super::{Maker, POOL_SEGMENTS, Retired};
 /// What comes next.
 enum Chore {
     Job(Job),
+    /// Wipe one of the segments that an earlier life left.
+    Wipe,
     /// Look for what is too old or too much.
     Retain,
     /// Write METRICS.
@@ -33,15 +35,23 @@ enum Chore {
 
 impl Maker {
     pub(super) async fn do_jobs(&self, flow: &Flow, mut meta: MetaFile) {
-        self.wipe_leftovers(flow).await;
-        self.retain(flow, &mut meta).await;
+        let mut looked = false;
         loop {
+            if !looked && !self.has_leftovers() {
+                // Before any job, but not before it is known what the log alone takes on disk.
+                looked = true;
+                self.retain(flow, &mut meta).await;
+            }
             let expiry = self.expiry();
             let chore = flow.until(|| self.next_chore(flow, expiry)).await;
             // While it works only completions matter: a time that has passed would spin.
             flow.wake_at(None);
             let job = match chore {
                 Chore::Job(job) => job,
+                Chore::Wipe => {
+                    self.wipe_next(flow).await;
+                    continue;
+                }
                 Chore::Retain => {
                     self.retain(flow, &mut meta).await;
                     continue;
@@ -75,7 +85,7 @@ impl Maker {
             Job::TruncateBefore(lsn, answer) => {
                 self.answer(answer, self.truncate_before(flow, meta, lsn).await);
             }
-            Job::Compact(answer) => match self.used_bytes() {
+            Job::Compact(answer) => match self.used_by_log(flow).await {
                 Ok(used) => self.answer(answer, self.compact(flow, meta, used).await),
                 Err(error) => answer.fail(error),
             },
@@ -107,6 +117,9 @@ impl Maker {
         if self.shared.mailbox.is_enough() {
             return None;
         }
+        if self.has_leftovers() && self.shared.latch.get().is_none() {
+            return Some(Chore::Wipe);
+        }
         let times = [(expiry, Chore::Retain), (self.teller.due(&self.shared), Chore::Tell)];
         let next = times.into_iter().filter_map(|(time, chore)| Some((time?, chore)));
         let (time, chore) = next.min_by_key(|(time, _)| *time).unzip();
@@ -132,6 +145,7 @@ impl Maker {
     }
 
     async fn mark_clean(&self, flow: &Flow, meta: &mut MetaFile) -> Result<()> {
+        self.set_leftovers_apart()?;
         // Before META: that the log is clean is the last thing written.
         self.teller.tell(flow, &self.shared).await;
         let durable_upto = self.shared.catalog.durable();
@@ -266,7 +280,7 @@ impl Maker {
     fn spare(&self, segment: &SegmentFile) -> Option<PathBuf> {
         let to = pool_dir(&self.shared.dir).join(free_name(segment.id.number));
         let full = segment.geometry.size == self.shared.config.segment_bytes;
-        let kept = full && self.stock().free.len() < POOL_SEGMENTS;
+        let kept = full && self.stock().reusable() < POOL_SEGMENTS;
         if kept && self.shared.world.disk.rename(&segment.path, &to).is_ok() {
             return Some(to);
         }
@@ -286,7 +300,7 @@ impl Maker {
         let shared = &self.shared;
         add(&shared.meters.segments_retired, segments.len() as u64);
         let mut retired = Vec::new();
-        let mut reusable = self.stock().free.len() + spare.iter().len();
+        let mut reusable = self.stock().reusable() + spare.iter().len();
         for segment in segments {
             match self.retire(segment, reusable < POOL_SEGMENTS) {
                 Ok(gone) => {

@@ -54,12 +54,19 @@ pub(crate) struct Stock {
     pub(crate) growth_bytes: u64,
     /// Retired segments of full size, in the pool.
     pub(crate) free: Vec<PathBuf>,
-    /// Retired segments that the maker has to wipe before it does anything else.
+    /// Segments that an earlier life retired and did not wipe.
     pub(crate) unwiped: Vec<Retired>,
 }
 
+impl Stock {
+    /// How many retired segments are, or will be once they are wiped, there to be used again.
+    fn reusable(&self) -> usize {
+        self.free.len() + self.unwiped.iter().filter(|left| left.reusable).count()
+    }
+}
+
 /// A segment that was taken out of the log, under its name in the pool.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Retired {
     pub(crate) path: PathBuf,
     /// Whether it may become another segment.

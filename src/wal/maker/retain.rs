@@ -19,6 +19,7 @@ use crate::options::CompactionPolicy;
 use super::super::disk_use::disk_use;
 use super::super::mailbox::Job;
 use super::super::meta::MetaFile;
+use super::super::shared::poisoned;
 use super::super::ticket::pair;
 use super::Maker;
 
@@ -133,6 +134,18 @@ impl Maker {
         disk_use(&*self.shared.world.disk, &self.shared.dir)
     }
 
+    /// The same once nothing is left to be wiped: counted with that, records would be cut in its
+    /// place.
+    pub(super) async fn used_by_log(&self, flow: &Flow) -> Result<u64> {
+        while self.has_leftovers() {
+            self.wipe_next(flow).await;
+            if let Some(cause) = self.shared.latch.get() {
+                return Err(poisoned("compact", &cause));
+            }
+        }
+        self.used_bytes()
+    }
+
     /// Whether a new file of `size` may be made now; cuts the oldest segment for it if that is
     /// what the policy says.
     pub(super) async fn admit(&self, flow: &Flow, size: u64) -> Result<Admission> {
@@ -168,6 +181,12 @@ impl Maker {
     /// Cuts the oldest segment, once there is one that is sealed; false if there never will be.
     async fn make_room(&self, flow: &Flow) -> Result<bool> {
         let (catalog, mailbox) = (&self.shared.catalog, &self.shared.mailbox);
+        if self.has_leftovers() {
+            // They go by themselves: no record is cut in their place.
+            let gone = || (!self.has_leftovers() || mailbox.is_enough()).then_some(());
+            flow.until(gone).await;
+            return Ok(!self.has_leftovers());
+        }
         let sealed = || match catalog.oldest_sealed() {
             Some(_) => Some(true),
             None => mailbox.nothing_to_seal().then_some(false),

@@ -5,6 +5,9 @@
 //!     -> used again, or removed
 //! ```
 //!
+//! A cut wipes what it took out before it returns. What a crash left of that is wiped by the next
+//! life, a segment at a time, whenever there is no job; a close leaves the rest to the one after.
+//!
 //! The header stays: it holds no record, and should the device after all know the file by its old
 //! name, it is found there as a segment without frames, below the start that META tells.
 
@@ -13,8 +16,9 @@ use std::path::Path;
 use crate::cast::round_up;
 use crate::error::{Error, Result};
 use crate::io::{Access, Flow};
-use crate::segment::{Geometry, fill_with_zeros};
+use crate::segment::{Geometry, fill_with_zeros, free_name, pool_dir};
 
+use super::super::recovery::spare_numbers;
 use super::{Maker, Retired};
 
 impl Maker {
@@ -58,9 +62,38 @@ impl Maker {
         outcome.map(|()| true)
     }
 
-    /// What an earlier life of the log left to be wiped.
-    pub(super) async fn wipe_leftovers(&self, flow: &Flow) {
-        let unwiped = std::mem::take(&mut self.stock().unwiped);
-        self.put_away(flow, unwiped).await;
+    /// Whether an earlier life of the log left something that is not wiped yet.
+    pub(super) fn has_leftovers(&self) -> bool {
+        !self.stock().unwiped.is_empty()
+    }
+
+    /// Wipes one segment that an earlier life left; it counts as left until then.
+    pub(super) async fn wipe_next(&self, flow: &Flow) {
+        let next = self.stock().unwiped.last().cloned();
+        self.put_away(flow, next.into_iter().collect()).await;
+        self.stock().unwiped.pop();
+        if !self.has_leftovers() {
+            // The other flow may wait for it.
+            self.shared.mailbox.space_came_back();
+        }
+    }
+
+    /// The log is to be marked as closed with segments left that wait to be wiped. The next life
+    /// takes what it finds in the pool for fit to be used again then, but for those that have a
+    /// number no segment has: what was not fit in this life never will be.
+    pub(super) fn set_leftovers_apart(&self) -> Result<()> {
+        let (disk, pool) = (&self.shared.world.disk, pool_dir(&self.shared.dir));
+        let left = self.stock().unwiped.clone();
+        let unfit = || left.iter().filter(|left| !left.reusable).map(|left| &left.path);
+        if unfit().next().is_none() {
+            return Ok(());
+        }
+        let failed = |path: &Path, e| Error::io("close", path, None, e);
+        let entries = disk.list(&pool).map_err(|e| failed(&pool, e))?;
+        for (path, number) in unfit().zip(spare_numbers(&entries)) {
+            let to = pool.join(free_name(number));
+            disk.rename(path, &to).map_err(|e| failed(path, e))?;
+        }
+        disk.sync_dir(&pool).map_err(|e| failed(&pool, e))
     }
 }

@@ -30,8 +30,11 @@ pub(super) fn ready_pool(site: Site<'_>, full: Option<u64>) -> Result<Vec<Retire
     let mut spare = spare_numbers(&entries);
     for entry in &entries {
         let path = pool.join(&entry.name);
-        let (free, making) = (parse_free(&entry.name).is_some(), is_making(&entry.name));
-        let reusable = free && Some(entry.size) == full && count_reusable(&retired) < POOL_SEGMENTS;
+        let (number, making) = (parse_free(&entry.name), is_making(&entry.name));
+        let free = number.is_some();
+        // With a greater number it is one that an earlier life found unfit and did not wipe yet.
+        let fit = number.is_some_and(|number| number <= MAX_NUMBER);
+        let reusable = fit && Some(entry.size) == full && count_reusable(&retired) < POOL_SEGMENTS;
         if reusable || site.wipe && free {
             retired.push(Retired { path, reusable });
         } else if site.wipe && making {
@@ -48,7 +51,7 @@ pub(super) fn ready_pool(site: Site<'_>, full: Option<u64>) -> Result<Vec<Retire
 }
 
 /// Numbers that no file in the pool has and no segment ever gets.
-fn spare_numbers(entries: &[Entry]) -> impl Iterator<Item = u64> + use<'_> {
+pub(crate) fn spare_numbers(entries: &[Entry]) -> impl Iterator<Item = u64> + use<'_> {
     let taken = |number: &u64| entries.iter().any(|e| parse_free(&e.name) == Some(*number));
     (MAX_NUMBER + 1..=u64::MAX).rev().filter(move |number| !taken(number))
 }
