@@ -17,7 +17,7 @@ use super::super::health::tell_if_slow;
 use super::super::mailbox::{Cut, Job};
 use super::super::meta::MetaFile;
 use super::super::metrics::add;
-use super::super::recovery::drop_below;
+use super::super::recovery::{drop_below, set_apart};
 use super::super::shared::poisoned;
 use super::super::ticket::Answer;
 use super::{Maker, POOL_SEGMENTS, Retired};
@@ -145,7 +145,8 @@ impl Maker {
     }
 
     async fn mark_clean(&self, flow: &Flow, meta: &mut MetaFile) -> Result<()> {
-        self.set_leftovers_apart()?;
+        let left = self.stock().unwiped.clone();
+        set_apart(&*self.shared.world.disk, &self.shared.dir, &left)?;
         // Before META: that the log is clean is the last thing written.
         self.teller.tell(flow, &self.shared).await;
         let durable_upto = self.shared.catalog.durable();

@@ -16,9 +16,8 @@ use std::path::Path;
 use crate::cast::round_up;
 use crate::error::{Error, Result};
 use crate::io::{Access, Flow};
-use crate::segment::{Geometry, fill_with_zeros, free_name, pool_dir};
+use crate::segment::{Geometry, fill_with_zeros};
 
-use super::super::recovery::spare_numbers;
 use super::{Maker, Retired};
 
 impl Maker {
@@ -76,24 +75,5 @@ impl Maker {
             // The other flow may wait for it.
             self.shared.mailbox.space_came_back();
         }
-    }
-
-    /// The log is to be marked as closed with segments left that wait to be wiped. The next life
-    /// takes what it finds in the pool for fit to be used again then, but for those that have a
-    /// number no segment has: what was not fit in this life never will be.
-    pub(super) fn set_leftovers_apart(&self) -> Result<()> {
-        let (disk, pool) = (&self.shared.world.disk, pool_dir(&self.shared.dir));
-        let left = self.stock().unwiped.clone();
-        let unfit = || left.iter().filter(|left| !left.reusable).map(|left| &left.path);
-        if unfit().next().is_none() {
-            return Ok(());
-        }
-        let failed = |path: &Path, e| Error::io("close", path, None, e);
-        let entries = disk.list(&pool).map_err(|e| failed(&pool, e))?;
-        for (path, number) in unfit().zip(spare_numbers(&entries)) {
-            let to = pool.join(free_name(number));
-            disk.rename(path, &to).map_err(|e| failed(path, e))?;
-        }
-        disk.sync_dir(&pool).map_err(|e| failed(&pool, e))
     }
 }

@@ -54,7 +54,7 @@ pub(crate) use listing::catalog_of;
 pub(crate) use loss::{Loss, assess, examine};
 pub(crate) use mend::{after, spare_name};
 pub(crate) use merge::skip_removed;
-pub(crate) use pool::spare_numbers;
+pub(crate) use pool::set_apart;
 pub(crate) use progress::Progress;
 pub(crate) use ranges::{Span, count, drop_below, union, within};
 pub(crate) use segment::{identity, read_block};

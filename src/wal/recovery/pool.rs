@@ -7,7 +7,7 @@ use std::path::Path;
 
 use crate::error::{Error, Result};
 use crate::format::segment::MAX_NUMBER;
-use crate::io::Entry;
+use crate::io::{Disk, Entry};
 use crate::options::WalConfig;
 use crate::segment::{free_name, is_making, parse_free, pool_dir};
 
@@ -51,9 +51,26 @@ pub(super) fn ready_pool(site: Site<'_>, full: Option<u64>) -> Result<Vec<Retire
 }
 
 /// Numbers that no file in the pool has and no segment ever gets.
-pub(crate) fn spare_numbers(entries: &[Entry]) -> impl Iterator<Item = u64> + use<'_> {
+fn spare_numbers(entries: &[Entry]) -> impl Iterator<Item = u64> + use<'_> {
     let taken = |number: &u64| entries.iter().any(|e| parse_free(&e.name) == Some(*number));
     (MAX_NUMBER + 1..=u64::MAX).rev().filter(move |number| !taken(number))
+}
+
+/// The log is to be marked as closed with segments left that wait to be wiped. The next life takes
+/// what it finds in the pool for fit to be used again then, but for those that have a number no
+/// segment has: what was not fit in this life never will be.
+pub(crate) fn set_apart(disk: &dyn Disk, dir: &Path, left: &[Retired]) -> Result<()> {
+    let pool = pool_dir(dir);
+    let unfit: Vec<&Path> = left.iter().filter(|l| !l.reusable).map(|l| &*l.path).collect();
+    if unfit.is_empty() {
+        return Ok(());
+    }
+    let failed = |path: &Path, e| Error::io("close", path, None, e);
+    let entries = disk.list(&pool).map_err(|e| failed(&pool, e))?;
+    for (path, number) in unfit.into_iter().zip(spare_numbers(&entries)) {
+        disk.rename(path, &pool.join(free_name(number))).map_err(|e| failed(path, e))?;
+    }
+    disk.sync_dir(&pool).map_err(|e| failed(&pool, e))
 }
 
 fn count_reusable(retired: &[Retired]) -> usize {

@@ -8,7 +8,7 @@ use crate::io::World;
 use crate::options::{RecoveryPolicy, SyncMethod, WalConfig};
 
 use super::super::meta::{META, MetaFile};
-use super::super::recovery::{GivenUp, recover, spare_name};
+use super::super::recovery::{GivenUp, recover, set_apart, spare_name};
 use super::super::shared::Shared;
 use super::on_queue;
 
@@ -28,7 +28,7 @@ pub(super) fn carry_out(
         },
         recovery: RecoveryPolicy::Salvage,
         // Whether the log's owner wants that is not known here: what waits for it in the pool
-        // stays, and the next open wipes or removes it.
+        // stays, under a name that is never used again, and the next open wipes or removes it.
         wipe_retired: true,
         ..WalConfig::new(dir)
     };
@@ -43,6 +43,7 @@ pub(super) fn carry_out(
             MetaFile::create(&flow, disk, dir, meta.clone()).await?;
         }
         let mut recovered = recover(flow.clone(), disk, host, shared, false).await?;
+        set_apart(disk, dir, &recovered.stock.unwiped)?;
         let change = |m: &mut Meta| {
             m.clean = true;
             m.last_backend = meta.last_backend;
