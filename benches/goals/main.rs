@@ -6,11 +6,12 @@
 //! reads:   log, nothing in memory | plain reads     records in memory | copied and checksummed
 //! ```
 //!
-//! `cargo bench --bench goals` takes some ten minutes; `-- --quick` two, and says less; names, or
-//! their beginnings, narrow it down (`-- P2 P3`). Rows are a table in Markdown, on stdout: reached
-//! is the median of the ratios with its 95 % interval; met is judged by its far end. What is
-//! counted and not timed is in tests: `syscalls` (P5), `allocations` (P6), `device_bytes` (P7);
-//! other logs (P4) are in `benches/peers`. It needs 3 GiB of free space below `target/tmp`.
+//! `cargo bench --bench goals` takes seven minutes; `-- --quick` one and a half, and says less;
+//! names, or their beginnings, narrow it down (`-- P2 P3`). Rows are a table in Markdown, on
+//! stdout: reached is the median of the ratios with its 95 % interval; met is judged by its far
+//! end. What is counted and not timed is in tests: `syscalls` (P5), `allocations` (P6),
+//! `device_bytes` (P7); other logs (P4) are in `benches/peers`. It needs 3 GiB of free space below
+//! `target/tmp`.
 
 mod appends;
 mod bench;
