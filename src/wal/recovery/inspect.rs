@@ -27,6 +27,16 @@ pub(crate) struct Survey {
     pub(crate) upto: Lsn,
 }
 
+impl Survey {
+    /// META says that the log was closed, and there is more than it had then: META is older than
+    /// that. The device forgot a write that it had called durable, or a writer came meanwhile.
+    fn goes_on_behind_the_close(&self) -> bool {
+        let meta = &self.meta.meta;
+        let last = self.found.iter().filter_map(|f| f.runs.last()).map(|run| run.last).max();
+        meta.clean && last.is_some_and(|last| last > meta.durable_upto)
+    }
+}
+
 /// Reads all there is to know, merges it, and judges it.
 pub(crate) fn inspect(
     disk: &dyn Disk,
@@ -134,6 +144,23 @@ fn glance_at_all(
 
 /// Reads the frames of what has no footer.
 fn look_at_all(
+    disk: &dyn Disk,
+    dir: &Path,
+    entries: &[Entry],
+    glances: Vec<Result<Glance>>,
+    meta: meta::Loaded,
+    progress: &Progress<'_>,
+) -> Result<Survey> {
+    let mut survey = frames_of_all(disk, dir, entries, glances, meta, progress)?;
+    if survey.goes_on_behind_the_close() {
+        survey.meta.meta.clean = false;
+        let glances = glance_at_all(disk, dir, entries, &survey.meta)?;
+        return frames_of_all(disk, dir, entries, glances, survey.meta, progress);
+    }
+    Ok(survey)
+}
+
+fn frames_of_all(
     disk: &dyn Disk,
     dir: &Path,
     entries: &[Entry],

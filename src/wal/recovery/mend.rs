@@ -116,10 +116,13 @@ pub(crate) fn after(survey: &Survey, loss: &Loss, dir: &Path) -> Result<Meta> {
     meta.durable_upto = meta.durable_upto.max(loss.next.prev());
     meta.highest_number = highest_number(survey);
     if meta.encode().is_err() {
-        let why = format!(
-            "{} holes are more than META has room for; RecoveryPolicy::PointInTime needs one",
-            meta.removed.len()
-        );
+        let advice = match loss.holes.len() {
+            // What earlier recoveries gave up leaves no room.
+            ..2 => "read what is whole into a new log, with ReadOnlyWal",
+            _ => "RecoveryPolicy::PointInTime needs one",
+        };
+        let holes = meta.removed.len();
+        let why = format!("{holes} holes are more than META has room for; {advice}");
         return Err(Error::invalid("recover", why).at(dir, None));
     }
     Ok(meta)

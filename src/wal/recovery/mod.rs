@@ -59,7 +59,7 @@ pub(crate) use progress::Progress;
 pub(crate) use ranges::{Span, count, drop_below, union, within};
 pub(crate) use segment::{identity, read_block};
 pub(crate) use site::Recovered;
-pub(crate) use sweep::{Met, Sweep, kept_run, sweep};
+pub(crate) use sweep::{Met, Sweep, inside, kept_run, sweep};
 pub(crate) use told::places;
 
 /// How the end of the log looked.

@@ -136,7 +136,7 @@ fn read_header(
 }
 
 /// Walks frames to the first that is bad, then looks ahead for proof of what was promised. Where
-/// the log was closed and nothing is missing META has all the proof there is.
+/// the log was closed, and ends where META says, META has all the proof there is.
 ///
 /// Compressed bodies are not decompressed here: their checksum tells a torn write, and a body that
 /// is wrong inside was written so, which is nothing to cut.
@@ -190,7 +190,7 @@ fn walk(
             }
         }
     };
-    let whole = |upto| runs.last().is_none_or(|run| run.last >= upto) && stop.is_none();
+    let whole = |upto| runs.last().is_none_or(|run| run.last == upto) && stop.is_none();
     let seen = match closed_at {
         Some(upto) if whole(upto) => Ok(Evidence::default()),
         _ => cursor.look_ahead(),

@@ -11,6 +11,8 @@
 //! looked at; the LSNs of a segment rise; one window and one frame are in
 //! memory, and what is told of a segment has a bound, but for runs: 16 bytes for a frame at most.
 
+use std::path::Path;
+
 use crate::error::{Error, Result};
 use crate::format::Bad;
 use crate::format::codec::Decoder;
@@ -157,7 +159,8 @@ impl<'a> Sweep<'a> {
                     if self.f.cut_at.is_some_and(|cut| header.first_lsn >= cut) {
                         return Ok(None);
                     }
-                    let fault = match self.inside(&frame)? {
+                    let (path, decoder) = (&self.f.file.path, &mut self.decoder);
+                    let fault = match inside("open", &mut self.cursor, decoder, &frame, path)? {
                         None if header.first_lsn < self.after => {
                             Some("its LSN was used before".to_string())
                         }
@@ -207,24 +210,6 @@ impl<'a> Sweep<'a> {
         self.seen = self.seen.max(header.last_lsn().min(last));
     }
 
-    /// What is wrong with the inside of a compressed frame.
-    fn inside(&mut self, frame: &Frame) -> Result<Option<String>> {
-        let header = &frame.header;
-        if header.codec == Codec::None {
-            return Ok(None);
-        }
-        let stored = self.cursor.stored(frame);
-        let stored = stored.map_err(|e| self.f.failed("read", frame.offset, e))?;
-        let body = decode_body(&mut self.decoder, header, stored);
-        match body.and_then(|body| check_records(header, &body)) {
-            Ok(()) => Ok(None),
-            Err(why @ Bad::Codec(_)) => {
-                Err(Error::unsupported("open", &self.f.file.path, frame.offset, &why))
-            }
-            Err(why) => Ok(Some(why.to_string())),
-        }
-    }
-
     /// A frame whose header is whole.
     fn known_gap(&self, offset: u64, header: &FrameHeader, why: String) -> Met {
         let bytes = self.cursor.at().min(self.end).saturating_sub(offset);
@@ -257,6 +242,28 @@ impl<'a> Sweep<'a> {
 impl Found {
     fn failed(&self, op: &'static str, at: u64, e: std::io::Error) -> Error {
         Error::io(op, &self.file.path, Some(at), e)
+    }
+}
+
+/// Looks into a compressed frame, further than its checksum; tells what is wrong with its body.
+pub(crate) fn inside(
+    operation: &'static str,
+    cursor: &mut Cursor,
+    decoder: &mut Decoder,
+    frame: &Frame,
+    path: &Path,
+) -> Result<Option<String>> {
+    let (header, offset) = (&frame.header, Some(frame.offset));
+    if header.codec == Codec::None {
+        return Ok(None);
+    }
+    let stored = cursor.stored(frame).map_err(|e| Error::io(operation, path, offset, e))?;
+    let body = decode_body(decoder, header, stored);
+    match body.and_then(|body| check_records(header, &body)) {
+        Ok(()) => Ok(None),
+        // Neither whole nor damaged, as far as this build can tell.
+        Err(why @ Bad::Codec(_)) => Err(Error::unsupported(operation, path, frame.offset, &why)),
+        Err(why) => Ok(Some(why.to_string())),
     }
 }
 

@@ -4,17 +4,15 @@
 //! what META says was given up, or cut, is no damage.
 
 use std::io;
-use std::path::Path;
 
 use crate::error::{Error, Result};
-use crate::format::Bad;
 use crate::format::codec::Decoder;
-use crate::format::frame::{Codec, FrameHeader, Tag, check_records, decode_body};
+use crate::format::frame::{FrameHeader, Tag};
 use crate::io::{Access, Disk};
 use crate::lsn::Lsn;
 use crate::segment::{Cursor, Frame, Step};
 
-use super::super::recovery::{Found, Span, State, identity, skip_removed, within};
+use super::super::recovery::{Found, Span, State, identity, inside, skip_removed, within};
 use super::finding::{Finding, FindingKind, VerifySummary, corrupt};
 
 /// Bytes read at a time.
@@ -118,7 +116,7 @@ impl Reading<'_> {
                     if frame.header.tag == Tag::Batch {
                         self.end_blind(frame.header.first_lsn, tell);
                     }
-                    let fault = match inside(&mut cursor, &mut decoder, &frame, path)? {
+                    let fault = match inside("verify", &mut cursor, &mut decoder, &frame, path)? {
                         None => {
                             let (summary, next) = (&mut self.summary, &mut self.next);
                             let given_up = gone(self.context.removed, *next, &frame.header);
@@ -249,27 +247,6 @@ fn holds_others(f: &Found, beyond: bool, woven: bool, read: u64, next: Option<Ls
     // Of one that was cut beside others only a walk knows where it ends.
     let known = !f.is_sparse() || f.walked || f.cut_at.is_none();
     fewer || !beyond && known && next != expected
-}
-
-/// Looks into a compressed frame, further than its checksum; tells what is wrong with its body.
-fn inside(
-    cursor: &mut Cursor,
-    decoder: &mut Decoder,
-    frame: &Frame,
-    path: &Path,
-) -> Result<Option<String>> {
-    let (header, offset) = (&frame.header, Some(frame.offset));
-    if header.codec == Codec::None {
-        return Ok(None);
-    }
-    let stored = cursor.stored(frame).map_err(|e| Error::io("verify", path, offset, e))?;
-    let body = decode_body(decoder, header, stored);
-    match body.and_then(|body| check_records(header, &body)) {
-        Ok(()) => Ok(None),
-        // Neither whole nor damaged, as far as this build can tell.
-        Err(why @ Bad::Codec(_)) => Err(Error::unsupported("verify", path, frame.offset, &why)),
-        Err(why) => Ok(Some(why.to_string())),
-    }
 }
 
 /// Counts a whole frame; tells what is wrong with its place in the order.
