@@ -62,7 +62,8 @@ pub enum Backend {
     /// Positional writes on a few threads. Makes no io_uring call.
     Pwrite,
     /// The runtime tokio-uring on a thread of its own, or `Unsupported`: for comparison. A process
-    /// that is killed may leave requests that land after its lock is gone.
+    /// that is killed may leave requests that land after its lock is gone; and if the ring breaks
+    /// in mid-run (io_uring is forbidden then) the runtime tells nobody, and calls wait for ever.
     #[cfg(all(feature = "tokio-uring", target_os = "linux", not(prkdb_portable)))]
     TokioUring,
 }
@@ -257,9 +258,10 @@ pub struct WalConfig {
     /// cut writes as many bytes as it cuts before it returns, and who still reads there hears
     /// `Truncated`. Records in a segment that is kept stay until that one goes. What a crash
     /// interrupts is done in the background once the log is opened with this option: `compact`
-    /// waits for all of it, `close` for one segment, and the next `open` goes on. A file with a
-    /// second hard link is left alone, a failure is logged; no help where the file system or the
-    /// device writes elsewhere instead of over (btrfs, snapshots, the flash translation of an SSD).
+    /// waits for all of it, so does an append that a full `SizeWindow` has no room for; `close`
+    /// waits for one segment, and the next `open` goes on. A file with a second hard link is left
+    /// alone, a failure is logged; no help where the file system or the device writes elsewhere
+    /// instead of over (btrfs, snapshots, the flash translation of an SSD).
     pub wipe_retired: bool,
 }
 

@@ -141,6 +141,11 @@ impl FrameHeader {
         })
     }
 
+    /// Whether the bytes, where a header has its segment's number, have this one's.
+    pub(crate) fn names(bytes: &[u8], segment: &SegmentId) -> bool {
+        bytes.get(NUMBER..EPOCH).is_some_and(|bytes| le::u64_at(bytes, 0) == segment.number)
+    }
+
     /// Bytes of the whole frame.
     pub(crate) fn frame_len(&self) -> u64 {
         FRAME_HEADER_LEN as u64 + u64::from(self.stored_len)

@@ -193,11 +193,12 @@ impl Meta {
 
     /// From where on records may have been cut since `next_epoch` was the next.
     pub(crate) fn cut_since(&self, next_epoch: u64) -> Option<Lsn> {
-        match self.cuts.iter().position(|cut| cut.epoch >= next_epoch) {
-            // There may have been earlier ones, which lie lower.
-            Some(0) if self.cuts.len() >= self.room_for_cuts() => Some(Lsn::FIRST),
-            at => at.map(|at| self.cuts[at].lsn),
-        }
+        let at = self.cuts.iter().position(|cut| cut.epoch >= next_epoch)?;
+        // Each cut is an epoch of its own: of so many one may have been forgotten.
+        let many = self.next_epoch.saturating_sub(next_epoch) > self.room_for_cuts() as u64;
+        // There may have been earlier ones, which lie lower.
+        let forgotten = at == 0 && (many || self.cuts.len() >= self.room_for_cuts());
+        Some(if forgotten { Lsn::FIRST } else { self.cuts[at].lsn })
     }
 
     /// From where on the records of segments of this epoch were cut. The earliest cut after it lies

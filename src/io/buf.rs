@@ -207,6 +207,16 @@ impl BufPool {
         buf
     }
 
+    /// Keeps these buffers, all of one length, in the place of those of their class.
+    pub fn renew(&self, buffers: impl Iterator<Item = Buf>) {
+        for (i, buf) in buffers.enumerate() {
+            if let Some(class) = CLASSES.iter().position(|&size| size == buf.capacity() && i == 0) {
+                self.classes[class].lock().unwrap_or_else(PoisonError::into_inner).clear();
+            }
+            self.give(buf);
+        }
+    }
+
     /// Takes a buffer back. One that is still shared, or of no class, is dropped.
     pub fn give(&self, mut buf: Buf) {
         buf.start = 0;

@@ -165,6 +165,14 @@ impl Cursor {
         self.at = round_up(self.at + 1, self.block).min(self.end);
     }
 
+    /// Whether what begins at `offset` names this segment where a header does: a header that is
+    /// damaged, or was torn. What a segment held before it was used again names another.
+    pub(crate) fn is_of_segment(&mut self, offset: u64) -> io::Result<bool> {
+        let room = (self.end - offset).min(FRAME_HEADER_LEN as u64);
+        let id = self.id;
+        Ok(FrameHeader::names(self.bytes(offset, room)?, &id))
+    }
+
     /// Goes past what is no frame to the next valid header, wherever in a block it stands; false,
     /// and at the end, if there is none.
     pub(crate) fn resync(&mut self) -> io::Result<bool> {

@@ -42,8 +42,8 @@ const PAUSE: Duration = Duration::from_millis(1);
 ///   has provably promised, up to the greatest watermark on disk, which trails his last append by
 ///   at most about a second once the log is idle.
 /// - Cuts: a reader that is beyond a cut from the end hears `Truncated` once a refresh saw it. Of
-///   more than 512 cuts since the last look, and where META was lost, each reader hears it that is
-///   beyond the first record of all.
+///   more than 512 cuts since the last look, and where META was lost that told of one, each reader
+///   hears it that is beyond the first record of all.
 /// - Source: `examples/follow.rs`.
 #[derive(Debug)]
 pub struct ReadOnlyWal {

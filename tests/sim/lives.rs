@@ -16,7 +16,8 @@ use crate::damage::{frames, segments};
 
 const BEFORE: u64 = 10;
 const IN_FLIGHT: u64 = 12;
-const AFTER: u64 = 120;
+const AFTER: u64 = 50;
+const FIRST_FRAME: u64 = 4096;
 
 fn open(sim: &Sim, recovery: RecoveryPolicy) -> prkdb_core::Result<Wal> {
     let config = WalConfig { segment_bytes: 1 << 20, recovery, ..WalConfig::new("/log") };
@@ -36,9 +37,16 @@ fn lsns(bytes: &[u8]) -> Vec<u64> {
     lsns.map(|lsn| u64::from_le_bytes(lsn.expect("eight bytes"))).collect()
 }
 
+/// How many batches the second life appends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Batches {
+    Many,
+    One,
+}
+
 /// A log of two lives, the first ended by a power cut; the last record of the first life, its
 /// segment, and the first segment of the second. None if the cut left nothing whole behind a hole.
-fn two_lives(seed: u64) -> Option<(Sim, u64, PathBuf, PathBuf)> {
+fn two_lives(seed: u64, batches: Batches) -> Option<(Sim, u64, PathBuf, PathBuf)> {
     let sim = Sim::new(seed, Model::weak(true), Faults::default());
     let wal = open(&sim, RecoveryPolicy::TornTail).expect("a healthy world");
     for lsn in 1..=BEFORE {
@@ -56,8 +64,13 @@ fn two_lives(seed: u64) -> Option<(Sim, u64, PathBuf, PathBuf)> {
     let kept = wal.next_lsn().get() - 1;
     let behind = |(_, bytes): &&(PathBuf, Vec<u8>)| lsns(bytes).iter().any(|lsn| *lsn > kept + 1);
     let first = segments(&sim).iter().find(behind).map(|(path, _)| path.clone())?;
-    for lsn in kept + 1..=AFTER {
-        wal.append_batch([record(2, lsn)]).expect("healthy").wait().expect("healthy");
+    let batch = match batches {
+        Batches::Many => 1,
+        Batches::One => AFTER - kept,
+    };
+    for first in (kept + 1..=AFTER).step_by(usize::try_from(batch).expect("few")) {
+        let records: Vec<_> = (first..first + batch).map(|lsn| record(2, lsn)).collect();
+        wal.append_batch(&records).expect("healthy").wait().expect("healthy");
     }
     wal.close().expect("a healthy world");
     let begins = |(_, bytes): &&(PathBuf, Vec<u8>)| lsns(bytes).first() == Some(&(kept + 1));
@@ -94,9 +107,12 @@ fn rot(sim: &Sim, first: &PathBuf, second: &PathBuf, byte: u64) {
 fn what_an_earlier_life_gave_up_never_comes_back() {
     let mut tried = 0;
     for seed in 0..200 {
-        // Of the second segment nothing is known; or its first record is.
-        for byte in [50, 20] {
-            let Some((sim, kept, first, second)) = two_lives(seed) else { continue };
+        // Of the second segment nothing is known; or its first record is; or its only frame is
+        // lost.
+        for (byte, batches) in
+            [(50, Batches::Many), (20, Batches::Many), (FIRST_FRAME + 30, Batches::One)]
+        {
+            let Some((sim, kept, first, second)) = two_lives(seed, batches) else { continue };
             tried += 1;
             rot(&sim, &first, &second, byte);
             let at = format!("seed {seed}, byte {byte}");
@@ -110,7 +126,8 @@ fn what_an_earlier_life_gave_up_never_comes_back() {
 
 #[test]
 fn nor_where_the_mending_is_cut_short() {
-    let seeds: Vec<u64> = (0..60).filter(|seed| two_lives(*seed).is_some()).collect();
+    let seeds: Vec<u64> =
+        (0..60).filter(|seed| two_lives(*seed, Batches::Many).is_some()).collect();
     for (seed, policy) in seeds.iter().flat_map(|seed| {
         [RecoveryPolicy::Salvage, RecoveryPolicy::PointInTime].map(|policy| (*seed, policy))
     }) {
@@ -121,7 +138,8 @@ fn nor_where_the_mending_is_cut_short() {
 
 /// Crashes the mending at operation `n`, and mends again; whether it was at its end before.
 fn cut_short(seed: u64, policy: RecoveryPolicy, n: u64) -> bool {
-    let (sim, kept, first, second) = two_lives(seed).expect("it was one a moment ago");
+    let (sim, kept, first, second) =
+        two_lives(seed, Batches::Many).expect("it was one a moment ago");
     rot(&sim, &first, &second, 20);
     sim.set_faults(Faults { crash_at: Some(sim.ops() + n), ..Faults::default() });
     let opened = open(&sim, policy);

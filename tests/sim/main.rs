@@ -31,12 +31,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 #[cfg(feature = "bugs")]
+mod aside;
 mod bank;
 mod cases;
 mod client;
 mod damage;
 mod doubt;
 mod lanes;
+mod leaks;
 mod life;
 mod lives;
 mod mend;

@@ -247,6 +247,22 @@ fn a_cut_covers_those_that_do_not_lie_lower_and_the_first_above_an_epoch_counts(
 }
 
 #[test]
+fn of_more_cuts_than_there_is_room_for_the_first_record_of_all_is_told() {
+    let mut meta = Meta { next_epoch: 10, cuts: Vec::new(), removed: Vec::new(), ..meta() };
+    // The lowest is forgotten; then one below most of the others takes those out.
+    for i in 0..600 {
+        meta.add_cut(Cut { lsn: Lsn::new(1000 + i), epoch: meta.next_epoch });
+        meta.next_epoch += 1;
+    }
+    meta.add_cut(Cut { lsn: Lsn::new(1100), epoch: meta.next_epoch });
+    meta.next_epoch += 1;
+    assert!(meta.cuts.len() < 100, "{}", meta.cuts.len());
+    assert_eq!(meta.cut_since(10), Some(Lsn::FIRST));
+    assert_eq!(meta.cut_since(meta.next_epoch - 1), Some(Lsn::new(1100)));
+    assert_eq!(meta.cut_since(meta.next_epoch), None);
+}
+
+#[test]
 fn the_newer_whole_slot_of_meta_is_read() {
     let slot = |meta: &Meta| meta.encode().unwrap();
     let (old, new) = (meta(), Meta { sequence: 9, ..meta() });

@@ -38,7 +38,8 @@ impl Maker {
         let mut looked = false;
         loop {
             if !looked && !self.has_leftovers() {
-                // Before any job, but not before it is known what the log alone takes on disk.
+                // Before any job, unless what an earlier life left is to be wiped first: what the
+                // log alone takes on disk is not known before that.
                 looked = true;
                 self.retain(flow, &mut meta).await;
             }

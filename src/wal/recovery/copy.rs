@@ -55,6 +55,8 @@ pub(super) async fn copy_frames(
     mut frames: Vec<(FrameHeader, Vec<u8>)>,
 ) -> Result<()> {
     frames.sort_by_key(|(header, _)| header.first_lsn);
+    // Two segments hold one record only where somebody forged that.
+    frames.dedup_by(|(next, _), (kept, _)| next.first_lsn <= kept.last_lsn());
     let block = u64::from(meta.block_size);
     let bytes = frames.iter().map(|(header, _)| round_up(header.frame_len(), block)).sum();
     let random = site.host.random().map_err(|e| Error::io("recover", site.dir, None, e))?;

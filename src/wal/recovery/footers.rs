@@ -1,8 +1,8 @@
 //! Ending the segments of an earlier life: each gets the footer that says what of it is kept.
 //!
 //! Invariants: no footer is written before every segment is synced, for it says that all records up
-//! to its last are durable, those in the other segments too; a footer cuts only what nobody was
-//! promised.
+//! to its last are durable, those in the other segments too (that of a copied tail comes first: all
+//! before it is proven by a watermark); a footer cuts only what nobody was promised.
 
 use std::sync::Arc;
 

@@ -9,7 +9,8 @@
 //! Nothing is overwritten but footers that are not there. Until META has the holes the default
 //! policy refuses the log, for promised records are missing; where nothing is missing it refuses it
 //! until the last footer is there, for META's watermark covers all that is kept. What is not kept
-//! of a segment because another one says so is outside its footer before that other one may leave.
+//! of a segment because another one says so is outside its footer, or has left with all of it,
+//! before that other one may leave.
 //! So whatever a crash leaves, the same policy finds the same things lost, and no policy accepts
 //! less. Invariants: no LSN that may have been promised is given again; what a watermark of META
 //! covers is on the device before; a file that leaves the log keeps its bytes.
@@ -82,9 +83,16 @@ pub(super) async fn mend(
     };
     meta.update(site.flow, site.disk, intent).await?;
     for i in (0..survey.found.len()).filter(|i| wants_footer(&survey, &loss, *i)) {
-        seal(site, &survey.found[i], &loss, i, upto).await?;
+        let f = &survey.found[i];
+        // One that leaves keeps all its frames, also if a crash comes before.
+        let leaves = |gone: &GivenUp| gone.kept_as.is_some() && gone.path == f.file.path;
+        if !given_up.iter().any(leaves) {
+            seal(site, f, &loss, i, upto).await?;
+        }
     }
-    set_aside(site, &mut given_up)?;
+    let unusable = |path: &Path| loss.unusable.iter().any(|bad| bad.path == path);
+    set_aside(site, &mut given_up, |path| !unusable(path))?;
+    set_aside(site, &mut given_up, unusable)?;
     meta.update(site.flow, site.disk, |m| *m = Meta { sequence: m.sequence, ..after }).await?;
     for gone in &given_up {
         let records = gone.lsns.as_ref().map(|l| format!("{} to {}", l.start, l.end.prev()));
@@ -142,13 +150,18 @@ fn next_epoch(survey: &Survey) -> u64 {
     epochs.fold(survey.meta.meta.next_epoch, u64::max)
 }
 
-/// Gives what leaves the log whole another name, and notes it.
-fn set_aside(site: Site<'_>, given_up: &mut [GivenUp]) -> Result<()> {
+/// Gives what leaves the log whole another name, and notes it; durable when it returns.
+fn set_aside(
+    site: Site<'_>,
+    given_up: &mut [GivenUp],
+    which: impl Fn(&Path) -> bool,
+) -> Result<()> {
     let failed = |path: &Path, e| Error::io("recover", path, None, e);
     let entries = site.disk.list(site.dir).map_err(|e| failed(site.dir, e))?;
     let mut names: Vec<String> = entries.into_iter().map(|entry| entry.name).collect();
     let mut moved: Option<(PathBuf, PathBuf)> = None;
-    for gone in given_up.iter_mut().filter(|gone| gone.kept_as.is_some()) {
+    let leaves = |gone: &&mut GivenUp| gone.kept_as.is_some() && which(&gone.path);
+    for gone in given_up.iter_mut().filter(leaves) {
         let to = match &moved {
             // All that is told of one file stands together.
             Some((from, to)) if *from == gone.path => to.clone(),

@@ -218,8 +218,18 @@ impl Found {
     fn is_cut(&self, first: Lsn) -> bool {
         match self.runs.last() {
             Some(run) => run.last < first,
-            None => self.cut_at.is_some(),
+            None => self.is_cut_whole(),
         }
+    }
+
+    /// Whether all that was ever in it was cut: not if its first frames are lost, and later ones
+    /// were before the cut.
+    pub(crate) fn is_cut_whole(&self) -> bool {
+        let left = |cut| match &self.state {
+            State::Open(scan) => (Lsn::FIRST..cut).contains(&scan.evidence.first_lsn),
+            State::Sealed(_) => false,
+        };
+        self.runs.is_empty() && self.cut_at.is_some_and(|cut| !left(cut))
     }
 }
 

@@ -88,9 +88,9 @@ impl Swept {
         }
     }
 
-    /// Whether something stood before its first whole frame, and nobody knows what.
+    /// Whether something stood before its first whole frame, if it has one, and nobody knows what.
     pub(super) fn starts_in_doubt(&self, f: &Found) -> bool {
-        self.start(f).is_none() && !self.runs.is_empty()
+        self.start(f).is_none() && !(self.runs.is_empty() && self.gaps.is_empty())
     }
 }
 
@@ -119,7 +119,7 @@ impl<'a> Sweep<'a> {
         let file = file.map_err(|e| Error::io("read", &f.file.path, None, e))?;
         let start = f.file.geometry.frames_start();
         let end = match &f.state {
-            _ if f.cut_at.is_some() && f.runs.is_empty() => start,
+            _ if f.is_cut_whole() => start,
             State::Sealed(footer) => footer.end,
             State::Open(_) => f.file.geometry.frames_end(),
         };
@@ -149,6 +149,11 @@ impl<'a> Sweep<'a> {
                 Step::Frame(frame) if frame.offset >= self.end => {
                     // It was given up once; what stood before the end looks like padding.
                     return Ok(Some(self.blind_gap(at, "zeros where frames should be".into())));
+                }
+                Step::Frame(frame) if self.is_foreign(&frame.header) => {
+                    // Who goes by the footer will not find it.
+                    let why = "its LSN is none of those that the footer tells of".into();
+                    return Ok(Some(self.blind_gap(at, why)));
                 }
                 Step::Frame(frame) => {
                     let header = &frame.header;
@@ -181,8 +186,10 @@ impl<'a> Sweep<'a> {
                     return Ok(Some(self.known_gap(offset, &header, why.to_string())));
                 }
                 Step::Bad { offset, why, header: None } => {
+                    let ours = self.cursor.is_of_segment(offset).map_err(|e| self.failed(e))?;
                     let more = self.cursor.resync().map_err(|e| self.failed(e))?;
-                    if !more && !self.f.zeroed && matches!(self.f.state, State::Open(_)) {
+                    let is_open = matches!(self.f.state, State::Open(_));
+                    if !more && !ours && !self.f.zeroed && is_open {
                         // What the segment held before it was used again, as far as can be told.
                         return Ok(None);
                     }
@@ -202,6 +209,13 @@ impl<'a> Sweep<'a> {
             }
         }
         Ok(None)
+    }
+
+    /// Whether a batch stands in a segment whose footer knows nothing of it.
+    fn is_foreign(&self, header: &FrameHeader) -> bool {
+        let State::Sealed(footer) = &self.f.state else { return false };
+        let first = header.first_lsn;
+        header.tag == Tag::Batch && !(footer.first_lsn..=footer.last_lsn).contains(&first)
     }
 
     fn note(&mut self, header: &FrameHeader) {

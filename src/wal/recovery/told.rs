@@ -9,12 +9,13 @@ use std::path::{Path, PathBuf};
 use crate::error::Result;
 use crate::io::Disk;
 use crate::lsn::Lsn;
+use crate::segment::Run;
 
 use super::inspect::Survey;
 use super::loss::Loss;
 use super::ranges::{Span, subtract, union, within};
 use super::sweep::{Gap, Met, Sweep, Swept};
-use super::{Found, GivenUp};
+use super::{Found, GivenUp, State};
 
 /// Where what is given up stands, and which records were there. What leaves the log whole has an
 /// empty `kept_as`.
@@ -93,11 +94,38 @@ fn of_segment(
         told.extend(behind);
     }
     // Nothing of it is kept but what stays given up: under this name it would be removed one day.
-    let gone = swept.runs.iter().all(|run| loss.cut.is_some_and(|cut| run.first >= cut));
-    if kept.is_empty() && gone {
+    let first = survey.meta.meta.first_lsn;
+    let behind_the_cut = |run: &Run| loss.cut.is_some_and(|cut| run.first >= cut);
+    let given_up_before = |run: &Run| is_open(f) && run.last >= first && run.first < loss.next;
+    let leaves = match swept.runs.is_empty() {
+        true => !told.is_empty(),
+        false => swept.runs.iter().all(behind_the_cut) || swept.runs.iter().any(given_up_before),
+    };
+    if kept.is_empty() && leaves {
+        if told.is_empty() {
+            told.push(whole(f, swept));
+        }
         told.iter_mut().for_each(|gone| gone.kept_as = Some(PathBuf::new()));
     }
     Ok(told)
+}
+
+fn is_open(f: &Found) -> bool {
+    matches!(f.state, State::Open(_))
+}
+
+/// A segment of which all is whole, and nothing is known to be the log's.
+fn whole(f: &Found, swept: &Swept) -> GivenUp {
+    let offset = f.file.geometry.frames_start();
+    let ends = swept.runs.first().zip(swept.runs.last());
+    GivenUp {
+        path: f.file.path.clone(),
+        offset,
+        bytes: f.file.geometry.frames_end() - offset,
+        lsns: ends.map(|(first, last)| first.first..last.last.next()),
+        why: "whole, and nothing proves that it was not given up before".into(),
+        kept_as: None,
+    }
 }
 
 fn given_up(f: &Found, gap: &Gap, lsns: Option<Span>) -> GivenUp {

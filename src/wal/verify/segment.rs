@@ -21,7 +21,7 @@ const WINDOW: u64 = 1 << 20;
 /// Where the frames of a segment end: those of the log, or all that are there.
 pub(super) fn end_of(f: &Found, beyond: bool) -> u64 {
     match &f.state {
-        _ if f.cut_at.is_some() && f.runs.is_empty() => f.file.geometry.frames_start(),
+        _ if f.is_cut_whole() => f.file.geometry.frames_start(),
         State::Sealed(footer) => footer.end,
         State::Open(scan) if beyond => scan.summary.end().max(scan.evidence.frames_end),
         State::Open(scan) => scan.summary.end(),

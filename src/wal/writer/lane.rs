@@ -24,9 +24,9 @@ use super::super::catalog::Segment;
 const UNSYNCED_BYTES: u64 = 16 << 20;
 /// And how long the oldest may wait.
 const UNSYNCED_AGE: Duration = Duration::from_secs(1);
-/// With so many bytes behind the syncs that are in flight nothing more is written until one is
-/// done: the recovery of a log whose files are not read past the page cache may have to hold twice
-/// as much in memory.
+/// With so many written bytes behind the syncs that are in flight nothing more is written until one
+/// is done: the recovery of a log whose files are not read past the page cache may have to hold
+/// twice as much in memory, and the groups that were in flight.
 const MOST_UNSYNCED_BYTES: u64 = 4 * UNSYNCED_BYTES;
 
 /// The open segments.

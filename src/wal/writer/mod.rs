@@ -332,6 +332,8 @@ impl Machine for Writer {
         if self.poisoned {
             self.refuse_queued();
         } else {
+            // First those that are due: what waits for syncs to catch up may then be placed.
+            self.start_syncs();
             self.form_groups();
             self.start_syncs();
             self.roll_at_end();
