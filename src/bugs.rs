@@ -42,7 +42,8 @@ bugs! {
     FooterBeforeSyncs,
     /// After a failed write the batches in flight are never answered.
     HangAfterError,
-    /// A sync that the kernel could not start counts as done.
+    /// A sync that the kernel could not start counts as done: planted in the simulated disk, which
+    /// stands for the ring's queue there; that one's own answer has unit tests beside it.
     #[cfg(feature = "sim")]
     CanceledSyncBelieved,
     /// A sync that is done counts for what was written while it was under way.

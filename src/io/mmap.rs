@@ -116,7 +116,8 @@ impl Mapping {
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 // A kernel before 5.14.
                 Err(e) if e.kind() == io::ErrorKind::InvalidInput => return self.backed,
-                // EFAULT: a store would be SIGBUS.
+                // EFAULT: a store would be SIGBUS. EAGAIN, no memory: the caller writes by
+                // position, which asks again and hears of it as an error.
                 Err(_) => return false,
             }
         }

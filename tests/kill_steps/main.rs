@@ -208,7 +208,7 @@ fn killed_at_each_step(backend: Backend) {
     after.steps(&mut random);
     assert!(after.kills.len() > STEPS.len() / 2, "{:?}", after.kills);
     let kills: u64 = whole.kills.values().chain(after.kills.values()).sum();
-    support::tally(format_args!("kill at steps {backend}"), kills, kills);
+    support::tally(format_args!("steps {backend}"), kills, kills);
 }
 
 #[test]

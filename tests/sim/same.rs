@@ -6,7 +6,9 @@
 //! ```
 
 use prkdb_core::io::sim::{CrashKind, Faults, Model, Rng, Sim};
-use prkdb_core::{Append, Durability, Lsn, SyncMethod, Wal, WalConfig};
+use prkdb_core::{
+    Append, CompressionType, Durability, Lsn, RecoveryPolicy, SyncMethod, Wal, WalConfig,
+};
 
 /// What a log holds: its first LSN, its records, the user's state.
 type Content = (u64, Vec<Vec<u8>>, Vec<u8>);
@@ -73,6 +75,28 @@ fn wait_all(tickets: &mut Vec<Append>) {
     }
 }
 
+/// Anything that must not matter.
+fn options(rng: &mut Rng) -> WalConfig {
+    let mut config = WalConfig::new(crate::life::DIR);
+    config.num_segments = rng.pick(&[1, 2, 4]);
+    config.depth = rng.pick(&[1, 2, 8, 32]);
+    config.segment_bytes = rng.pick(&[1 << 20, 2 << 20]);
+    config.sync_method = rng.pick(&[SyncMethod::Dsync, SyncMethod::Fdatasync]);
+    config.batch_config.linger_ms = rng.pick(&[0, 5]);
+    config.batch_config.max_batch_size = rng.pick(&[1, 10, 1000]);
+    config.batch_config.max_buffer_bytes = rng.pick(&[1, 8 << 10, 1 << 20]);
+    let codec = rng.pick(&CompressionType::ALL);
+    if codec.is_built_in() {
+        config.compression.compression_type = codec;
+        config.compression.min_compress_bytes = rng.pick(&[0, 256]);
+    }
+    config.index_interval_bytes = rng.pick(&[1, 4 << 10, 64 << 10]);
+    config.wipe_retired = rng.chance(300);
+    config.recovery =
+        rng.pick(&[RecoveryPolicy::TornTail, RecoveryPolicy::PointInTime, RecoveryPolicy::Salvage]);
+    config
+}
+
 /// Makes the calls on a disk and with options drawn for `variant`.
 fn carry_out(seed: u64, variant: u64, calls: &[Call]) -> Content {
     let mut rng = Rng::stream(seed, 10 + variant);
@@ -83,15 +107,6 @@ fn carry_out(seed: u64, variant: u64, calls: &[Call]) -> Content {
         ..Faults::default()
     };
     let sim = Sim::new(seed * 100 + variant, Model::draw(&mut rng), faults);
-    let options = |rng: &mut Rng| {
-        let mut config = WalConfig::new(crate::life::DIR);
-        config.num_segments = rng.pick(&[1, 2, 4]);
-        config.depth = rng.pick(&[1, 2, 8, 32]);
-        config.segment_bytes = rng.pick(&[1 << 20, 2 << 20]);
-        config.sync_method = rng.pick(&[SyncMethod::Dsync, SyncMethod::Fdatasync]);
-        config.batch_config.linger_ms = rng.pick(&[0, 5]);
-        config
-    };
     let mut wal = Wal::open_in(sim.world(), options(&mut rng)).expect("nothing is in the way");
     let mut tickets: Vec<Append> = Vec::new();
     for call in calls {
@@ -138,7 +153,7 @@ fn carry_out(seed: u64, variant: u64, calls: &[Call]) -> Content {
 }
 
 #[test]
-fn the_same_calls_make_the_same_log_on_every_disk_with_all_options() {
+fn the_same_calls_make_the_same_log_on_every_disk_with_any_options() {
     for seed in 0..60 {
         let (calls, expected) = draw_calls(&mut Rng::stream(seed, 9));
         for variant in 0..4 {

@@ -303,6 +303,8 @@ impl Life {
     fn truncate_all(&mut self, wal: &Wal) -> prkdb_core::Result<()> {
         let (first, known, next) =
             (wal.first_lsn().get(), self.promises.known_last(), wal.next_lsn());
+        // Of those whose tickets were dropped too: what is cut must have been read.
+        wal.wait_durable(next.prev())?.wait()?;
         self.read(wal, Lsn::new(first.max(known + 1)), u64::MAX);
         self.promises.first_most = self.promises.first_most.max(next.get());
         wal.truncate_before(next)?;

@@ -46,6 +46,10 @@
 //! | 13 | misdirected write or read | [`Faults::misdirected_write`], [`Faults::misdirected_read`] |
 //! | 14 | stale read | [`Faults::stale_read`] |
 //!
+//! Allocation has no durability of its own: blocks come with the size. What a crash makes of blocks
+//! that are allocated and not durable is, to the engine, a first overwrite that fails for want of
+//! space: `write_full` does that to any write.
+//!
 //! Any operation fails in any of these ways by its number: [`Faults::fail_nth`],
 //! [`Faults::fail_as`]. A failed read ([`Faults::read_eio`]) changes nothing on the disk and is no
 //! class of its own. ECANCELED of a sync does not reach the engine from a disk of this crate: the
