@@ -6,9 +6,15 @@
 //!        -> close -> unmount -> mount: replays its journal -> read all -> next cycle, same log
 //! ```
 //!
+//! A store into a mapped file whose file system goes at that moment is SIGBUS, as the README says:
+//! that backend appends in a child, which may die of it, and tells what was acknowledged:
+//!
+//! ```text
+//! cycle: mount -> child opens, appends --acks--> test .. shutdown, at any moment
+//!        child: SIGBUS, or an error --> unmount -> mount -> read all -> next cycle, same log
+//! ```
+//!
 //! Needs root and loop devices; says so and tests nothing where they are missing.
-//! Mapped files are left out: a store into one whose file system goes at that moment is SIGBUS, as
-//! the README says.
 //! `PRKDB_SHUTDOWN_CYCLES` asks for another number of cycles than 10 for each file system.
 //! Source: FS_IOC_SHUTDOWN, as fstests use it (`godown`).
 #![cfg(target_os = "linux")]
@@ -16,8 +22,11 @@
 
 use std::collections::VecDeque;
 use std::fs::File;
+use std::io::{BufRead, BufReader};
 use std::os::fd::AsRawFd;
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,6 +44,8 @@ const FS_IOC_SHUTDOWN: libc::c_ulong = 0x8004_587d;
 const NO_LOG_FLUSH: u32 = 2;
 /// Tickets that are left out while records are appended.
 const OUTSTANDING: usize = 16;
+/// What the child is to do: `LIFE FIRST DIR`, FIRST being the first record to be kept.
+const JOB: &str = "PRKDB_TEST_SHUTDOWN";
 
 #[expect(unsafe_code, reason = "no crate of ours wraps this call")]
 fn shut_down(mounted: &Path) {
@@ -57,10 +68,21 @@ impl Known {
     fn next(&self) -> u64 {
         self.first + self.acked.len() as u64
     }
+
+    /// Forgets the older half in every fourth life; the first record that is kept.
+    fn cut(&mut self, life: u64) -> u64 {
+        if life % 4 == 3 {
+            let half = self.acked.len() / 2;
+            self.acked.drain(..half);
+            self.first += half as u64;
+        }
+        self.first
+    }
 }
 
-/// Appends until something fails; the LSN after the last record that was acknowledged.
-fn append_until_it_fails(wal: &Wal, life: u64, durability: Durability) -> u64 {
+/// Appends until something fails, and tells `acks` the LSN after the last record that was
+/// acknowledged each time, which it gives in the end.
+fn append_until_it_fails(wal: &Wal, life: u64, durability: Durability, acks: impl Fn(u64)) -> u64 {
     let mut next = wal.next_lsn().get();
     let mut acked = next;
     let mut tickets: VecDeque<Append> = VecDeque::new();
@@ -76,7 +98,10 @@ fn append_until_it_fails(wal: &Wal, life: u64, durability: Durability) -> u64 {
         }
         if tickets.len() == OUTSTANDING || !healthy {
             match tickets.pop_front().map(Append::wait) {
-                Some(Ok(lsns)) => acked = lsns.end().get(),
+                Some(Ok(lsns)) => {
+                    acked = lsns.end().get();
+                    acks(acked);
+                }
                 Some(Err(e)) => healthy = failed(&e),
                 None => {}
             }
@@ -107,19 +132,14 @@ fn cycle(
     let mount = image.mount().expect("it was mounted before");
     let dir = mount.path().join("log");
     let wal = open(&dir);
-    if life % 4 == 3 {
-        let keep = known.first + known.acked.len() as u64 / 2;
-        wal.truncate_before(Lsn::new(keep)).unwrap();
-        known.acked.drain(..usize::try_from(keep - known.first).unwrap());
-        known.first = keep;
-    }
+    wal.truncate_before(Lsn::new(known.cut(life))).unwrap();
     // What recovery served stays, acknowledged in that life or not.
     let served = read_all(wal.reader(Lsn::new(known.first)).unwrap(), known.first);
     assert!(served[..known.acked.len()] == known.acked[..], "life {life}: records changed");
     known.acked = served;
     let pause = Duration::from_micros(random.below(150_000));
     let acked = std::thread::scope(|scope| {
-        let appending = scope.spawn(|| append_until_it_fails(&wal, life, durability));
+        let appending = scope.spawn(|| append_until_it_fails(&wal, life, durability, |_| {}));
         std::thread::sleep(pause);
         shut_down(mount.path());
         appending.join().unwrap()
@@ -131,8 +151,9 @@ fn cycle(
     lost(image, life, known)
 }
 
-/// How many records that were acknowledged are not there; all others are what was appended.
-fn lost(image: &Image, life: u64, known: &Known) -> u64 {
+/// How many records that were acknowledged are not there; all others are what was appended, and
+/// from now on they stay.
+fn lost(image: &Image, life: u64, known: &mut Known) -> u64 {
     let mount = image.mount().expect("the journal can be replayed");
     let dir = mount.path().join("log");
     let log = ReadOnlyWal::open(&dir).unwrap();
@@ -146,7 +167,9 @@ fn lost(image: &Image, life: u64, known: &Known) -> u64 {
     drop(log);
     ReadOnlyWal::verify(&dir, &mut |f| assert!(!f.is_damage(), "{f:?}"), &mut |_, _| {}).unwrap();
     mount.unmount();
-    (known.acked.len() as u64).saturating_sub(found.len() as u64)
+    let lost = known.acked.len().saturating_sub(found.len());
+    known.acked.extend(found.into_iter().skip(known.acked.len()));
+    lost as u64
 }
 
 fn cycles(kind: Kind) {
@@ -178,6 +201,123 @@ fn acknowledged_records_survive_a_shutdown_of_ext4() {
 #[test]
 fn acknowledged_records_survive_a_shutdown_of_xfs() {
     cycles(Kind::Xfs);
+}
+
+/// Does nothing unless a test below started it: opens, cuts, and appends on mapped files until that
+/// fails or kills it.
+#[test]
+fn child_appends_on_mapped_files() {
+    let Ok(job) = std::env::var(JOB) else { return };
+    let [life, first, dir] = job.splitn(3, ' ').collect::<Vec<_>>()[..] else { panic!("{job}") };
+    let ready = Wal::open(config(dir.as_ref(), Backend::Mmap)).and_then(|wal| {
+        wal.truncate_before(Lsn::new(first.parse().unwrap()))?;
+        Ok(wal)
+    });
+    match ready {
+        Err(e) => println!("\nrefused {e}"),
+        Ok(wal) => {
+            println!("\nopened {}", wal.next_lsn());
+            let acks = |next| println!("acked {next}");
+            append_until_it_fails(&wal, life.parse().unwrap(), Durability::Sync, acks);
+            assert!(wal.close().is_err(), "a log that can't be written was closed whole");
+        }
+    }
+}
+
+/// How a child ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// Killed by SIGBUS.
+    Bus,
+    /// The log said what failed while it was written.
+    Error,
+    /// While it was opened.
+    Refused,
+}
+
+/// Lets a child append to `known` on the file system mounted at `mounted` and shuts that down: once
+/// the log is open, but in each fourth life at any moment.
+fn append_in_a_child(mounted: &Path, life: u64, known: &mut Known, random: &mut Random) -> End {
+    let dir = mounted.join("log");
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "child_appends_on_mapped_files", "--nocapture"])
+        .env(JOB, format!("{life} {} {}", known.cut(life), dir.display()))
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let opened = |line: &String| line.starts_with("opened ");
+    let mut said: Vec<String> = Vec::new();
+    let pause = if life % 4 == 2 {
+        random.below(150_000)
+    } else {
+        said.extend(lines.by_ref().find(opened));
+        random.below(150_000)
+    };
+    let watch = std::thread::spawn(move || {
+        said.extend(lines);
+        said
+    });
+    std::thread::sleep(Duration::from_micros(pause));
+    shut_down(mounted);
+    let said = watch.join().unwrap();
+    let status = child.wait().unwrap();
+    let numbers = |word: &str| {
+        let numbers = said.iter().filter_map(|line| line.strip_prefix(word)?.parse::<u64>().ok());
+        numbers.collect::<Vec<_>>()
+    };
+    let (opened, acked) = (numbers("opened "), numbers("acked "));
+    // What the look in between found is what this life begins with.
+    assert!(opened.iter().all(|next| *next == known.next()), "{opened:?}, not {}", known.next());
+    let (next, acked) = (known.next(), acked.last().copied().unwrap_or(0));
+    known.acked.extend((next..acked).map(|lsn| record(life, lsn)));
+    match (status.signal(), status.success(), opened.is_empty()) {
+        (Some(libc::SIGBUS), _, _) => End::Bus,
+        (None, true, false) => End::Error,
+        (None, true, true) => End::Refused,
+        _ => panic!("life {life}: {status}: {said:?}"),
+    }
+}
+
+fn mapped_cycles(kind: Kind) {
+    let root = tempfile::tempdir().unwrap();
+    let Some(image) = Image::new(root.path(), kind) else { return };
+    match image.mount() {
+        Some(mount) => mount.unmount(),
+        None => return,
+    }
+    let count = std::env::var("PRKDB_SHUTDOWN_CYCLES").map_or(10, |count| count.parse().unwrap());
+    let mut random = Random(support::seed());
+    println!("{kind:?}, mapped: seed {}", random.0);
+    let mut known = Known { first: 1, ..Known::default() };
+    let mut ends = Vec::new();
+    for life in 1..=count {
+        let mount = image.mount().expect("it was mounted before");
+        ends.push(append_in_a_child(mount.path(), life, &mut known, &mut random));
+        mount.unmount();
+        let lost = lost(&image, life, &mut known);
+        assert_eq!(lost, 0, "life {life} on mapped files: acknowledged records are gone");
+    }
+    let ended = |end| ends.iter().filter(|other| **other == end).count();
+    println!(
+        "{kind:?}, mapped: {} records; {count} children: {} killed by SIGBUS, {} ended with an \
+         error, {} while they opened",
+        known.next() - 1,
+        ended(End::Bus),
+        ended(End::Error),
+        ended(End::Refused),
+    );
+    support::tally(format_args!("shutdown {kind:?}, mapped"), count, count);
+}
+
+#[test]
+fn acknowledged_records_survive_a_shutdown_of_ext4_under_mapped_files() {
+    mapped_cycles(Kind::Ext4);
+}
+
+#[test]
+fn acknowledged_records_survive_a_shutdown_of_xfs_under_mapped_files() {
+    mapped_cycles(Kind::Xfs);
 }
 
 /// The harness can tell: what was only written, and into the page cache, is lost in it.
