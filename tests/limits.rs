@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! test (root) --> prlimit LIMIT setpriv (nobody) prkdb append --acks --> cat: all that was acked
+//! test -> child: RLIMIT_FSIZE -> open, append: EFBIG, no signal -> raised -> the log goes on
 //! test -> child: half read -> RLIMIT_NOFILE 0 -> Io, Io .. -> raised -> the same reader goes on
 //! ```
 #![cfg(all(feature = "cli", target_os = "linux"))]
@@ -15,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use prkdb_core::{Backend, ErrorKind, Lsn, ReadOnlyWal, Reader, Wal};
+use prkdb_core::{Backend, ErrorKind, Lsn, ReadOnlyWal, Reader, Wal, WalConfig};
 
 mod support;
 
@@ -23,9 +24,12 @@ const NOBODY: &str = "65534";
 /// Nobody else: threads are counted by user.
 const ALONE: &str = "65501";
 const LINES: u64 = 60_000;
-/// What the child that reads is to do: `BACKEND DIR`.
-const JOB: &str = "PRKDB_TEST_NO_DESCRIPTOR";
+/// What a child is to do: `BACKEND DIR`.
+const JOB: &str = "PRKDB_TEST_LIMITS";
 const RECORDS: u64 = 4000;
+/// The least sizes of files that a log begins with: both slots of META, the first segment.
+const META: u64 = 128 << 10;
+const FIRST_SEGMENT: u64 = 1 << 20;
 
 /// A directory that any user may write to, with the command in it.
 struct Place {
@@ -195,6 +199,129 @@ fn files_that_may_not_grow_are_an_error_and_no_signal() {
     }
 }
 
+/// What is left of RLIMIT_FSIZE until this is dropped.
+struct FileSize(u64, u64);
+
+impl FileSize {
+    fn limit(bytes: u64) -> FileSize {
+        let (soft, hard) = getrlimit(Resource::RLIMIT_FSIZE).unwrap();
+        setrlimit(Resource::RLIMIT_FSIZE, bytes, hard).unwrap();
+        FileSize(soft, hard)
+    }
+}
+
+impl Drop for FileSize {
+    fn drop(&mut self) {
+        setrlimit(Resource::RLIMIT_FSIZE, self.0, self.1).unwrap();
+    }
+}
+
+/// A batch of 20 records, the first at `next`, waited for.
+fn append_at(wal: &Wal, next: u64) -> prkdb_core::Result<()> {
+    let records: Vec<_> = (next..next + 20).map(|lsn| support::record(1, lsn)).collect();
+    wal.append_batch(&records)?.wait().map(|lsns| assert_eq!(lsns.first().get(), next))
+}
+
+/// Appends batches until one fails; the LSN after the last that was acknowledged, and why.
+fn append_until_it_fails(wal: &Wal) -> (u64, prkdb_core::Error) {
+    let mut next = wal.next_lsn().get();
+    loop {
+        match append_at(wal, next) {
+            Ok(()) => next += 20,
+            Err(e) => return (next, e),
+        }
+        assert!(next < RECORDS, "nothing was in the way");
+    }
+}
+
+/// It is EFBIG, and says what to do.
+fn is_too_large(e: &prkdb_core::Error) {
+    let text = e.to_string();
+    assert!(text.contains("os error 27") && text.contains("ulimit -f"), "{:?}: {text}", e.kind());
+}
+
+fn holds(dir: &Path, next: u64) {
+    let expected: Vec<_> = (1..next).map(|lsn| support::record(1, lsn)).collect();
+    assert!(support::contents(dir) == expected, "not the {} that were acknowledged", next - 1);
+}
+
+/// A new log: `open` fails where META does not fit, else the batch for which no segment can be made
+/// does, and nothing is poisoned.
+fn a_log_is_made_under(limit: u64, config: WalConfig) {
+    let (dir, limited) = (config.log_dir.clone(), FileSize::limit(limit));
+    let wal = match Wal::open(config.clone()) {
+        Err(e) => {
+            println!("a new log, {limit} bytes: open: {e}");
+            assert!(limit < META, "{e}");
+            assert_eq!(e.kind(), ErrorKind::Io);
+            is_too_large(&e);
+            drop(limited);
+            Wal::open(config).unwrap()
+        }
+        Ok(wal) => {
+            assert!(limit >= META, "META does not fit");
+            let (next, e) = append_until_it_fails(&wal);
+            println!("a new log, {limit} bytes: {} records, then {e}", next - 1);
+            assert_eq!((e.kind(), next > 1), (ErrorKind::Io, limit >= FIRST_SEGMENT), "{e}");
+            is_too_large(&e);
+            assert!(wal.health().is_ok(), "{:?}", wal.health());
+            drop(limited);
+            wal
+        }
+    };
+    let next = wal.next_lsn().get();
+    append_at(&wal, next).unwrap();
+    wal.close().unwrap();
+    holds(&dir, next + 20);
+}
+
+/// A log whose open segment is larger than files may be now.
+fn a_log_is_continued_under(limit: u64, config: WalConfig) {
+    let (dir, backend) = (config.log_dir.clone(), config.backend);
+    let wal = Wal::open(config.clone()).unwrap();
+    append_at(&wal, 1).unwrap();
+    wal.close().unwrap();
+    let limited = FileSize::limit(limit);
+    let wal = Wal::open(config.clone()).unwrap();
+    let (next, e) = append_until_it_fails(&wal);
+    println!("a log that is there, {limit} bytes: {} records, then {:?}: {e}", next - 1, e.kind());
+    // The rest of a write that was cut short inside a block can't go past the page cache.
+    match limit.is_multiple_of(4096) || !e.to_string().contains("os error 22") {
+        true => is_too_large(&e),
+        false => assert!(e.kind() == ErrorKind::NotConfirmed && backend != Backend::Mmap, "{e}"),
+    }
+    // It says whether the log was poisoned; what is there is looked at below.
+    assert_eq!(wal.close().is_err(), e.kind() == ErrorKind::NotConfirmed);
+    drop(limited);
+    let wal = Wal::open(config).unwrap();
+    // A batch that was not confirmed may be there, whole.
+    let found = wal.next_lsn().get();
+    assert!(found == next || (found == next + 20 && e.kind() != ErrorKind::Io), "{found}, {next}");
+    append_at(&wal, found).unwrap();
+    wal.close().unwrap();
+    holds(&dir, found + 20);
+}
+
+/// Does nothing unless the test below started it: the limit is the process's.
+#[test]
+fn child_writes_small_files() {
+    let Ok(job) = std::env::var(JOB) else { return };
+    let (backend, dir) = job.split_once(' ').unwrap();
+    let backend = *support::BACKENDS.iter().find(|b| b.to_string() == backend).unwrap();
+    let config = |name: String| WalConfig { backend, ..WalConfig::new(Path::new(dir).join(name)) };
+    for limit in [0, 100_000, META, 500_000, FIRST_SEGMENT, 3_000_000] {
+        a_log_is_made_under(limit, config(format!("made-{limit}")));
+    }
+    for limit in [500_000, 512 << 10] {
+        a_log_is_continued_under(limit, config(format!("continued-{limit}")));
+    }
+}
+
+#[test]
+fn a_log_goes_on_when_its_files_may_grow_again() {
+    run_on_each_backend("child_writes_small_files");
+}
+
 /// Reads all of a log that `reader` goes through; where it has to open a segment it has no
 /// descriptor for, once. How often it was refused.
 fn read_without_descriptors(mut reader: Reader) -> u64 {
@@ -256,17 +383,22 @@ fn child_reads_without_descriptors() {
 
 #[test]
 fn a_reader_without_descriptors_goes_on_when_there_are_some() {
+    run_on_each_backend("child_reads_without_descriptors");
+}
+
+/// Runs a test of this binary in a process of its own for each backend; no signal may end it.
+fn run_on_each_backend(test: &str) {
     let root = tempfile::tempdir().unwrap();
     for backend in support::backends(root.path()) {
         let dir = root.path().join(backend.to_string());
         let output = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "child_reads_without_descriptors", "--nocapture"])
+            .args(["--exact", test, "--nocapture"])
             .env(JOB, format!("{backend} {}", dir.display()))
             .output()
             .unwrap();
         let said = String::from_utf8_lossy(&output.stdout);
         println!("{backend}: {said}");
         let talk = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{backend}: {said}{talk}");
+        assert!(output.status.success(), "{backend}: {}: {said}{talk}", output.status);
     }
 }
