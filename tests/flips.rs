@@ -1,23 +1,30 @@
-//! One bit flipped anywhere in any file of a cleanly closed log: noticed or harmless, never silent.
+//! One bit flipped, or one block misdirected or stale, anywhere in a cleanly closed log: noticed or
+//! harmless, never silent.
 //!
 //! ```text
-//! closed log of 8 segments or more --flip one bit--> verify     a finding, or none
-//!     ^                                              read all   the records, or an error
-//!     '------------- files put back <--------------- open, read all, close: the same
+//! closed log of 8 segments or more --damage--> verify            a finding, or none
+//!     ^                                        read all          the records, or an error
+//!     '----------- files put back <----------- open, read, close: the same
 //! ```
 //!
-//! Silent is a record that is another one, or is missing, where no error was given. A flip in
-//! padding, in a block that holds nothing, in METRICS or in what another copy replaces is harmless.
-//! `PRKDB_FLIPS` asks for another number of flips than 400, `PRKDB_SEED` for those of a certain
-//! run.
+//! Silent is a record that is another one, or is missing, where no error was given. What falls on
+//! padding, on a block that holds nothing, on METRICS or on what another copy replaces is harmless.
+//! A misdirected block is one of the log's that stands in another's place. A stale one is what the
+//! same file held earlier, under whatever name: the log was cut while it was written, so that
+//! segments are used again, and such a block holds frames of this very log.
+//! There is a log of each backend that works here. `PRKDB_FLIPS` asks for another number of damages
+//! than 400, `PRKDB_SEED` for those of a certain run.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::collections::BTreeMap;
-use std::fs;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc;
+use std::sync::{Mutex, mpsc};
 use std::time::Duration;
 
 use prkdb_core::{Backend, Error, ErrorKind, FindingKind, Lsn, ReadOnlyWal, Reader, Wal};
@@ -26,12 +33,19 @@ mod support;
 
 use support::{Random, backends, config, copy, fill, image, record};
 
-/// Records in the log: enough for nine sealed segments of 1 MiB.
-const RECORDS: u64 = 5000;
+/// Records that were appended, in parts, after each of which the files are looked at.
+const RECORDS: u64 = 6000;
+const PART: u64 = 500;
+/// The first one that is kept: the others are cut when this many are there. What stays is enough
+/// for eight segments of 1 MiB, three of which are used again.
+const FIRST: u64 = 1800;
+const CUT_AT: u64 = 2000;
+/// The unit of misdirected and stale writes.
+const BLOCK: usize = 4096;
 /// Nothing here takes a second; what takes so long hangs.
 const HANG: Duration = Duration::from_secs(120);
 
-/// What became of a flip.
+/// What became of a damage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Fate {
     /// A read or an open failed, and said where.
@@ -42,49 +56,114 @@ enum Fate {
     Harmless,
 }
 
-/// A bit of a file.
-#[derive(Clone, Debug)]
-struct Flip {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Kind {
+    Flipped,
+    Misdirected,
+    Stale,
+}
+
+/// Bytes that stand in a file instead of its own.
+#[derive(Clone)]
+struct Damage {
+    kind: Kind,
     file: PathBuf,
     offset: usize,
-    bit: u32,
+    bytes: Vec<u8>,
+    /// Where they are from.
+    from: String,
+}
+
+impl fmt::Display for Damage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (kind, file) = (self.kind, self.file.display());
+        write!(f, "{kind:?} at {file} {}: {}", self.offset, self.from)
+    }
 }
 
 /// A log and what belongs in it.
 struct Original {
+    dir: PathBuf,
     files: Vec<(PathBuf, Vec<u8>)>,
+    /// Blocks of these files that were others earlier, and what they held.
+    stale: Vec<(PathBuf, usize, Vec<u8>)>,
+    /// From `FIRST` on.
     records: Vec<Vec<u8>>,
 }
 
 impl Original {
-    fn new(dir: &Path) -> Original {
-        let wal = Wal::open(config(dir, Backend::Auto)).unwrap();
-        fill(&wal, 1, RECORDS, 25);
-        wal.set_user_state(b"beside the records").unwrap();
+    fn new(dir: &Path, backend: Backend) -> Original {
+        let wal = Wal::open(config(dir, backend)).unwrap();
+        let mut earlier = Vec::new();
+        for part in 0..RECORDS / PART {
+            fill(&wal, 1, PART, 25);
+            wal.set_user_state(vec![u8::try_from(part).unwrap(); 4096]).unwrap();
+            earlier.extend(by_inode(dir));
+            if (part + 1) * PART == CUT_AT {
+                wal.truncate_before(Lsn::new(FIRST)).unwrap();
+            }
+        }
         wal.close().unwrap();
         assert!(support::segments(dir).len() >= 8, "{:?}", support::segments(dir));
-        let relative =
-            |(path, bytes): (PathBuf, _)| (path.strip_prefix(dir).unwrap().into(), bytes);
-        let files = image(dir).into_iter().map(relative).collect();
-        Original { files, records: (1..=RECORDS).map(|lsn| record(1, lsn)).collect() }
+        let relative = |path: &Path| path.strip_prefix(dir).unwrap().to_path_buf();
+        let mut stale = BTreeSet::new();
+        let files = by_inode(dir).into_iter().filter(|(_, path, _)| !path.ends_with("LOCK"));
+        for (inode, path, now) in files {
+            for (_, _, then) in earlier.iter().filter(|(other, ..)| *other == inode) {
+                let blocks = now.chunks(BLOCK).zip(then.chunks(BLOCK)).enumerate();
+                let others = blocks.filter(|(_, (now, then))| now != then);
+                stale.extend(others.map(|(at, (now, then))| {
+                    (relative(&path), at * BLOCK, then[..then.len().min(now.len())].to_vec())
+                }));
+            }
+        }
+        let files = image(dir).into_iter().map(|(path, bytes)| (relative(&path), bytes)).collect();
+        let records = (FIRST..=RECORDS).map(|lsn| record(1, lsn)).collect();
+        Original { dir: dir.into(), files, stale: stale.into_iter().collect(), records }
     }
 
-    /// Any bit of any file.
-    fn draw(&self, random: &mut Random) -> Flip {
+    /// Any byte of any file.
+    fn place(&self, random: &mut Random) -> (&(PathBuf, Vec<u8>), usize) {
         let total: usize = self.files.iter().map(|(_, bytes)| bytes.len()).sum();
         let mut offset = usize::try_from(random.below(total as u64)).unwrap();
-        let bit = u32::try_from(random.below(8)).unwrap();
-        for (file, bytes) in &self.files {
-            match offset.checked_sub(bytes.len()) {
+        for file in &self.files {
+            match offset.checked_sub(file.1.len()) {
                 Some(beyond) => offset = beyond,
-                None => return Flip { file: file.clone(), offset, bit },
+                None => return (file, offset),
             }
         }
         unreachable!("it lies below the sum of all")
     }
 
-    /// Makes `dir` what it was, but for the bit.
-    fn put(&self, dir: &Path, flip: Option<&Flip>) {
+    fn draw(&self, random: &mut Random) -> Damage {
+        let ((file, bytes), offset) = self.place(random);
+        let (file, block) = (file.clone(), offset / BLOCK * BLOCK);
+        match random.below(3) {
+            0 => {
+                let bit = random.below(8);
+                let (from, bytes) = (format!("bit {bit}"), vec![bytes[offset] ^ 1 << bit]);
+                Damage { kind: Kind::Flipped, file, offset, bytes, from }
+            }
+            1 => {
+                let ((other, source), at) = self.place(random);
+                let at = at / BLOCK * BLOCK;
+                let len = BLOCK.min(source.len() - at).min(bytes.len() - block);
+                let (from, bytes) = (format!("{} {at}", other.display()), &source[at..at + len]);
+                let bytes = bytes.to_vec();
+                Damage { kind: Kind::Misdirected, file, offset: block, bytes, from }
+            }
+            _ => {
+                let which = usize::try_from(random.below(self.stale.len() as u64)).unwrap();
+                let (file, offset, bytes) = self.stale[which].clone();
+                let zero = bytes.iter().all(|byte| *byte == 0);
+                let from = format!("{which}, {}", if zero { "zeros" } else { "used" });
+                Damage { kind: Kind::Stale, file, offset, bytes, from }
+            }
+        }
+    }
+
+    /// Makes `dir` what it was, but for the damage.
+    fn put(&self, dir: &Path, damage: &Damage) {
         for (path, _) in image(dir) {
             let name = path.strip_prefix(dir).unwrap();
             if !self.files.iter().any(|(file, _)| file == name) {
@@ -93,14 +172,13 @@ impl Original {
         }
         for (file, bytes) in &self.files {
             let path = dir.join(file);
-            match flip {
-                Some(flip) if flip.file == *file => {
-                    let mut bytes = bytes.clone();
-                    bytes[flip.offset] ^= 1 << flip.bit;
-                    fs::write(path, bytes).unwrap();
-                }
-                _ if fs::read(&path).is_ok_and(|found| found == *bytes) => {}
-                _ => fs::write(path, bytes).unwrap(),
+            if damage.file == *file {
+                let mut bytes = bytes.clone();
+                bytes[damage.offset..damage.offset + damage.bytes.len()]
+                    .copy_from_slice(&damage.bytes);
+                fs::write(path, bytes).unwrap();
+            } else if !fs::read(&path).is_ok_and(|found| found == *bytes) {
+                fs::write(path, bytes).unwrap();
             }
         }
     }
@@ -112,7 +190,7 @@ impl Original {
             Ok(reader) => reader,
             Err(e) => return refusal(&e),
         };
-        for (record, lsn) in reader.zip(1..) {
+        for (record, lsn) in reader.zip(FIRST..) {
             match record {
                 Err(e) => return refusal(&e),
                 Ok(found)
@@ -129,8 +207,8 @@ impl Original {
     /// Whether records that lie apart are themselves or an error.
     fn read_some(&self, log: &ReadOnlyWal) -> Result<Fate, String> {
         let mut fate = Fate::Harmless;
-        for lsn in (1..=RECORDS).step_by(397) {
-            let expected = &self.records[usize::try_from(lsn - 1).unwrap()];
+        for lsn in (FIRST..=RECORDS).step_by(397) {
+            let expected = &self.records[usize::try_from(lsn - FIRST).unwrap()];
             match log.read(Lsn::new(lsn)) {
                 Ok(found) if *found.data == expected[..] => {}
                 Ok(found) => return Err(format!("record {lsn} is another one: {found:?}")),
@@ -140,7 +218,7 @@ impl Original {
         Ok(fate)
     }
 
-    /// What becomes of the log in `dir`, whose files differ from these in one bit.
+    /// What becomes of the log in `dir`, whose files differ from these in one place.
     fn judge(&self, dir: &Path, backend: Backend) -> Result<Fate, String> {
         let mut damage = false;
         let verified = ReadOnlyWal::verify(
@@ -156,7 +234,10 @@ impl Original {
         let beside = match ReadOnlyWal::open(dir) {
             Ok(log) => {
                 std::hint::black_box(log.last_metrics());
-                self.read_some(&log)?.min(self.read(log.reader(Lsn::FIRST))?)
+                if log.first_lsn() != Some(Lsn::new(FIRST)) {
+                    return Err(format!("the log begins at {:?}", log.first_lsn()));
+                }
+                self.read_some(&log)?.min(self.read(log.reader(Lsn::new(FIRST)))?)
             }
             Err(e) => refusal(&e)?,
         };
@@ -165,7 +246,7 @@ impl Original {
         }
         let opened = match Wal::open(config(dir, backend)) {
             Ok(wal) => {
-                let fate = self.read(wal.reader(Lsn::FIRST))?;
+                let fate = self.read(wal.reader(Lsn::new(FIRST)))?;
                 if wal.next_lsn().get() != RECORDS + 1 {
                     return Err(format!("the log goes on at {}", wal.next_lsn()));
                 }
@@ -176,6 +257,25 @@ impl Original {
         };
         Ok(found.min(beside).min(opened))
     }
+}
+
+/// The files below `dir`, and which they are under any name; those of a log that is open may go
+/// away meanwhile.
+fn by_inode(dir: &Path) -> Vec<(u64, PathBuf, Vec<u8>)> {
+    let mut all = Vec::new();
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        match File::open(&path) {
+            Ok(_) if path.is_dir() => all.extend(by_inode(&path)),
+            Ok(mut file) => {
+                let mut bytes = Vec::new();
+                file.read_to_end(&mut bytes).unwrap();
+                all.push((file.metadata().unwrap().ino(), path, bytes));
+            }
+            Err(e) => assert_eq!(e.kind(), io::ErrorKind::NotFound, "{}", path.display()),
+        }
+    }
+    all
 }
 
 /// An error is right if it says that something is damaged, and where.
@@ -206,52 +306,79 @@ fn number(name: &str) -> Option<u64> {
     Some(std::env::var(name).ok()?.parse().unwrap())
 }
 
+/// What is told apart in the tally: kind and file of a damage, and what became of it.
+type Fates = BTreeMap<(Kind, String, Fate), u64>;
+
+/// Puts the damages of these numbers on copies of `originals` below `root` and judges each.
+fn suffer(
+    root: &Path,
+    originals: &[Original],
+    numbers: impl Iterator<Item = u64>,
+    seed: u64,
+    fates: &Mutex<Fates>,
+) {
+    let backends = backends(root);
+    let dirs: Vec<_> = (0..originals.len()).map(|log| root.join(log.to_string())).collect();
+    for (original, dir) in originals.iter().zip(&dirs) {
+        copy(&original.dir, dir);
+    }
+    for number in numbers {
+        let mut random = Random(seed.wrapping_add(number.wrapping_mul(0x9e37_79b9)));
+        random.next();
+        let log = usize::try_from(random.below(originals.len() as u64)).unwrap();
+        let (original, dir) = (&originals[log], &dirs[log]);
+        let damage = original.draw(&mut random);
+        let backend = backends[usize::try_from(number).unwrap() % backends.len()];
+        original.put(dir, &damage);
+        let what = format!("damage {number} of seed {seed}, log {log}, {damage}, on {backend}");
+        let judged = within_reason(&what, || {
+            catch_unwind(AssertUnwindSafe(|| original.judge(dir, backend)))
+        });
+        let fate = judged.unwrap_or_else(|_| Err("a panic".into()));
+        let fate = fate.unwrap_or_else(|why| panic!("{what}: {why}"));
+        let file = damage.file.extension().unwrap_or(damage.file.as_os_str());
+        let key = (damage.kind, file.to_string_lossy().into_owned(), fate);
+        *fates.lock().unwrap().entry(key).or_default() += 1;
+    }
+}
+
 #[test]
-fn no_flipped_bit_is_silent() {
-    let flips = number("PRKDB_FLIPS").unwrap_or(400);
+fn no_flipped_bit_and_no_misdirected_or_stale_block_is_silent() {
+    let damages = number("PRKDB_FLIPS").unwrap_or(400);
     let seed = support::seed();
     println!("seed {seed}");
     let root = tempfile::tempdir().unwrap();
-    let log = root.path().join("log");
-    let original = Original::new(&log);
-    let backends = backends(root.path());
-    let fates = std::sync::Mutex::new(BTreeMap::<(String, Fate), u64>::new());
-    let next = AtomicU64::new(0);
+    let mut originals = Vec::new();
+    for backend in backends(root.path()) {
+        let original = Original::new(&root.path().join(backend.to_string()), backend);
+        let used = original.stale.iter().filter(|(.., bytes)| bytes.iter().any(|b| *b != 0));
+        let (stale, used) = (original.stale.len(), used.count());
+        println!("log {} by {backend}: {stale} stale blocks, {used} used", originals.len());
+        assert!(used >= 100, "no segment was used again");
+        originals.push(original);
+    }
+    let (fates, next) = (Mutex::default(), AtomicU64::new(0));
     std::thread::scope(|scope| {
         for thread in 0..2 {
-            let dir = root.path().join(format!("log-{thread}"));
-            copy(&log, &dir);
-            let (original, backends, fates, next) = (&original, &backends, &fates, &next);
-            scope.spawn(move || {
-                loop {
-                    let number = next.fetch_add(1, Ordering::Relaxed);
-                    if number >= flips {
-                        return;
-                    }
-                    let mut random = Random(seed.wrapping_add(number.wrapping_mul(0x9e37_79b9)));
-                    random.next();
-                    let flip = original.draw(&mut random);
-                    let backend = backends[usize::try_from(number).unwrap() % backends.len()];
-                    original.put(&dir, Some(&flip));
-                    let what = format!("flip {number} of seed {seed}, {flip:?}, on {backend}");
-                    let judged = within_reason(&what, || {
-                        catch_unwind(AssertUnwindSafe(|| original.judge(&dir, backend)))
-                    });
-                    let fate = judged.unwrap_or_else(|_| Err("a panic".into()));
-                    let fate = fate.unwrap_or_else(|why| panic!("{what}: {why}"));
-                    let kind = flip.file.extension().unwrap_or(flip.file.as_os_str());
-                    let kind = kind.to_string_lossy().into_owned();
-                    *fates.lock().unwrap().entry((kind, fate)).or_default() += 1;
-                }
-            });
+            let below = root.path().join(format!("thread-{thread}"));
+            let (originals, fates, next) = (&originals, &fates, &next);
+            let numbers = std::iter::repeat_with(move || next.fetch_add(1, Ordering::Relaxed));
+            let numbers = numbers.take_while(move |number| *number < damages);
+            scope.spawn(move || suffer(&below, originals, numbers, seed, fates));
         }
     });
-    let fates = fates.into_inner().unwrap();
-    println!("{flips} flips: 0 silent, 0 panics, 0 hangs; {fates:?}");
-    support::tally("flips", flips, flips);
-    let noticed: u64 =
-        fates.iter().filter(|((_, fate), _)| *fate != Fate::Harmless).map(|f| f.1).sum();
-    assert!(noticed * 2 > flips, "{noticed} of {flips} were noticed: this log is mostly empty");
+    let fates: Fates = fates.into_inner().unwrap();
+    println!("{damages} damages: 0 silent, 0 panics, 0 hangs; {fates:?}");
+    support::tally("flips", damages, damages);
+    for kind in [Kind::Flipped, Kind::Misdirected, Kind::Stale] {
+        let of = |which: fn(Fate) -> bool| -> u64 {
+            let those = fates.iter().filter(|((other, _, fate), _)| *other == kind && which(*fate));
+            those.map(|(_, count)| count).sum()
+        };
+        let (noticed, all) = (of(|fate| fate != Fate::Harmless), of(|_| true));
+        println!("{kind:?}: {noticed} of {all} noticed");
+        assert!(noticed * 2 > all, "{kind:?}: {noticed} of {all}: this log is mostly empty");
+    }
 }
 
 /// The harness can tell.
@@ -259,7 +386,7 @@ fn no_flipped_bit_is_silent() {
 fn a_record_less_and_another_record_are_called_silent() {
     let root = tempfile::tempdir().unwrap();
     let dir = root.path().join("log");
-    let mut original = Original::new(&dir);
+    let mut original = Original::new(&dir, Backend::Auto);
     assert_eq!(original.judge(&dir, Backend::Auto), Ok(Fate::Harmless));
     original.records.push(b"one more".to_vec());
     assert!(original.judge(&dir, Backend::Auto).unwrap_err().contains("missing"));
