@@ -57,6 +57,7 @@ macro_rules! backend_suite {
                         a_waker_ends_a_wait_from_another_thread,
                         only_regular_files_are_opened,
                         modes_and_links_are_as_promised,
+                        no_descriptor_of_an_open_log_is_inherited,
                         watermarks_rise_together_and_readers_stay_below_them,
                         what_threads_append_at_once_is_all_there_in_each_ones_order,
                         many_callers_on_four_open_segments_make_one_order,

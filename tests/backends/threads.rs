@@ -3,17 +3,25 @@
 use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use prkdb_core::io::{Access, EntryKind, Until};
 use prkdb_core::{
     Append, Backend, Durability, Lsn, ReadOnlyWal, Reader, RecoveryPolicy, SyncMethod, Wal,
     WalConfig,
 };
 
-use crate::place::Place;
-use crate::support::{backends, fill, record};
+use crate::place::{Contestant, Place};
+use crate::support::{backends, fill, record, skip};
+
+/// O_CLOEXEC, as /proc tells it.
+const CLOEXEC: u64 = 0o2_000_000;
+/// A ring and what wakes it, as /proc names them.
+const RING: &str = "anon_inode:[io_uring]";
+const EVENT: &str = "anon_inode:[eventfd]";
 
 pub fn a_waker_ends_a_wait_from_another_thread(place: &Place) {
     let mut queue = place.queue(2);
@@ -53,6 +61,52 @@ pub fn modes_and_links_are_as_promised(place: &Place) {
     symlink("file", nested.join("link")).unwrap();
     let kinds = disk.list(&nested).unwrap().into_iter().map(|entry| entry.kind);
     assert_eq!(kinds.collect::<Vec<_>>(), [EntryKind::File, EntryKind::Other]);
+}
+
+/// The descriptors of this process on files below `dir`, and those that name no file (rings, what
+/// wakes them): what each is, and whether a program that is executed would inherit it.
+fn descriptors(dir: &Path) -> Vec<(String, bool)> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc/self/fdinfo").unwrap() {
+        let name = entry.unwrap().file_name();
+        // Other tests of this process close theirs meanwhile.
+        let Ok(target) = fs::read_link(Path::new("/proc/self/fd").join(&name)) else { continue };
+        let Ok(info) = fs::read_to_string(Path::new("/proc/self/fdinfo").join(&name)) else {
+            continue;
+        };
+        let flags = info.lines().find_map(|line| line.strip_prefix("flags:")).unwrap().trim();
+        let flags = u64::from_str_radix(flags, 8).unwrap();
+        if target.starts_with(dir) || target.ends_with(RING) || target.ends_with(EVENT) {
+            found.push((target.display().to_string(), flags & CLOEXEC == 0));
+        }
+    }
+    found
+}
+
+pub fn no_descriptor_of_an_open_log_is_inherited(place: &Place) {
+    if let Err(e) = fs::metadata("/proc/self/fdinfo") {
+        return skip("descriptors of an open log", e);
+    }
+    let wal = place.open();
+    fill(&wal, 1, 1000, 50);
+    let mut reader = wal.reader(Lsn::FIRST).unwrap();
+    let log = place.read_only();
+    let mut beside = log.reader(Lsn::FIRST).unwrap();
+    reader.next().unwrap().unwrap();
+    beside.next().unwrap().unwrap();
+    let held = descriptors(&place.dir);
+    let inherited: Vec<_> = held.iter().filter(|(_, inherited)| *inherited).collect();
+    assert!(inherited.is_empty(), "{inherited:?}");
+    let holds = |what: &str| held.iter().filter(|(name, _)| name.ends_with(what)).count();
+    assert!(holds("LOCK") >= 1 && holds("META") >= 1 && holds(".seg") >= 2, "{held:?}");
+    if let Contestant::Named(Backend::Uring) = place.contestant {
+        assert!(holds(RING) >= 1 && holds(EVENT) >= 1, "{held:?}");
+    }
+    // One that is inherited is seen.
+    let bare = fs::File::open(place.plant("bare", b"x")).unwrap();
+    fcntl(&bare, FcntlArg::F_SETFD(FdFlag::empty())).unwrap();
+    let inherited: Vec<_> = descriptors(&place.dir).into_iter().filter(|held| held.1).collect();
+    assert_eq!(inherited, [(place.path("bare").display().to_string(), true)]);
 }
 
 pub fn watermarks_rise_together_and_readers_stay_below_them(place: &Place) {
