@@ -58,7 +58,9 @@ pub(crate) fn inspect(
 /// A footer stands for all records between its first and its last, those of other lanes too. So
 /// names are read again after the last footer, and frames after that: no such record is missed.
 pub(crate) fn inspect_beside(disk: &dyn Disk, dir: &Path, known: &mut Option<Lsn>) -> Result<Plan> {
-    let (mut entries, meta) = names_and_meta(disk, dir)?;
+    let (mut entries, mut meta) = names_and_meta(disk, dir)?;
+    // Whatever META says: he goes on in what it says was closed.
+    meta.meta.clean = false;
     let progress = Progress::default();
     let mut glances = glance_at_all(disk, dir, &entries, &meta)?;
     let late = disk.list(dir).map_err(|e| Error::io("open", dir, None, e))?;

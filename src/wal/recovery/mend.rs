@@ -170,6 +170,8 @@ fn set_aside(
                 let free = spare_name(&name, &names);
                 let to = site.dir.join(&free);
                 site.disk.rename(&gone.path, &to).map_err(|e| failed(&gone.path, e))?;
+                // One after the other: what clips another one has a higher number, and goes later.
+                site.disk.sync_dir(site.dir).map_err(|e| failed(site.dir, e))?;
                 names.push(free);
                 to
             }
@@ -177,10 +179,7 @@ fn set_aside(
         moved = Some((gone.path.clone(), to.clone()));
         gone.kept_as = Some(to);
     }
-    match moved {
-        Some(_) => site.disk.sync_dir(site.dir).map_err(|e| failed(site.dir, e)),
-        None => Ok(()),
-    }
+    Ok(())
 }
 
 /// A name for a file that leaves the log, which nothing has.

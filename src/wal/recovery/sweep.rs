@@ -72,7 +72,12 @@ impl Swept {
             self.end_gap(gap.from);
         }
         let full = self.gaps.len() >= MAX_GAPS;
+        let goes_on = |last: &Gap| last.offset + last.bytes == gap.offset;
         match self.gaps.last_mut() {
+            Some(last) if !last.exact && !gap.exact && goes_on(last) => {
+                last.bytes += gap.bytes;
+                last.to = last.to.max(gap.to);
+            }
             Some(last) if full => {
                 last.bytes = gap.offset + gap.bytes - last.offset;
                 (last.to, last.exact) = (last.to.max(gap.to), gap.exact);
@@ -150,6 +155,7 @@ impl<'a> Sweep<'a> {
                     // It was given up once; what stood before the end looks like padding.
                     return Ok(Some(self.blind_gap(at, "zeros where frames should be".into())));
                 }
+                Step::Frame(frame) if self.is_below_footer(&frame.header) => {}
                 Step::Frame(frame) if self.is_foreign(&frame.header) => {
                     // Who goes by the footer will not find it.
                     let why = "its LSN is none of those that the footer tells of".into();
@@ -211,11 +217,19 @@ impl<'a> Sweep<'a> {
         Ok(None)
     }
 
+    /// Whether a batch stands before the first that the footer tells of: it lay below the start of
+    /// the log by then.
+    fn is_below_footer(&self, header: &FrameHeader) -> bool {
+        let State::Sealed(footer) = &self.f.state else { return false };
+        let first = header.tag == Tag::Batch && self.after == Lsn::NONE;
+        first && header.first_lsn < footer.first_lsn
+    }
+
     /// Whether a batch stands in a segment whose footer knows nothing of it.
     fn is_foreign(&self, header: &FrameHeader) -> bool {
         let State::Sealed(footer) = &self.f.state else { return false };
-        let first = header.first_lsn;
-        header.tag == Tag::Batch && !(footer.first_lsn..=footer.last_lsn).contains(&first)
+        let told = footer.first_lsn..=footer.last_lsn;
+        header.tag == Tag::Batch && !told.contains(&header.first_lsn)
     }
 
     fn note(&mut self, header: &FrameHeader) {

@@ -9,7 +9,6 @@ use std::path::{Path, PathBuf};
 use crate::error::Result;
 use crate::io::Disk;
 use crate::lsn::Lsn;
-use crate::segment::Run;
 
 use super::inspect::Survey;
 use super::loss::Loss;
@@ -94,38 +93,40 @@ fn of_segment(
         told.extend(behind);
     }
     // Nothing of it is kept but what stays given up: under this name it would be removed one day.
-    let first = survey.meta.meta.first_lsn;
-    let behind_the_cut = |run: &Run| loss.cut.is_some_and(|cut| run.first >= cut);
-    let given_up_before = |run: &Run| is_open(f) && run.last >= first && run.first < loss.next;
-    let leaves = match swept.runs.is_empty() {
-        true => !told.is_empty(),
-        false => swept.runs.iter().all(behind_the_cut) || swept.runs.iter().any(given_up_before),
-    };
-    if kept.is_empty() && leaves {
-        if told.is_empty() {
-            told.push(whole(f, swept));
-        }
+    if !kept.is_empty() {
+        return Ok(told);
+    }
+    let all_behind = swept.runs.iter().all(|run| loss.cut.is_some_and(|cut| run.first >= cut));
+    let doubted = doubted(f, swept, loss);
+    explained.extend(&doubted);
+    if told.is_empty() {
+        told.extend(whole(f, &doubted));
+    }
+    if all_behind || !doubted.is_empty() {
         told.iter_mut().for_each(|gone| gone.kept_as = Some(PathBuf::new()));
     }
     Ok(told)
 }
 
-fn is_open(f: &Found) -> bool {
-    matches!(f.state, State::Open(_))
+/// Records that stand whole in a segment without a footer, and count as lost all the same: an
+/// earlier life may have given them up.
+fn doubted(f: &Found, swept: &Swept, loss: &Loss) -> Vec<Span> {
+    let runs = swept.runs.iter().filter(|_| matches!(f.state, State::Open(_)));
+    runs.flat_map(|run| within(&loss.holes, run.first, run.last.next())).collect()
 }
 
 /// A segment of which all is whole, and nothing is known to be the log's.
-fn whole(f: &Found, swept: &Swept) -> GivenUp {
+fn whole(f: &Found, doubted: &[Span]) -> Option<GivenUp> {
+    let ((from, _), (_, to)) = (doubted.first()?, doubted.last()?);
     let offset = f.file.geometry.frames_start();
-    let ends = swept.runs.first().zip(swept.runs.last());
-    GivenUp {
+    Some(GivenUp {
         path: f.file.path.clone(),
         offset,
         bytes: f.file.geometry.frames_end() - offset,
-        lsns: ends.map(|(first, last)| first.first..last.last.next()),
+        lsns: Some(*from..*to),
         why: "whole, and nothing proves that it was not given up before".into(),
         kept_as: None,
-    }
+    })
 }
 
 fn given_up(f: &Found, gap: &Gap, lsns: Option<Span>) -> GivenUp {
