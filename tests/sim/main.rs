@@ -54,7 +54,7 @@ mod wipe;
 mod work;
 
 /// Seeds of a run that was not told how many.
-const SEEDS: u64 = 8_000;
+const SEEDS: u64 = 5_000;
 
 thread_local! {
     /// A panic in this thread is expected: it is noted, not printed.

@@ -139,7 +139,10 @@ impl Writer {
                     }
                     self.todo.push_front(request);
                 } else {
-                    self.fail_write(&request, at, io::ErrorKind::WriteZero.into());
+                    let why = "it was cut short again and again; is it a limit on the size of \
+                               files (ulimit -f)?";
+                    let error = io::Error::new(io::ErrorKind::WriteZero, why);
+                    self.fail_write(&request, at, error);
                 }
             }
             Err(e) if is_passing(&e) && *tries < RETRIES => {
