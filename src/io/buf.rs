@@ -207,13 +207,10 @@ impl BufPool {
         buf
     }
 
-    /// Keeps these buffers, all of one length, in the place of those of their class.
-    pub fn renew(&self, buffers: impl Iterator<Item = Buf>) {
-        for (i, buf) in buffers.enumerate() {
-            if let Some(class) = CLASSES.iter().position(|&size| size == buf.capacity() && i == 0) {
-                self.classes[class].lock().unwrap_or_else(PoisonError::into_inner).clear();
-            }
-            self.give(buf);
+    /// Drops the free buffers of the class of `len` bytes.
+    pub fn clear(&self, len: usize) {
+        if let Some(class) = CLASSES.iter().position(|&size| size == len) {
+            self.classes[class].lock().unwrap_or_else(PoisonError::into_inner).clear();
         }
     }
 

@@ -108,7 +108,8 @@ impl Engine {
                 let queue = of_writer.world.disk.queue(QUEUE_DEPTH, &buffers)?;
                 // They go round with those that the pool makes when it has none; what it has from
                 // before a `resume` was registered with a ring that is gone.
-                of_writer.pool.renew(buffers.drain(REGISTERED..));
+                of_writer.pool.clear(LARGE_BYTES);
+                buffers.drain(REGISTERED..).for_each(|buf| of_writer.pool.give(buf));
                 of_writer.bell.install(queue.waker());
                 let marked = next_lsn.prev();
                 let start = Start { next_lsn, time_us, marked, tail, buffers };

@@ -117,6 +117,10 @@ fn look_around(
 ) -> Result<Survey> {
     let glances = glance_at_all(disk, dir, entries, &meta)?;
     let mut survey = look_at_all(disk, dir, entries, glances, meta, progress)?;
+    if survey.goes_on_behind_the_close() {
+        survey.meta.meta.clean = false;
+        return look_around(disk, dir, entries, survey.meta, progress);
+    }
     weave(disk, &mut survey)?;
     Ok(survey)
 }
@@ -146,23 +150,6 @@ fn glance_at_all(
 
 /// Reads the frames of what has no footer.
 fn look_at_all(
-    disk: &dyn Disk,
-    dir: &Path,
-    entries: &[Entry],
-    glances: Vec<Result<Glance>>,
-    meta: meta::Loaded,
-    progress: &Progress<'_>,
-) -> Result<Survey> {
-    let mut survey = frames_of_all(disk, dir, entries, glances, meta, progress)?;
-    if survey.goes_on_behind_the_close() {
-        survey.meta.meta.clean = false;
-        let glances = glance_at_all(disk, dir, entries, &survey.meta)?;
-        return frames_of_all(disk, dir, entries, glances, survey.meta, progress);
-    }
-    Ok(survey)
-}
-
-fn frames_of_all(
     disk: &dyn Disk,
     dir: &Path,
     entries: &[Entry],

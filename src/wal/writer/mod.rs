@@ -332,8 +332,10 @@ impl Machine for Writer {
         if self.poisoned {
             self.refuse_queued();
         } else {
-            // First those that are due: what waits for syncs to catch up may then be placed.
-            self.start_syncs();
+            if self.lanes.wait_for_syncs() {
+                // A sync that is due lets more be placed beside it.
+                self.start_syncs();
+            }
             self.form_groups();
             self.start_syncs();
             self.roll_at_end();
