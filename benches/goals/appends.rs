@@ -55,9 +55,10 @@ pub fn config(dir: &Path, backend: Backend) -> WalConfig {
     WalConfig { backend, segment_bytes: SEGMENT_BYTES, ..WalConfig::new(dir) }.create_new()
 }
 
-/// A log that writes into segments that it wrote before.
-pub fn warm(name: &'static str, config: WalConfig, workload: &Workload) -> Result<Log, Stop> {
+/// A log that writes into segments that it wrote before, with large batches, whatever it is for.
+pub fn warm(name: &'static str, config: WalConfig) -> Result<Log, Stop> {
     let log = Log::new(name, Wal::open(config)?)?;
+    let workload = Workload::named("unsynced-1000x100").expect("the bench has it");
     let records = workload.records();
     while log.cuts() < WARM_CUTS {
         log.append(Durability::Written, &records, workload.batch_bytes())?.wait()?;

@@ -167,7 +167,7 @@ fn device(run: &Run) -> Result<(), Stop> {
         let folder = run.folder()?;
         let file = appends::raw_file(folder.path())?;
         let config = config(&folder.path().join("log"), Backend::Uring);
-        let log = warm("uring", if is_deep { deep(config) } else { config }, work)?;
+        let log = warm("uring", if is_deep { deep(config) } else { config })?;
         let method = match work.kind {
             Kind::Unsynced => Method::Unsynced,
             _ => appends::faster(&file, work, run.pace.window)?,
@@ -214,7 +214,7 @@ fn waiting(run: &Run) -> Result<(), Stop> {
     for (pair, name) in rows.into_iter().filter(|(pair, _)| run.wants(pair.name)) {
         let (work, folder) = (workload(name), run.folder()?);
         let file = appends::raw_file(folder.path())?;
-        let log = warm("uring", config(&folder.path().join("log"), Backend::Uring), work)?;
+        let log = warm("uring", config(&folder.path().join("log"), Backend::Uring))?;
         let method = appends::faster(&file, work, run.pace.window)?;
         let ours = |window| Ok(p50(&mut on_log(&log, work, window)?));
         pair.run(run.pace, ours, |window| Ok(p50(&mut raw(&file, work, method, window)?)))?;
@@ -228,7 +228,7 @@ fn waiting(run: &Run) -> Result<(), Stop> {
     };
     if run.wants(pair.name) {
         let (work, folder) = (workload("single-64"), run.folder()?);
-        let log = warm("uring", config(&folder.path().join("log"), Backend::Uring), work)?;
+        let log = warm("uring", config(&folder.path().join("log"), Backend::Uring))?;
         let log = Arc::new(log);
         let ours = |window| appends::tasks(&log, work, window);
         pair.run(run.pace, ours, |window| Ok(rate(&on_log(&log, work, window)?)))?;
@@ -251,7 +251,7 @@ fn backends(run: &Run) -> Result<(), Stop> {
     for (mut pair, name) in rows.into_iter().filter(|(pair, _)| run.wants(pair.name)) {
         let (work, folder, what) = (workload(name), run.folder()?, pair.what.clone());
         let open = |backend: Backend| {
-            warm(backend.name(), config(&folder.path().join(backend.name()), backend), work)
+            warm(backend.name(), config(&folder.path().join(backend.name()), backend))
         };
         let ring = open(Backend::Uring)?;
         for backend in [Backend::Mmap, Backend::Pwrite] {
@@ -275,7 +275,7 @@ fn reading(run: &Run) -> Result<(), Stop> {
     let pair = row("P9-cached", "reading records; copied and checksummed", 0.5, RECORDS);
     if run.wants(pair.name) {
         let folder = run.folder()?;
-        let log = warm("uring", config(&folder.path().join("log"), Backend::Auto), work)?;
+        let log = warm("uring", config(&folder.path().join("log"), Backend::Auto))?;
         let ours = |window| Ok(rate(&on_log(&log, work, window)?));
         pair.run(run.pace, ours, |window| appends::many(work, window))?;
         log.close()?;

@@ -17,6 +17,8 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use memmap2::MmapMut;
+
 #[cfg(all(feature = "tokio-uring", target_os = "linux", not(prkdb_portable)))]
 mod lent;
 
@@ -26,6 +28,8 @@ pub(super) use lent::Lent;
 struct Memory {
     start: NonNull<u8>,
     layout: Layout,
+    /// Owns the bytes if the allocator does not.
+    mapping: Option<MmapMut>,
     id: u64,
 }
 
@@ -44,9 +48,22 @@ impl Memory {
         #[expect(unsafe_code, reason = "the standard collections can't align")]
         let start = unsafe { alloc_zeroed(layout) };
         let Some(start) = NonNull::new(start) else { handle_alloc_error(layout) };
+        Memory { start, layout, mapping: None, id: Memory::next_id() }
+    }
+
+    /// Like `zeroed`, of pages that take no memory until they are touched.
+    fn mapped(len: usize, align: usize) -> Memory {
+        let mapping = if align <= page_size() { MmapMut::map_anon(len).ok() } else { None };
+        let Some(mut mapping) = mapping else { return Memory::zeroed(len, align) };
+        let layout = Layout::from_size_align(len, align).expect("a power of two, checked by Buf");
+        let start = NonNull::from(&mut mapping[..]).cast();
+        Memory { start, layout, mapping: Some(mapping), id: Memory::next_id() }
+    }
+
+    fn next_id() -> u64 {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         // A counter: only its distinctness matters.
-        Memory { start, layout, id: NEXT.fetch_add(1, Ordering::Relaxed) }
+        NEXT.fetch_add(1, Ordering::Relaxed)
     }
 
     fn bytes(&self) -> &[u8] {
@@ -69,6 +86,9 @@ impl Memory {
 
 impl Drop for Memory {
     fn drop(&mut self) {
+        if self.mapping.is_some() {
+            return;
+        }
         // SAFETY: allocated in `zeroed` with this very layout, freed only here.
         #[expect(unsafe_code, reason = "raw allocation")]
         unsafe {
@@ -93,6 +113,17 @@ impl Buf {
     pub fn zeroed(len: usize, align: usize) -> Buf {
         assert!(align.is_power_of_two());
         Buf { memory: Arc::new(Memory::zeroed(len, align)), start: 0, len }
+    }
+
+    /// The same of pages that take no memory until they are touched: for what is large, made once
+    /// and perhaps never used whole. Each is a mapping of its own.
+    ///
+    /// # Panics
+    /// If `len` is zero or `align` is not a power of two.
+    pub fn mapped(len: usize, align: usize) -> Buf {
+        assert!(align.is_power_of_two());
+        assert!(len > 0);
+        Buf { memory: Arc::new(Memory::mapped(len, align)), start: 0, len }
     }
 
     /// The window's length in bytes.
@@ -324,6 +355,22 @@ mod tests {
         drop(piece);
         assert!(buf.bytes_mut().is_some());
         assert_eq!(buf.bytes().as_ptr().align_offset(4096), 0);
+    }
+
+    #[test]
+    fn mapped_memory_is_like_any_other() {
+        let align = page_size();
+        let mut buf = Buf::mapped(3 * align, align);
+        assert_eq!((buf.len(), buf.capacity(), buf.align()), (3 * align, 3 * align, align));
+        assert!(buf.bytes().iter().all(|b| *b == 0));
+        assert_eq!(buf.bytes().as_ptr().align_offset(align), 0);
+        buf.bytes_mut().unwrap()[3 * align - 1] = 1;
+        let last = buf.slice(3 * align - 1, 1);
+        drop(buf);
+        assert_eq!(last.bytes(), [1]);
+        // More than a mapping gives.
+        let apart = Buf::mapped(align, 4 * align);
+        assert_eq!(apart.bytes().as_ptr().align_offset(4 * align), 0);
     }
 
     #[test]

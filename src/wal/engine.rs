@@ -102,7 +102,7 @@ impl Engine {
             "prkdb-writer",
             Box::new(move || {
                 let align = len(of_writer.block);
-                let make = |count, bytes| (0..count).map(move |_| Buf::zeroed(bytes, align));
+                let make = |count, bytes| (0..count).map(move |_| Buf::mapped(bytes, align));
                 let mut buffers: Vec<Buf> = make(REGISTERED, GROUP_BYTES).collect();
                 buffers.extend(make(REGISTERED_LARGE, LARGE_BYTES));
                 let queue = of_writer.world.disk.queue(QUEUE_DEPTH, &buffers)?;

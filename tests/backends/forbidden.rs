@@ -88,31 +88,51 @@ fn can_show() -> bool {
     found.is_ok()
 }
 
-#[test]
-fn the_whole_suite_passes_on_the_fallback() {
+/// Runs the suite under filters that answer `calls` with each errno.
+fn passes_without(calls: &str) {
     if !can_show() {
         return;
     }
     let suite = std::env::current_exe().unwrap();
-    for (calls, _) in CALLS {
-        for (name, errno, expected) in ERRNOS {
-            let (cases, least) = match (*calls, name) == DOCKER {
-                true => (ALL_BUT_RINGS, ALL_CASES),
-                false => (&["auto::"][..], AUTO_CASES),
-            };
-            let run = forbidden(calls, errno, expected, suite.to_str().unwrap(), cases);
-            let said = String::from_utf8_lossy(&run.stdout);
-            assert!(run.status.success(), "{calls} {name}: {said}");
-            let passed = said.split_once("test result: ok. ").expect("a closing line").1;
-            let passed: usize = passed.split(' ').next().unwrap().parse().unwrap();
-            assert!(passed >= least, "{calls} {name}: only {passed} of {least} ran");
-            // Else it passed by not running.
-            let talk = String::from_utf8_lossy(&run.stderr);
-            let mut skipped = talk.lines().filter(|line| line.starts_with("SKIPPED"));
-            assert!(skipped.all(|line| line.contains("uring")), "{calls} {name}: {talk}");
-            println!("{calls} {name}: {passed} passed ({})", cases.join(" "));
-        }
+    for (name, errno, expected) in ERRNOS {
+        let (cases, least) = match (calls, name) == DOCKER {
+            true => (ALL_BUT_RINGS, ALL_CASES),
+            false => (&["auto::"][..], AUTO_CASES),
+        };
+        let run = forbidden(calls, errno, expected, suite.to_str().unwrap(), cases);
+        let said = String::from_utf8_lossy(&run.stdout);
+        assert!(run.status.success(), "{calls} {name}: {said}");
+        let passed = said.split_once("test result: ok. ").expect("a closing line").1;
+        let passed: usize = passed.split(' ').next().unwrap().parse().unwrap();
+        assert!(passed >= least, "{calls} {name}: only {passed} of {least} ran");
+        // Else it passed by not running.
+        let talk = String::from_utf8_lossy(&run.stderr);
+        let mut skipped = talk.lines().filter(|line| line.starts_with("SKIPPED"));
+        assert!(skipped.all(|line| line.contains("uring")), "{calls} {name}: {talk}");
+        println!("{calls} {name}: {passed} passed ({})", cases.join(" "));
     }
+}
+
+// One a row of the table, for they run side by side.
+
+#[test]
+fn the_suite_passes_on_the_fallback_where_no_ring_is_made() {
+    passes_without("io_uring_setup");
+}
+
+#[test]
+fn the_suite_passes_on_the_fallback_where_no_ring_is_entered() {
+    passes_without("io_uring_enter");
+}
+
+#[test]
+fn the_suite_passes_on_the_fallback_where_nothing_is_registered() {
+    passes_without("io_uring_register");
+}
+
+#[test]
+fn the_whole_suite_passes_on_the_fallback_where_all_calls_are_forbidden() {
+    passes_without("all");
 }
 
 #[cfg(feature = "cli")]

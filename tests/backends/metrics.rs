@@ -26,7 +26,7 @@ pub fn many_tickets_share_groups(place: &Place) {
     assert_eq!((metrics.batches, metrics.records), (300, 300));
     assert_sums_up(&metrics, place.block() as u64);
     // On a busy machine each group may be written before the next one forms; that several are in
-    // flight where they can be, `tests/options.rs` counts on the simulated disk.
+    // flight where they can be, `tests/log/options.rs` counts on the simulated disk.
     assert!((1..=8).contains(&metrics.depth.max()), "{metrics}");
     assert!(metrics.group_batches.max() > 1, "{metrics}");
     assert!(metrics.answer_ns.quantile(0.5) > 0, "{metrics}");

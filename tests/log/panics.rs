@@ -1,6 +1,5 @@
 //! A thread of the log panics: whoever waits hears it, nothing that was promised is lost, and the
 //! log goes on in the process.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::path::Path;
 use std::sync::Arc;
@@ -8,10 +7,8 @@ use std::sync::Arc;
 use prkdb_core::io::{ThreadHost, World, open_disk};
 use prkdb_core::{Backend, ErrorKind, Lsn, Wal};
 
-mod support;
-
-use support::through::{Panics, Through};
-use support::{backends, config, contents, record};
+use crate::support::through::{Panics, Through};
+use crate::support::{backends, config, contents, record};
 
 fn batch(from: u64) -> Vec<Vec<u8>> {
     (from..from + 20).map(|lsn| record(1, lsn)).collect()

@@ -1,6 +1,4 @@
 //! `Wal::health` tells what is wrong while it is wrong, and nothing else.
-#![cfg(feature = "sim")]
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::time::Duration;
 

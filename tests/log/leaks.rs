@@ -4,7 +4,6 @@
 //! a canary in freed memory, in another log, in an earlier segment  -->  small groups, padded
 //! every file of the log, every byte  -->  no canary but where it was appended
 //! ```
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs;
 use std::io::{Read, Seek, SeekFrom};
@@ -12,9 +11,8 @@ use std::path::Path;
 
 use prkdb_core::{Backend, CompressionConfig, Lsn, Wal, WalConfig};
 
-mod support;
-
-use support::{config, image, on_each_backend};
+use crate::support;
+use crate::support::{config, image, on_each_backend};
 
 const CANARY: &[u8; 16] = b"canary--yranac--";
 

@@ -1,6 +1,4 @@
 //! What is bounded stays within its bound, nothing else is cut for it, and nobody waits for ever.
-#![cfg(feature = "sim")]
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::sync::mpsc;
 use std::time::Duration;

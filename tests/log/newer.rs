@@ -4,16 +4,14 @@
 //! ```text
 //! closed log --one header made newer, its checksum right--> open, read, verify --> Unsupported
 //! ```
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::path::Path;
 
 use prkdb_core::{Backend, Error, ErrorKind, Lsn, ReadOnlyWal, Wal, WalConfig};
 
-mod support;
-
-use support::format::{self, Frame};
-use support::{config, fill, image};
+use crate::support;
+use crate::support::format::{self, Frame};
+use crate::support::{config, fill, image};
 
 /// Bytes of a frame header and a value that version 1 does not know: tag, codec, flags, version.
 const NEWER: &[(&str, usize, u8)] =

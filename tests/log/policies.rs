@@ -6,7 +6,6 @@
 //!                             --> PointInTime: all before     --> default policy: the same log
 //! ```
 #![expect(clippy::single_range_in_vec_init, reason = "a list of holes, of which there is one")]
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs;
 use std::ops::Range;
@@ -18,11 +17,10 @@ use prkdb_core::{
     Verdict, Wal, WalConfig,
 };
 
-mod support;
-
-use support::damages::{BATCH, DAMAGES, Damage, RECORDS, read_over};
-use support::format::{self, Frame, flip};
-use support::{config, copy, fill, open, segments};
+use crate::support;
+use crate::support::damages::{BATCH, DAMAGES, Damage, RECORDS, read_over};
+use crate::support::format::{self, Frame, flip};
+use crate::support::{config, copy, fill, open, segments};
 
 fn closed_log(dir: &Path, num_segments: usize) {
     let wal = Wal::open(WalConfig { num_segments, ..config(dir, Backend::Pwrite) }).unwrap();

@@ -4,8 +4,6 @@
 //! append, Written --> log --> writes | .. | MOST | nothing more      Busy to whoever asks
 //!                             sync, not answered ---> answered --> all goes on
 //! ```
-#![cfg(unix)]
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -14,9 +12,8 @@ use std::time::Duration;
 use prkdb_core::io::{Op, ThreadHost, World, open_disk};
 use prkdb_core::{Durability, ErrorKind, SyncMethod, Wal, WalConfig};
 
-mod support;
-
-use support::through::{Hook, Through};
+use crate::support;
+use crate::support::through::{Hook, Through};
 
 /// Twice 64 MiB, and the groups in flight when the bound was met.
 const MOST: u64 = 160 << 20;

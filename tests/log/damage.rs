@@ -4,7 +4,6 @@
 //! killed log --copy--> damage above the promises --> opens, says what it gave up, goes on
 //! closed log --copy--> damage anywhere           --> Corrupt with file and offset, or harmless
 //! ```
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,16 +13,9 @@ use prkdb_core::{
     Wal, WalConfig,
 };
 
-mod support;
-
-use support::format::{self, Frame, SLOT, change, flip};
-use support::{Random, append_and_kill, config, contents, copy, fill, image, open, record};
-
-/// Does nothing unless another test runs it as its child.
-#[test]
-fn child_appends_until_it_is_killed() {
-    support::child_main();
-}
+use crate::support;
+use crate::support::format::{self, Frame, SLOT, change, flip};
+use crate::support::{Random, append_and_kill, config, contents, copy, fill, image, open, record};
 
 // ---- the end of a log that was killed, or closed ---------------------------------------------
 

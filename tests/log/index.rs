@@ -1,12 +1,9 @@
 //! The sparse index of a segment is as fine as it was asked to be, and reads find their way by it.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use prkdb_core::{Lsn, Wal, WalConfig};
 
-mod support;
-
-use support::format::{block_size, u32_at};
-use support::{config, on_each_backend, record, segments};
+use crate::support::format::{block_size, u32_at};
+use crate::support::{config, on_each_backend, record, segments};
 
 /// Entries in the footer of each sealed segment, by the format's document.
 fn entries(dir: &std::path::Path) -> Vec<usize> {

@@ -2,9 +2,7 @@
 //!
 //! Counts and answers, never times. The four of compression are in `tests/backends/codec.rs`
 //! (`each_option_of_compression_changes_what_is_on_disk`), where every backend runs them;
-//! `index_interval_bytes` is in `tests/index.rs`, which reads the footers on disk.
-#![cfg(feature = "sim")]
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+//! `index_interval_bytes` is in `index.rs`, which reads the footers on disk.
 
 use std::time::Duration;
 

@@ -2,7 +2,6 @@
 //!
 //! `PRKDB_RETAIN_MIB` asks for another amount than 320 MiB; the window is a fortieth of it, a
 //! segment a quarter of that: 10240 is 10 GiB through 256 MiB with segments of 64.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
@@ -10,9 +9,7 @@ use std::path::Path;
 
 use prkdb_core::{CompactionPolicy, ErrorKind, Lsn, Wal, WalConfig};
 
-mod support;
-
-use support::backends;
+use crate::support::backends;
 
 /// What the files under `dir` take, by size or by blocks, whichever is more. One that is renamed
 /// meanwhile counts once.

@@ -2,7 +2,6 @@
 //!
 //! The device is the real one, with one of its two ways made slow: so each answer is the right one
 //! somewhere.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::cell::Cell;
 use std::path::Path;
@@ -12,9 +11,7 @@ use std::time::Duration;
 use prkdb_core::io::{DiskOptions, Op, ThreadHost, World, open_disk};
 use prkdb_core::{Backend, ReadOnlyWal, SyncMethod, Wal, WalConfig};
 
-mod support;
-
-use support::through::{Hook, Through};
+use crate::support::through::{Hook, Through};
 
 /// How much slower: far more than the device takes for anything.
 const SLOW: Duration = Duration::from_millis(20);

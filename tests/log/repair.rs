@@ -5,7 +5,6 @@
 //!                             --> repair_to NEW   --> the same; the damaged one untouched
 //! ```
 #![expect(clippy::single_range_in_vec_init, reason = "a list of holes, of which there is one")]
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs;
 use std::ops::Range;
@@ -16,17 +15,10 @@ use prkdb_core::{
     RepairReport, Wal, WalConfig, repair, repair_to,
 };
 
-mod support;
-
-use support::damages::{BATCH, DAMAGES, RECORDS, read_over};
-use support::format::{self, SLOT, flip};
-use support::{append_and_kill, config, copy, fill, image, record};
-
-/// Does nothing unless another test runs it as its child.
-#[test]
-fn child_appends_until_it_is_killed() {
-    support::child_main();
-}
+use crate::support;
+use crate::support::damages::{BATCH, DAMAGES, RECORDS, read_over};
+use crate::support::format::{self, SLOT, flip};
+use crate::support::{append_and_kill, config, copy, fill, image, record};
 
 fn closed_log(dir: &Path) -> Vec<u64> {
     let wal = Wal::open(config(dir, Backend::Pwrite)).unwrap();

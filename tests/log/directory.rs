@@ -1,5 +1,4 @@
 //! Directories that are not as the log left them: refused with a clear error, nothing changed.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -7,10 +6,10 @@ use std::path::{Path, PathBuf};
 
 use prkdb_core::{Backend, ErrorKind, ReadOnlyWal, Wal, WalConfig};
 
-mod support;
-
-use support::format::{SLOT, change, fix_crc};
-use support::{config, contents, copy, fill, image, on_each_backend, open, record, segments};
+use crate::support::format::{SLOT, change, fix_crc};
+use crate::support::{
+    config, contents, copy, fill, image, on_each_backend, open, record, segments,
+};
 
 /// A closed log over three segments with frames.
 fn closed(dir: &Path, backend: Backend) {

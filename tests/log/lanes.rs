@@ -6,19 +6,10 @@
 //! ```
 //!
 //! `PRKDB_LANE_KILLS` asks for another number of kills than 24, shared among the backends.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use prkdb_core::{Backend, ReadOnlyWal, Wal, WalConfig};
 
-mod support;
-
-use support::{append_and_kill, config, contents, record};
-
-/// Does nothing unless another test runs it as its child.
-#[test]
-fn child_appends_until_it_is_killed() {
-    support::child_main();
-}
+use crate::support::{append_and_kill, config, contents, record};
 
 #[test]
 fn what_was_acknowledged_on_four_lanes_survives_sigkill() {

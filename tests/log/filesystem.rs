@@ -1,12 +1,10 @@
 //! File systems that lack something: the log works on them, and tells what it does without.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use prkdb_core::{Backend, BackendReason, Lsn};
 
-mod support;
-
-use support::disk::Mount;
-use support::{contents, fill, open, record};
+use crate::support;
+use crate::support::disk::Mount;
+use crate::support::{contents, fill, open, record};
 
 #[cfg(target_os = "linux")]
 #[test]

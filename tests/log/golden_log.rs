@@ -17,8 +17,7 @@
 //! ```
 //!
 //! A released log is never made anew. For one of a later version write another script; its archive
-//! is made by `cargo test --all-features --test golden_log -- --ignored`, which replaces none.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+//! is made by `cargo test --all-features --test log -- --ignored`, which replaces none.
 
 use std::fs;
 use std::io;
@@ -34,9 +33,8 @@ use prkdb_core::{
     Wal, WalConfig,
 };
 
-mod support;
-
-use support::{copy, files, format, image};
+use crate::support;
+use crate::support::{copy, files, format, image};
 
 /// The most that both archives may take in the repository.
 const MOST_BYTES: u64 = 100 << 10;

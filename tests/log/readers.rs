@@ -7,7 +7,6 @@
 //!
 //! A record names its LSN and the life in which it was appended; each cut from the end begins a
 //! life. `PRKDB_CUT_ROUNDS` asks for another number of cuts than 120 in each test.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -19,9 +18,7 @@ use prkdb_core::{
     Backend, Durability, ErrorKind, Lsn, ReadLevel, ReadOnlyWal, Reader, Record, Wal, WalConfig,
 };
 
-mod support;
-
-use support::{Random, config, fill, record, segments};
+use crate::support::{Random, config, fill, record, segments};
 
 /// What the cutter did and the readers met.
 struct Histories {

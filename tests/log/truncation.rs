@@ -1,5 +1,4 @@
 //! Segments roll, are sealed, cut and used again; who reads meanwhile gets records or `Truncated`.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -8,9 +7,9 @@ use std::path::Path;
 
 use prkdb_core::{ErrorKind, Lsn, ReadOnlyWal, Wal};
 
-mod support;
-
-use support::{contents, files, fill, format, on_each_backend, open, read_all, record, segments};
+use crate::support::{
+    contents, files, fill, format, on_each_backend, open, read_all, record, segments,
+};
 
 fn inodes(paths: &[std::path::PathBuf]) -> BTreeSet<u64> {
     paths.iter().map(|path| fs::metadata(path).unwrap().ino()).collect()
