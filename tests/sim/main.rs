@@ -22,7 +22,8 @@
 //! | I9 | space that is free again restores service | `work::fill_disk`, `modes` |
 //! | I10 | nothing leaks: files, locks, queues, machines | `life`, `doubt`, `modes`, `same` |
 
-#![cfg(feature = "sim")]
+// The simulated disk is the same on every system.
+#![cfg(all(feature = "sim", not(prkdb_portable)))]
 
 use std::cell::{Cell, RefCell};
 use std::panic::{self, AssertUnwindSafe};
