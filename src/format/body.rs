@@ -12,6 +12,7 @@
 //! Invariants: no byte of a record is handed out before its checksum held; nothing is decompressed
 //! before the checksum of what is stored held. Bytes: FORMAT.md, "Body".
 
+use std::ops::{Deref, Range};
 use std::sync::Arc;
 
 use crate::bugs::{self, Bug};
@@ -77,34 +78,63 @@ pub(crate) fn check_stored(header: &FrameHeader, stored: &[u8]) -> Result<(), Ba
     if header.codec == Codec::None { check_records(header, stored) } else { Ok(()) }
 }
 
-/// The body whose stored bytes `check_stored` took; its records' checksums are not checked here.
+/// A body in memory, shared by the records that are given from it.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Body {
+    bytes: Arc<[u8]>,
+    /// The checksum of each record held already.
+    proven: bool,
+}
+
+impl Deref for Body {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Body {
+    /// Where record `i` stands, once its own checksum held.
+    pub(crate) fn range(&self, header: &FrameHeader, i: u32) -> Result<Range<usize>, Bad> {
+        let (bytes, start, entry) = find(header, self, i)?;
+        if !self.proven {
+            take(bytes, start, entry, i)?;
+        }
+        Ok(start as usize..le::u32_at(entry, 0) as usize)
+    }
+
+    /// A share of it.
+    pub(crate) fn share(&self) -> Arc<[u8]> {
+        Arc::clone(&self.bytes)
+    }
+}
+
+/// The body whose stored bytes `check_stored` took. Of one that was compressed the records'
+/// checksums are not checked yet.
 ///
 /// Takes memory for the body, once, and only after the stored bytes were asked what they hold.
 pub(crate) fn decode_body(
     decoder: &mut Decoder,
     header: &FrameHeader,
     stored: &[u8],
-) -> Result<Arc<[u8]>, Bad> {
+) -> Result<Body, Bad> {
     if header.codec == Codec::None {
-        return Ok(Arc::from(stored));
+        debug_assert_eq!(check_stored(header, stored), Ok(()));
+        return Ok(Body { bytes: Arc::from(stored), proven: true });
     }
     let raw_len = header.raw_len as usize;
     codec::may_hold(header.codec, stored, raw_len)?;
     let mut body: Arc<[u8]> = std::iter::repeat_n(0, raw_len).collect();
     decoder.decode(header.codec, stored, Arc::get_mut(&mut body).expect("made just now"))?;
     check_index(header, &body)?;
-    Ok(body)
+    Ok(Body { bytes: body, proven: false })
 }
 
 /// Record `i` of a body; its own checksum is checked here.
 pub(crate) fn record<'a>(header: &FrameHeader, body: &'a [u8], i: u32) -> Result<&'a [u8], Bad> {
-    let (bytes, index) = split(header, body)?;
-    if i >= header.count {
-        return Err(Bad::Record(i));
-    }
-    let at = i as usize * INDEX_ENTRY_LEN;
-    let start = if i == 0 { 0 } else { le::u32_at(index, at - INDEX_ENTRY_LEN) };
-    take(bytes, start, &index[at..at + INDEX_ENTRY_LEN], i)
+    let (bytes, start, entry) = find(header, body, i)?;
+    take(bytes, start, entry, i)
 }
 
 /// Checks the checksum of each record of a body.
@@ -136,6 +166,21 @@ fn check_index(header: &FrameHeader, body: &[u8]) -> Result<(), Bad> {
 fn split<'a>(header: &FrameHeader, body: &'a [u8]) -> Result<(&'a [u8], &'a [u8]), Bad> {
     let index = header.count as usize * INDEX_ENTRY_LEN;
     body.len().checked_sub(index).map(|at| body.split_at(at)).ok_or(Bad::Short)
+}
+
+/// The bytes of all records, where in them record `i` starts, and its index entry.
+fn find<'a>(
+    header: &FrameHeader,
+    body: &'a [u8],
+    i: u32,
+) -> Result<(&'a [u8], u32, &'a [u8]), Bad> {
+    let (bytes, index) = split(header, body)?;
+    if i >= header.count {
+        return Err(Bad::Record(i));
+    }
+    let at = i as usize * INDEX_ENTRY_LEN;
+    let start = if i == 0 { 0 } else { le::u32_at(index, at - INDEX_ENTRY_LEN) };
+    Ok((bytes, start, &index[at..at + INDEX_ENTRY_LEN]))
 }
 
 /// The record that starts at `start` and has this index entry.

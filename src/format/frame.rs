@@ -16,7 +16,7 @@ use crate::options::{MAX_BATCH_BYTES, MAX_BATCH_RECORDS};
 use super::{Bad, FORMAT_VERSION, Nonce, SegmentId, le};
 
 pub(crate) use super::body::{
-    body_len, check_records, check_stored, decode_body, encode_body, record,
+    Body, body_len, check_records, check_stored, decode_body, encode_body, record,
 };
 
 /// Bytes of a frame header.

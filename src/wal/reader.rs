@@ -17,7 +17,7 @@ use crate::cast::len;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::Bad;
 use crate::format::codec::Decoder;
-use crate::format::frame::{self, FrameHeader};
+use crate::format::frame::{Body, FrameHeader, decode_body};
 use crate::io::{Disk, ForkGuard};
 use crate::lsn::Lsn;
 use crate::segment::{Cursor, Frame, Step};
@@ -93,7 +93,8 @@ pub enum ReadLevel {
 /// - Shape: ends at the watermark; asked again later it goes on from there. `Send`; one thread at a
 ///   time. It keeps at most one batch and one window of 256 KiB in memory, or a smaller window for
 ///   each segment written side by side.
-/// - Durability: gives promised records only, unless made with [`ReadLevel::Written`].
+/// - Durability: gives promised records only, unless made with [`ReadLevel::Written`]; of a
+///   [`ReadOnlyWal`](super::ReadOnlyWal) what that serves.
 /// - Cuts: what it gave is of one history. If the log was cut from the end (`truncate_after`,
 ///   `reset_to`, `resume`, or a recovery in another process) below the record it gives next, it
 ///   says `Truncated`; at that record or beyond, it goes on. What `truncate_before` took and it did
@@ -129,7 +130,7 @@ struct Hand {
     header: FrameHeader,
     /// The last of its records that is part of the log: a batch can be cut in the middle.
     last: Lsn,
-    body: Arc<[u8]>,
+    body: Body,
     segment: Arc<Segment>,
     offset: u64,
 }
@@ -253,13 +254,11 @@ impl Reader {
         let hand = self.hand.as_ref().expect("fetched just now");
         let i = self.next.get() - hand.header.first_lsn.get();
         let i = u32::try_from(i).expect("a batch is bounded");
-        let data = frame::record(&hand.header, &hand.body, i).map_err(|why| {
+        let range = hand.body.range(&hand.header, i).map_err(|why| {
             let path = &hand.segment.file.path;
             Error::corrupt("read", path, hand.offset, format!("record {}: {why}", self.next))
         })?;
-        let start = data.as_ptr().addr() - hand.body.as_ptr().addr();
-        let range = start..start + data.len();
-        let data = RecordData { body: Arc::clone(&hand.body), range };
+        let data = RecordData { body: hand.body.share(), range };
         Ok(Record { lsn: self.next, time_us: hand.header.time_us, data })
     }
 
@@ -310,7 +309,7 @@ impl Reader {
         };
         let Frame { header, offset } = frame;
         let body = match track.cursor.stored(&frame) {
-            Ok(stored) => frame::decode_body(&mut self.decoder, &header, stored),
+            Ok(stored) => decode_body(&mut self.decoder, &header, stored),
             Err(e) => return Err(self.io_error(i, e)),
         };
         if many {

@@ -4,7 +4,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::super::codec::{Decoder, bound, encoder, holds, may_hold, worth};
-use super::super::frame::{check_records, check_stored, decode_body, record};
+use super::super::frame::{Body, check_records, check_stored, decode_body, record};
 use super::*;
 use crate::options::{CompressionType, MAX_BATCH_BYTES};
 
@@ -58,7 +58,7 @@ fn compressed_lines(codec: Codec) -> (FrameHeader, Vec<u8>) {
     (header, stored)
 }
 
-fn decoded(header: &FrameHeader, stored: &[u8]) -> Result<std::sync::Arc<[u8]>, Bad> {
+fn decoded(header: &FrameHeader, stored: &[u8]) -> Result<Body, Bad> {
     assert_eq!(check_stored(header, stored), Ok(()), "else nobody would look inside");
     decode_body(&mut Decoder::default(), header, stored)
 }
