@@ -8,15 +8,18 @@
 
 use std::future::Future;
 use std::io;
+use std::path::Path;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::{Buf, Completion, FileRef, Machine, Next, Op, OpId, Queue, Until};
 
 /// How often an interrupted request is submitted again before it counts as failed.
 const RETRIES: u32 = 64;
+/// A sync that takes longer is told of.
+const SLOW_SYNC: Duration = Duration::from_secs(1);
 
 /// The handle through which a flow submits requests.
 #[derive(Clone, Debug)]
@@ -81,6 +84,7 @@ impl Flow {
         buf: Buf,
         dsync: bool,
     ) -> io::Result<Buf> {
+        let began = Instant::now();
         let (mut done, mut tries, mut short) = (0, 0, false);
         while done < buf.len() {
             let rest = buf.slice(done, buf.len() - done);
@@ -101,6 +105,9 @@ impl Flow {
                 Err(e) => again(e, &mut tries)?,
             }
         }
+        if dsync {
+            tell_if_slow(file.path(), began.elapsed());
+        }
         if short && dsync {
             // A forced write that was cut short promises nothing.
             self.sync(file).await?;
@@ -110,7 +117,10 @@ impl Flow {
 
     /// Makes durable what was written to `file` before. A failure is final: it is not tried again.
     pub(crate) async fn sync(&self, file: &FileRef) -> io::Result<()> {
-        self.request(Op::Sync { file: Arc::clone(file) }).await.result.map(drop)
+        let began = Instant::now();
+        let outcome = self.request(Op::Sync { file: Arc::clone(file) }).await.result.map(drop);
+        tell_if_slow(file.path(), began.elapsed());
+        outcome
     }
 
     /// Lets go of a file, so that an unlinked one gives its space back. Nothing of it is in flight.
@@ -161,6 +171,15 @@ impl Flow {
             queue.release(&file);
         }
         polled
+    }
+}
+
+/// Logs a durable write or a sync of `file` that took so long that somebody should look at the
+/// disk.
+pub(crate) fn tell_if_slow(file: &Path, took: Duration) {
+    if took > SLOW_SYNC {
+        let (file, took_ms) = (file.display(), took.as_millis());
+        tracing::warn!(%file, took_ms, "a sync took longer than a second");
     }
 }
 

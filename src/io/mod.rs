@@ -55,7 +55,7 @@ mod uring;
 pub(crate) use buf::ForkGuard;
 pub use buf::{Buf, BufPool};
 pub use calls::SystemCalls;
-pub(crate) use flow::{Flow, FlowMachine, block_on};
+pub(crate) use flow::{Flow, FlowMachine, block_on, tell_if_slow};
 pub use host::{Host, Machine, MakeMachine, Next, Running, ThreadHost};
 pub(crate) use os::is_scratch;
 pub use probe::{BackendReason, BackendReport, DiskOptions, open_disk, probe};
@@ -201,6 +201,11 @@ pub trait Disk: Send + Sync + fmt::Debug {
     /// Whether `Direct` files are read past the page cache, so that what is read is what the device
     /// holds.
     fn direct(&self) -> bool;
+
+    /// How many threads recovery reads files with at the same time; with one it starts none.
+    fn readers(&self) -> usize {
+        1
+    }
 
     /// A queue for `depth` requests in flight, on the calling thread. Buffers in `register` are
     /// announced to the kernel where that helps; all others may be used as well. The queue keeps

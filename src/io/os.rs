@@ -38,6 +38,9 @@ pub(crate) use volume::is_scratch;
 pub(super) use volume::set_direct;
 pub(super) use volume::{nearest_directory, scratch};
 
+/// Reads that a disk answers sooner side by side than one after the other.
+const READERS: usize = 4;
+
 /// How a disk writes: which queue it makes, and how it opens files for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Way {
@@ -197,6 +200,10 @@ impl Disk for OsDisk {
 
     fn direct(&self) -> bool {
         self.volume.takes_direct && !self.volume.copies_on_write
+    }
+
+    fn readers(&self) -> usize {
+        READERS
     }
 
     #[cfg_attr(

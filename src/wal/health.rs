@@ -13,9 +13,8 @@ use std::time::Duration;
 
 use crate::cast::nanos;
 use crate::error::Error;
+use crate::io::tell_if_slow;
 
-/// A durable write or a sync that takes longer than this is logged.
-const SLOW_SYNC: Duration = Duration::from_secs(1);
 /// Stands for "none".
 const NONE: u64 = u64::MAX;
 
@@ -82,15 +81,6 @@ impl Pulse {
             oldest_unanswered: some(&self.oldest_ns).map(waited),
             last_sync: some(&self.last_sync_ns).map(Duration::from_nanos),
         }
-    }
-}
-
-/// Logs a durable write or a sync of `file` that took so long that somebody should look at the
-/// disk.
-pub(crate) fn tell_if_slow(file: &Path, took: Duration) {
-    if took > SLOW_SYNC {
-        let (file, took_ms) = (file.display(), took.as_millis());
-        tracing::warn!(%file, took_ms, "a sync took longer than a second");
     }
 }
 

@@ -129,10 +129,6 @@ impl MetaFile {
         &self.meta
     }
 
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
-    }
-
     /// Changes META durably. After an error the file holds the old state or the new one.
     pub(crate) async fn update(
         &mut self,

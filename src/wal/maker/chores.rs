@@ -13,7 +13,6 @@ use crate::options::MIN_SEGMENT_BYTES;
 use crate::segment::{SegmentFile, free_name, pool_dir};
 
 use super::super::catalog::Segment;
-use super::super::health::tell_if_slow;
 use super::super::mailbox::{Cut, Job};
 use super::super::meta::MetaFile;
 use super::super::metrics::add;
@@ -169,15 +168,11 @@ impl Maker {
         meta: &mut MetaFile,
         change: impl FnOnce(&mut Meta),
     ) -> Result<()> {
-        let host = &self.shared.world.host;
-        let began = host.now();
         let change = |m: &mut Meta| {
             change(m);
             m.sync_method = self.shared.sync_choice.code();
         };
-        let outcome = meta.update(flow, &*self.shared.world.disk, change).await;
-        tell_if_slow(meta.path(), host.now().saturating_sub(began));
-        outcome
+        meta.update(flow, &*self.shared.world.disk, change).await
     }
 
     async fn set_user_state(&self, flow: &Flow, meta: &mut MetaFile, state: Vec<u8>) -> Result<()> {

@@ -13,6 +13,7 @@ use super::super::meta::{self, META};
 use super::judge::judge;
 use super::progress::Progress;
 use super::segment::{Glance, glance_at, scan};
+use super::side_by_side::{Scanning, is_finding, side_by_side};
 use super::weave::weave;
 use super::{Found, Plan};
 
@@ -64,7 +65,9 @@ pub(crate) fn inspect_beside(disk: &dyn Disk, dir: &Path, known: &mut Option<Lsn
     let progress = Progress::default();
     let mut glances = glance_at_all(disk, dir, &entries, &meta)?;
     let late = disk.list(dir).map_err(|e| Error::io("open", dir, None, e))?;
-    let late = late.into_iter().filter(|entry| entries.iter().all(|e| e.name != entry.name));
+    // Names come sorted.
+    let seen = |entry: &Entry| entries.binary_search_by(|e| e.name.cmp(&entry.name)).is_ok();
+    let late = late.into_iter().filter(|entry| !seen(entry));
     let late: Vec<Entry> = late.filter(|entry| parse_name(&entry.name).is_some()).collect();
     glances.extend(late.iter().map(|_| Ok(Glance::Open(None))));
     entries.extend(late);
@@ -142,7 +145,7 @@ fn glance_at_all(
     }
     let segments = entries.iter().filter(|entry| parse_name(&entry.name).is_some());
     let glance = |entry| match glance_at(disk, dir, entry, meta) {
-        Err(error) if error.kind() != ErrorKind::Corrupt => Err(error),
+        Err(error) if !is_finding(&error) => Err(error),
         glance => Ok(glance),
     };
     segments.map(glance).collect()
@@ -157,19 +160,30 @@ fn look_at_all(
     meta: meta::Loaded,
     progress: &Progress<'_>,
 ) -> Result<Survey> {
-    let (mut found, mut unusable) = (Vec::new(), Vec::new());
-    let segments = entries.iter().filter(|entry| parse_name(&entry.name).is_some());
-    for (entry, glance) in segments.zip(glances) {
-        let looked = glance.and_then(|glance| match glance {
-            Glance::Sealed(found) => Ok(*found),
-            Glance::Open(bad_footer) => scan(disk, dir, entry, &meta, bad_footer, progress),
+    let segments = || entries.iter().filter(|entry| parse_name(&entry.name).is_some());
+    let (mut looked, mut scans) = (Vec::new(), Vec::<Scanning<'_>>::new());
+    for (entry, glance) in segments().zip(glances) {
+        looked.push(match glance {
+            Ok(Glance::Sealed(found)) => Some(Ok(*found)),
+            Err(error) => Some(Err(error)),
+            Ok(Glance::Open(bad_footer)) => {
+                let meta = &meta;
+                scans.push(Box::new(move |tell: &mut dyn FnMut(u64)| {
+                    scan(disk, dir, entry, meta, bad_footer, tell)
+                }));
+                None
+            }
         });
-        match looked {
+    }
+    let mut scanned = side_by_side(disk, scans, progress).into_iter();
+    let (mut found, mut unusable) = (Vec::new(), Vec::new());
+    for (entry, looked) in segments().zip(looked) {
+        match looked.unwrap_or_else(|| scanned.next().expect("the last one ended the look")) {
             Ok(mut segment) => {
                 segment.cut(&meta.meta);
                 found.push(segment);
             }
-            Err(error) if error.kind() == ErrorKind::Corrupt => unusable.push(error),
+            Err(error) if is_finding(&error) => unusable.push(error),
             Err(error) => return Err(error),
         }
         progress.end_segment(entry.size);

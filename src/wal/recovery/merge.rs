@@ -45,11 +45,17 @@ pub(super) fn merge(first: Lsn, removed: &[(Lsn, Lsn)], segments: &[(u64, &[Run]
 
 /// The runs, each cut where a later epoch begins.
 pub(super) fn live_runs(segments: &[(u64, &[Run])]) -> Vec<(Run, usize)> {
+    // Where segments start (their runs rise), by epoch: then the lowest from each of them on.
+    let start = |(epoch, runs): &(u64, &[Run])| runs.first().map(|run| (*epoch, run.first));
+    let mut starts: Vec<(u64, Lsn)> = segments.iter().filter_map(start).collect();
+    starts.sort_unstable();
+    for i in (1..starts.len()).rev() {
+        starts[i - 1].1 = starts[i - 1].1.min(starts[i].1);
+    }
     let mut live = Vec::new();
     for (i, (epoch, runs)) in segments.iter().enumerate() {
-        let later = segments.iter().filter(|(other, _)| other > epoch);
-        // The runs of a segment rise.
-        let cut = later.filter_map(|(_, runs)| runs.first().map(|run| run.first)).min();
+        let later = starts.partition_point(|(other, _)| other <= epoch);
+        let cut = starts.get(later).map(|(_, first)| *first);
         for run in *runs {
             let last = cut.map_or(run.last, |cut| run.last.min(cut.prev()));
             if last >= run.first {

@@ -38,6 +38,7 @@ mod pool;
 mod progress;
 mod ranges;
 mod segment;
+mod side_by_side;
 mod sift;
 mod site;
 mod sweep;

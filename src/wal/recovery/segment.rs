@@ -15,7 +15,6 @@ use crate::lsn::Lsn;
 use crate::segment::{Cursor, Evidence, Geometry, Run, SegmentFile, Step, Summary, parse_name};
 
 use super::super::meta;
-use super::progress::Progress;
 use super::{Found, Scan, State};
 
 /// Bytes recovery reads at a time.
@@ -83,13 +82,13 @@ pub(super) fn scan(
     entry: &Entry,
     meta: &meta::Loaded,
     bad_footer: Option<String>,
-    progress: &Progress<'_>,
+    tell: &mut dyn FnMut(u64),
 ) -> Result<Found> {
     let (file, segment, zeroed) = open_segment(disk, dir, entry, meta)?;
     let geometry = segment.geometry;
     let cursor = Cursor::new(file, segment.id, geometry, geometry.frames_start(), WINDOW);
     let closed_at = meta.meta.clean.then_some(meta.meta.durable_upto);
-    let (scan, runs) = walk(cursor, &segment, bad_footer, closed_at, progress)?;
+    let (scan, runs) = walk(cursor, &segment, bad_footer, closed_at, tell)?;
     Ok(Found::new(segment, zeroed, State::Open(scan), runs))
 }
 
@@ -145,7 +144,7 @@ fn walk(
     segment: &SegmentFile,
     bad_footer: Option<String>,
     closed_at: Option<Lsn>,
-    progress: &Progress<'_>,
+    tell: &mut dyn FnMut(u64),
 ) -> Result<(Scan, Vec<Run>)> {
     let failed = |at, e| Error::io("open", &segment.path, Some(at), e);
     let mut summary = Summary::new(segment.geometry.frames_start());
@@ -168,7 +167,7 @@ fn walk(
             }
             Step::Frame(frame) => {
                 let header = &frame.header;
-                progress.at(frame.end());
+                tell(frame.end());
                 watermark = watermark.max(header.durable_upto);
                 summary.add(frame.offset, header);
                 if header.tag == Tag::Mark {
