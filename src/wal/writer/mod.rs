@@ -30,7 +30,7 @@ use crate::lsn::Lsn;
 use crate::options::{Durability, MAX_DEPTH};
 
 use super::metrics::add;
-use super::shared::{Control, Pending, Shared, Wait, poisoned};
+use super::shared::{Control, Pending, Shared, poisoned};
 use super::ticket::Answer;
 use cut::Cutting;
 use flight::{Flight, Placed};
@@ -45,10 +45,12 @@ mod lane;
 mod place;
 mod requests;
 mod start;
+mod waits;
 
 pub(crate) use place::GROUP_BYTES;
 pub(crate) use requests::QUEUE_DEPTH;
 pub(crate) use start::Start;
+use waits::Waits;
 
 /// After so long without work the watermark is written down.
 const MARK_AFTER: Duration = Duration::from_secs(1);
@@ -85,7 +87,7 @@ pub(crate) struct Writer {
     marked: Lsn,
     /// Somebody waits until this is durable.
     want: Lsn,
-    waits: Vec<Wait>,
+    waits: Waits,
     /// Cuts that were asked for; the first is under way.
     cuts: VecDeque<Cutting>,
     ending: Ending,
@@ -132,8 +134,10 @@ impl Writer {
         self.begin_cut();
         // Only records that exist can be wanted: one far ahead must not turn all into syncs.
         let last = self.next_lsn.prev();
-        let waited = self.waits.iter().map(|wait| wait.lsn).max().unwrap_or(Lsn::NONE);
-        let wanted = if let Ending::Close(_) = self.ending { last } else { waited };
+        let wanted = match self.ending {
+            Ending::Close(_) => last,
+            Ending::No | Ending::Stop => self.waits.greatest(),
+        };
         self.want = self.want.max(wanted.min(last));
     }
 
@@ -174,9 +178,7 @@ impl Writer {
         for batch in self.backlog.drain(..) {
             batch.answer.fail(why.clone());
         }
-        for wait in self.waits.drain(..) {
-            wait.answer.fail(why.clone());
-        }
+        self.waits.fail_all(|_| why.clone());
         while let Some(cutting) = self.cuts.pop_front() {
             let why = self.refusal(cutting.op());
             cutting.fail(why);
@@ -216,15 +218,9 @@ impl Writer {
         let early = bugs::on(Bug::WaitEndsWhenWritten);
         let catalog = &self.shared.catalog;
         let durable = if early { catalog.written() } else { catalog.durable() };
-        for wait in self.waits.extract_if(.., |wait| wait.lsn <= durable) {
-            wait.answer.ok(durable);
-        }
+        self.waits.answer_upto(durable);
         // A record that was there and is not placed any more was cut: nobody brings it back.
-        let next = self.next_lsn;
-        for wait in self.waits.extract_if(.., |wait| wait.is_there && wait.lsn >= next) {
-            let why = format!("record {} was cut meanwhile", wait.lsn);
-            wait.answer.fail(Error::invalid("truncate_before", why));
-        }
+        self.waits.fail_cut(self.next_lsn);
     }
 
     /// Whether it can leave; answers `close` if so.
@@ -244,10 +240,10 @@ impl Writer {
             Ending::Close(_) if !finished => false,
             Ending::Close(answers) => {
                 let answers = std::mem::take(answers);
-                for Wait { lsn, answer, .. } in self.waits.drain(..) {
+                self.waits.fail_all(|lsn| {
                     let why = format!("the log was closed before record {lsn} was appended");
-                    answer.fail(Error::new(ErrorKind::Closed, "wait_durable", why));
-                }
+                    Error::new(ErrorKind::Closed, "wait_durable", why)
+                });
                 let failed = self.poisoned.then(|| self.refusal("close")).or(self.lost.take());
                 for answer in answers {
                     match &failed {

@@ -11,7 +11,7 @@ use super::super::catalog::Segment;
 use super::super::shared::Shared;
 use super::flight::Flight;
 use super::lane::{Lane, Lanes};
-use super::{Ending, Writer};
+use super::{Ending, Waits, Writer};
 
 /// Where the writer starts.
 pub(crate) struct Start {
@@ -49,7 +49,7 @@ impl Writer {
             now,
             marked: start.marked,
             want: Lsn::NONE,
-            waits: Vec::new(),
+            waits: Waits::new(),
             cuts: Default::default(),
             ending: Ending::No,
             lost: None,
