@@ -10,6 +10,7 @@ use crate::segment::{
 };
 
 use super::super::metrics::add;
+use super::super::shared::poisoned;
 use super::Maker;
 use super::retain::Admission;
 
@@ -46,6 +47,9 @@ impl Maker {
             size = halved(size);
         }
         loop {
+            if let Some(cause) = self.shared.latch.get() {
+                return Err(poisoned("make segment", &cause));
+            }
             if size == full
                 && let Some(made) = self.recycle(flow).await?
             {
@@ -89,9 +93,10 @@ impl Maker {
             let file =
                 disk.create(&path, size).map_err(|e| Error::io("make segment", &path, None, e))?;
             let mailbox = &self.shared.mailbox;
-            let is_cut = || self.stock().epoch != new.id.epoch;
-            let may_write =
-                |done| if is_cut() { Some(Err(cut())) } else { mailbox.may_write(done, size) };
+            let may_write = |done| match self.overtaken(new.id.epoch) {
+                Some(error) => Some(Err(error)),
+                None => mailbox.may_write(done, size),
+            };
             let pace = |done| flow.until(move || may_write(done));
             let made = async {
                 fill_with_zeros(flow, &file, new.geometry, 0, pace).await?;
@@ -109,6 +114,14 @@ impl Maker {
             self.discard(&self.shared.dir.join(file_name(new.id.number)));
         }
         outcome
+    }
+
+    /// Why a segment of `epoch` is not to be finished; none if it is.
+    fn overtaken(&self, epoch: u64) -> Option<Error> {
+        let cut = || Error::new(ErrorKind::Closed, "make segment", "the log was cut meanwhile");
+        let cause = self.shared.latch.get();
+        let poison = cause.map(|cause| poisoned("make segment", &cause));
+        poison.or_else(|| (self.stock().epoch != epoch).then(cut))
     }
 
     /// A retired segment under a new name and nonce; none if there is none fit for it.
@@ -152,11 +165,6 @@ impl Maker {
             geometry: Geometry { size, block: shared.block },
         })
     }
-}
-
-/// Why a segment is not finished that a cut has overtaken.
-fn cut() -> Error {
-    Error::new(ErrorKind::Closed, "make segment", "the log was cut meanwhile")
 }
 
 /// Half of a segment's size, in whole MiB.
