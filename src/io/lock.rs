@@ -1,8 +1,10 @@
-//! The lock that keeps a second writer out: `flock` on LOCK, with the holder's process id in it.
+//! The lock that keeps a second writer out: `flock` on LOCK, with the holder's process id in it and
+//! when that process started.
 //!
 //! The kernel frees the lock when the last reference to the open file is gone. A ring is such a
 //! reference, and is torn down some milliseconds after its process; so where the named process is
-//! gone a newcomer waits. The id is for people and for that decision only, the lock decides.
+//! gone a newcomer waits. Another process may have its id by then: in a container that was started
+//! again the newcomer itself. Both are for people and for that decision only, the lock decides.
 //!
 //! Invariants: the id is written after the lock was taken and blanked before it is given back; a
 //! lock that a broken ring pinned is never given back while this process lives; a forked child,
@@ -22,8 +24,16 @@ use super::os::{open_regular, uninterrupted, write_whole};
 /// How long a newcomer waits for the lock of a process that is gone.
 const PATIENCE: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(10);
-/// The id has a fixed width: giving the lock back must not need space on a full disk.
-const WIDTH: usize = 20;
+/// The holder has a fixed width: giving the lock back must not need space on a full disk.
+const WIDTH: usize = 40;
+
+/// A process, told from a later one of the same id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Process {
+    id: i32,
+    /// When it started, in ticks since the machine did, where that is to be had.
+    started: Option<u64>,
+}
 
 /// The locked file.
 #[derive(Debug)]
@@ -75,13 +85,13 @@ pub(super) fn take(path: &Path) -> io::Result<Arc<LockFile>> {
     let file = open_regular(path, &mut options, 0)?;
     if !outwait(&file, fs::File::try_lock)? {
         let whom = match holder(&file)? {
-            Some(id) => format!("process {id}"),
+            Some(process) => format!("process {}", process.id),
             None => "a process that left no id".into(),
         };
         let text = format!("the log is locked by {whom}");
         return Err(io::Error::new(ErrorKind::WouldBlock, text));
     }
-    match name_holder(&file, &std::process::id().to_string()) {
+    match name_holder(&file, &myself()) {
         // The lock holds without the id; a newcomer then waits before it is refused.
         Err(e) if matches!(e.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) => {
             tracing::warn!(error = %e, "the lock could not be marked with the process id");
@@ -124,25 +134,52 @@ fn outwait(
     }
 }
 
-fn name_holder(file: &fs::File, id: &str) -> io::Result<()> {
-    write_whole(file, format!("{id:<WIDTH$}").as_bytes(), 0)
+fn name_holder(file: &fs::File, holder: &str) -> io::Result<()> {
+    write_whole(file, format!("{holder:<WIDTH$}").as_bytes(), 0)
+}
+
+/// This process, as it is named in the file.
+fn myself() -> String {
+    let id = std::process::id();
+    match i32::try_from(id).ok().and_then(look_at) {
+        Some((_, started)) => format!("{id} {started}"),
+        None => id.to_string(),
+    }
 }
 
 /// The process named in the file; none while nobody holds it, or not yet.
-fn holder(file: &fs::File) -> io::Result<Option<i32>> {
+fn holder(file: &fs::File) -> io::Result<Option<Process>> {
     let mut text = [0; WIDTH];
     let len = uninterrupted(|| file.read_at(&mut text, 0))?;
-    Ok(String::from_utf8_lossy(&text[..len]).trim().parse().ok().filter(|&id| id > 0))
+    let text = String::from_utf8_lossy(&text[..len]);
+    let mut words = text.split_ascii_whitespace();
+    let id = words.next().and_then(|word| word.parse().ok()).filter(|&id| id > 0);
+    let started = words.next().and_then(|word| word.parse().ok());
+    Ok(id.map(|id| Process { id, started }))
 }
 
 /// Whether the process runs: one that ended and was not yet waited for does not.
-fn lives(id: i32) -> bool {
-    let process = nix::unistd::Pid::from_raw(id);
-    if nix::sys::signal::kill(process, None) == Err(nix::errno::Errno::ESRCH) {
+fn lives(process: Process) -> bool {
+    let id = nix::unistd::Pid::from_raw(process.id);
+    if nix::sys::signal::kill(id, None) == Err(nix::errno::Errno::ESRCH) {
         return false;
     }
-    let stat = fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
-    !stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with(['Z', 'X']))
+    match look_at(process.id) {
+        Some((state, started)) => {
+            !['Z', 'X'].contains(&state) && process.started.is_none_or(|then| then == started)
+        }
+        None => true,
+    }
+}
+
+/// The state of a process, and when it started; none where the system does not tell.
+fn look_at(id: i32) -> Option<(char, u64)> {
+    let stat = fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
+    // Behind the name, which may hold anything: the state, and twenty fields from there the start.
+    let (_, rest) = stat.rsplit_once(") ")?;
+    let mut fields = rest.split_ascii_whitespace();
+    let state = fields.next()?.chars().next()?;
+    Some((state, fields.nth(18)?.parse().ok()?))
 }
 
 #[cfg(test)]
@@ -184,8 +221,27 @@ mod tests {
         let path = dir.path().join("LOCK");
         let first = take(&path).unwrap();
         name_holder(&first.file, &child.id().to_string()).unwrap();
+        assert_waits_for(first, &path);
+    }
+
+    #[test]
+    fn a_newcomer_with_the_id_of_a_process_that_is_gone_waits_for_it() {
+        let id = std::process::id();
+        let Some((_, started)) = look_at(i32::try_from(id).unwrap()) else { return };
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("LOCK");
+        let first = take(&path).unwrap();
+        assert_eq!(
+            holder(&first.file).unwrap(),
+            Some(Process { id: i32::try_from(id).unwrap(), started: Some(started) })
+        );
+        name_holder(&first.file, &format!("{id} {}", started - 1)).unwrap();
+        assert_waits_for(first, &path);
+    }
+
+    fn assert_waits_for(first: Arc<LockFile>, path: &Path) {
         std::thread::scope(|scope| {
-            let second = scope.spawn(|| take(&path).map(Held));
+            let second = scope.spawn(|| take(path).map(Held));
             std::thread::sleep(PAUSE * 3);
             assert!(!second.is_finished(), "it must neither get the lock nor give up");
             drop(Held(first));
