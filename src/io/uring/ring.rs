@@ -13,8 +13,11 @@ use nix::libc;
 
 use crate::io::calls::{Call, Counter};
 
-/// How often in a row the kernel may say that it lacks memory or room before the ring is broken.
-const STALLS: u32 = 10_000;
+/// How often in a row the kernel may say that it lacks memory or room before the ring is broken:
+/// some ten seconds, but for the first tries, which follow each other at once.
+const STALLS: u32 = 1_100;
+const AT_ONCE: u32 = 100;
+const STALL: Duration = Duration::from_millis(10);
 /// A ring that was closed gives back its locked memory a little later: how often, and how long, the
 /// next one waits for that.
 const ROUNDS: u32 = 10;
@@ -204,7 +207,7 @@ impl Ring {
     /// Submits all entries and lets the kernel finish what it can; with `wait`, until a completion
     /// is there or `timeout` is over. A wait may end early.
     pub(super) fn enter(&mut self, wait: bool, timeout: Option<Duration>) -> io::Result<()> {
-        for _ in 0..STALLS {
+        for stall in 0..STALLS {
             self.counter.add(Call::Enter);
             let entered = match (wait, timeout) {
                 (true, None) => self.ring.submitter().submit_and_wait(1),
@@ -225,7 +228,10 @@ impl Ring {
                     if !self.ring.completion().is_empty() {
                         return Ok(());
                     }
-                    std::thread::yield_now();
+                    match stall < AT_ONCE {
+                        true => std::thread::yield_now(),
+                        false => std::thread::sleep(STALL),
+                    }
                 }
                 Err((_, e)) => return Err(e),
             }
