@@ -29,11 +29,12 @@
 //! `NotConfirmed`, those never submitted `Poisoned` (certainly absent), reads of durable records
 //! go on, nothing is written; [`Wal::resume`] runs recovery in the process, or one reopens. A
 //! full disk is not poison: LSNs are given out only into reserved space, so the batch fails with
-//! `StorageFull`, nothing else changes, and appends work again when space is back. Records are
-//! read back in LSN order, byte for byte, or an error names file and offset; never something
-//! else, never less in silence. Two processes can't write one log. Everything queued, cached or
-//! mapped has a bound. [`Wal::close`] and `Drop` make all that was queued durable or say that
-//! they could not.
+//! `StorageFull`, nothing else changes, and appends work again when space is back; but a file
+//! system that copies on write (btrfs, ZFS) may lack room for what is reserved, and then that is a
+//! failed write. Records are read back in LSN order, byte for byte, or an error names file and
+//! offset; never something else, never less in silence. Two processes can't write one log.
+//! Everything queued, cached or mapped has a bound. [`Wal::close`] and `Drop` make all that was
+//! queued durable or say that they could not.
 //!
 //! # Threat model
 //! - Trusted: whoever may write the log's files, and whoever runs the process. A CRC finds damage;

@@ -122,8 +122,7 @@ fn what_was_cut_never_comes_back_after_sigkill() {
     let root = tempfile::tempdir().unwrap();
     let dir = root.path().join("log");
     let kills = std::env::var("PRKDB_CUT_KILLS").map_or(100, |kills| kills.parse().unwrap());
-    let mut random = Random(u64::from(std::process::id()));
-    println!("seed {}", random.0);
+    let mut random = Random(support::seed());
     let (mut log, mut cuts, mut under_way) = (Vec::new(), 0, 0);
     for life in 0..kills {
         let least = usize::try_from(random.below(12)).unwrap();

@@ -39,7 +39,12 @@ fn calls_that_work(wal: &Wal) -> u8 {
         wal.try_append_batch(["x"]).map(drop),
         support::block_on(wal.append_batch_async(["x"])).map(drop),
         wal.wait_durable(Lsn::FIRST).map(drop),
+        wal.append_at(Lsn::FIRST, ["x"]).map(drop),
         wal.truncate_before(Lsn::FIRST),
+        wal.truncate_after(Lsn::FIRST),
+        wal.reset_to(Lsn::FIRST),
+        wal.compact().map(drop),
+        wal.set_user_state("x"),
         wal.reader(Lsn::FIRST).map(drop),
         wal.read(Lsn::FIRST).map(drop),
         wal.resume(),
@@ -55,6 +60,19 @@ fn a_forked_child_is_told_closed_and_the_parent_goes_on() {
         fill(&wal, 1, 20, 1);
         let working = in_a_child(|| calls_that_work(&wal));
         assert_eq!(working, 0, "so many calls worked in the child");
+        // What was made before the fork is the parent's too.
+        let (mut reader, mut ticket) =
+            (wal.reader(Lsn::FIRST).unwrap(), Some(wal.append_batch([record(1, 21)]).unwrap()));
+        let working = in_a_child(|| {
+            let read = reader.next().map(|read| read.map(drop));
+            let waited = ticket.take().map(|ticket| ticket.wait().map(drop));
+            let is_closed = |outcome: &Option<Result<(), Error>>| matches!(outcome, Some(Err(e)) if e.kind() == ErrorKind::Closed);
+            [read, waited].iter().map(|outcome| u8::from(!is_closed(outcome))).sum()
+        });
+        assert_eq!(working, 0, "so many calls worked in the child");
+        assert_eq!(reader.next().unwrap().unwrap().data[..], record(1, 1));
+        ticket.unwrap().wait().unwrap();
+        wal.truncate_after(Lsn::new(20)).unwrap();
         fill(&wal, 1, 20, 1);
         let mut slot = Some(wal);
         // What the closure takes out is taken out in the child's memory only.

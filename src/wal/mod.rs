@@ -264,7 +264,8 @@ impl Wal {
 
     /// Cuts all records below `lsn`; whole segments below it are recycled or removed.
     ///
-    /// - Durability: when it returns `Ok` the cut survives power loss. Works on a full disk.
+    /// - Durability: when it returns `Ok` the cut survives power loss. Works on a full disk that
+    ///   overwrites in place.
     ///
     /// # Errors
     /// `Invalid`: `lsn` is beyond the next record. `Poisoned`, `Closed`. `Io`, `NotConfirmed`: META
@@ -308,7 +309,8 @@ impl Wal {
     /// first: then the log is empty.
     ///
     /// - Durability: when it returns `Ok` the cut survives power loss, and no later crash brings
-    ///   the records back. A crash before leaves all of them or none. Works on a full disk.
+    ///   the records back. A crash before leaves all of them or none. Works on a full disk that
+    ///   overwrites in place.
     /// - Readers that are beyond get `Truncated`.
     ///
     /// # Errors
@@ -351,7 +353,8 @@ impl Wal {
     /// - Shape: at most [`MAX_USER_STATE_BYTES`] bytes; an empty slice clears it.
     /// - Durability: `Ok` survives power loss; after a crash in between, the old bytes or the new
     ///   ones are there, whole. It is not ordered with appends that are still in flight: wait for
-    ///   those it speaks of. Works on a full disk. Costs two forced writes of 64 KiB.
+    ///   those it speaks of. Works on a full disk that
+    ///   overwrites in place. Costs two forced writes of 64 KiB.
     ///
     /// # Errors
     /// `Invalid`: too long. `Poisoned`, `Closed`. `Io`, `NotConfirmed`: META could not be written,

@@ -38,9 +38,11 @@ const PAUSE: Duration = Duration::from_millis(1);
 ///   [`refresh`](ReadOnlyWal::refresh); in between nothing is noticed, but that a file which the
 ///   writer removed or used again is `Truncated` to whoever reads it. Its readers live on over a
 ///   refresh and see what it brought.
-/// - Durability: without a writer it serves what recovery would keep. Beside one it serves what he
-///   has provably promised, up to the greatest watermark on disk, which trails his last append by
-///   at most about a second once the log is idle.
+/// - Durability: beside a writer it serves what he has provably promised, up to the greatest
+///   watermark on disk, which trails his last append by at most about a second once the log is
+///   idle. Without one it serves what recovery would keep: behind
+///   [`promised_lsn`](ReadOnlyWal::promised_lsn) that is written, and promised to nobody. A power
+///   cut can take it until a writer has opened the log, and other records come in its place then.
 /// - Cuts: a reader that is beyond a cut from the end hears `Truncated` once a refresh saw it. Of
 ///   more than 512 cuts since the last look, and where META was lost that told of one, each reader
 ///   hears it that is beyond the first record of all.
@@ -53,6 +55,8 @@ pub struct ReadOnlyWal {
     report: RecoveryReport,
     stat: LogStat,
     user_state: Vec<u8>,
+    /// The greatest watermark that was found, of what is served.
+    promised: Lsn,
     seen: Seen,
 }
 
@@ -93,7 +97,7 @@ pub struct LogStat {
     pub first_lsn: Option<Lsn>,
     /// The LSN after the last record that is served; none if it holds none.
     pub next_lsn: Option<Lsn>,
-    /// The last record that is served; none if it holds none.
+    /// The last record that is served; none if it holds none. See [`ReadOnlyWal::promised_lsn`].
     pub durable_lsn: Option<Lsn>,
     /// Segment files, empty ones too.
     pub segments: u64,
@@ -185,7 +189,8 @@ impl ReadOnlyWal {
         let stat = stat_of(&*disk, &dir, &look.plan)?;
         let report = look.plan.report.clone();
         let (user_state, seen) = (Vec::new(), Seen::of(&look.plan.meta.meta));
-        let mut log = ReadOnlyWal { dir, disk, catalog, report, stat, user_state, seen };
+        let promised = Lsn::NONE;
+        let mut log = ReadOnlyWal { dir, disk, catalog, report, stat, user_state, promised, seen };
         log.serve(look);
         Ok(log)
     }
@@ -196,6 +201,7 @@ impl ReadOnlyWal {
         let next = if live { plan.next.min(plan.promised.next()) } else { plan.next };
         let next = next.max(first);
         let empty = next == first;
+        self.promised = plan.promised.min(next.prev());
         self.stat.first_lsn = (!empty).then_some(first);
         self.stat.next_lsn = (!empty).then_some(next);
         self.stat.durable_lsn = (!empty).then_some(next.prev());
@@ -244,6 +250,13 @@ impl ReadOnlyWal {
     /// The last record that is served; inclusive, 0 = none.
     pub fn durable_lsn(&self) -> Lsn {
         self.catalog.durable()
+    }
+
+    /// The last record served that is known to be promised; inclusive, 0 = none. Less than
+    /// `durable_lsn` only where a writer died and no other came: act on nothing beyond if that
+    /// must outlive a power cut.
+    pub fn promised_lsn(&self) -> Lsn {
+        self.promised
     }
 
     /// Reads records from `from` on, in LSN order; after a `refresh` also what that brought.

@@ -29,6 +29,7 @@ mod leaks;
 mod newer;
 #[cfg(feature = "sim")]
 mod options;
+mod outlook;
 mod panics;
 mod policies;
 mod readers;

@@ -31,8 +31,8 @@ use std::sync::Once;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
-#[cfg(feature = "bugs")]
 mod aside;
+#[cfg(feature = "bugs")]
 mod bank;
 mod cases;
 mod client;

@@ -194,7 +194,18 @@ pub fn block_on<F: Future>(future: F) -> F::Output {
 /// Tells how much of a suite was done, in the one form that `ci/soak` adds up, and how to do it
 /// again: what was asserted on the way is that nothing was lost.
 pub fn tally(suite: impl Display, cycles: u64, faults: u64) {
-    println!("soak: {suite}: {cycles} cycles, {faults} faults, 0 lost, PRKDB_SEED={}", base());
+    let (base, commit) = (base(), commit());
+    println!(
+        "soak: {suite}: {cycles} cycles, {faults} faults, 0 lost, PRKDB_SEED={base}, commit {commit}"
+    );
+}
+
+/// What is tested, for whoever gathers figures of many runs.
+pub fn commit() -> String {
+    let git = Command::new("git").args(["describe", "--always", "--dirty"]).output();
+    let named = git.ok().filter(|git| git.status.success());
+    let name = named.and_then(|git| String::from_utf8(git.stdout).ok());
+    name.map_or("unknown".into(), |name| name.trim().into())
 }
 
 /// Another one for each call and each run, or those of an earlier run, if `PRKDB_SEED` names it.

@@ -1,6 +1,7 @@
 //! A disk on which a test hears of each call before and after it is made.
 #![allow(dead_code, reason = "each test uses its own part")]
 
+use std::any::Any;
 use std::fmt;
 use std::io;
 use std::path::Path;
@@ -9,7 +10,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::task::Waker;
 
 use prkdb_core::io::{
-    Access, Buf, Completion, Disk, Entry, FileRef, LockGuard, Op, OpId, Queue, Until,
+    Access, Buf, Completion, Disk, Entry, File, FileRef, LockGuard, Op, OpId, Queue, Until,
 };
 
 /// What a test does around a call; it may sleep, panic or end the process.
@@ -23,6 +24,11 @@ pub trait Hook: Send + Sync {
     /// A request is submitted. If it gets a name, its answer is told under that.
     fn submit(&self, _op: &Op) -> Option<&'static str> {
         None
+    }
+
+    /// A file that is open for reading only is read there; what this says is its answer.
+    fn read(&self, _path: &Path, _at: u64, _len: usize) -> io::Result<()> {
+        Ok(())
     }
 
     /// Answers are asked for.
@@ -117,7 +123,11 @@ impl<H> fmt::Debug for Through<H> {
 
 impl<H: Hook + 'static> Disk for Through<H> {
     fn open(&self, path: &Path, access: Access) -> io::Result<FileRef> {
-        self.around("open", path, |disk| disk.open(path, access))
+        let file = self.around("open", path, |disk| disk.open(path, access))?;
+        match access {
+            Access::Write => Ok(file),
+            _ => Ok(Arc::new(WatchedFile { file, hook: Arc::clone(&self.hook) })),
+        }
     }
 
     fn create(&self, path: &Path, size: u64) -> io::Result<FileRef> {
@@ -176,6 +186,40 @@ impl<H: Hook + 'static> Disk for Through<H> {
 
     fn name(&self) -> &'static str {
         self.disk.name()
+    }
+}
+
+struct WatchedFile<H> {
+    file: FileRef,
+    hook: Arc<H>,
+}
+
+impl<H> fmt::Debug for WatchedFile<H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.file.fmt(f)
+    }
+}
+
+impl<H: Hook + 'static> File for WatchedFile<H> {
+    fn path(&self) -> &Path {
+        self.file.path()
+    }
+
+    fn size(&self) -> io::Result<u64> {
+        self.file.size()
+    }
+
+    fn links(&self) -> io::Result<u64> {
+        self.file.links()
+    }
+
+    fn read_at(&self, at: u64, buf: &mut [u8]) -> io::Result<usize> {
+        self.hook.read(self.file.path(), at, buf.len())?;
+        self.file.read_at(at, buf)
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self.file.as_any()
     }
 }
 

@@ -16,6 +16,8 @@ pub enum FindingKind {
     Footer,
     /// Promised bytes are damaged or missing.
     Corrupt,
+    /// The device could not read here; what stands behind in this segment was not looked at.
+    Unreadable,
     /// No damage any more: records that were lost to damage and given up (`PointInTime`, `Salvage`,
     /// repair), or bytes between frames that hold none. Readers pass over them.
     GivenUp,
@@ -30,6 +32,7 @@ impl std::fmt::Display for FindingKind {
             FindingKind::Meta => "meta",
             FindingKind::Footer => "footer",
             FindingKind::Corrupt => "corrupt",
+            FindingKind::Unreadable => "unreadable",
             FindingKind::GivenUp => "given-up",
             FindingKind::Torn => "torn",
         })
@@ -56,7 +59,7 @@ impl Finding {
     /// Whether it is damage, and not what a crash may leave.
     pub fn is_damage(&self) -> bool {
         match self.kind {
-            FindingKind::Footer | FindingKind::Corrupt => true,
+            FindingKind::Footer | FindingKind::Corrupt | FindingKind::Unreadable => true,
             FindingKind::Meta | FindingKind::GivenUp | FindingKind::Torn => false,
         }
     }

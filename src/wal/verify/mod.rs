@@ -45,7 +45,8 @@ impl ReadOnlyWal {
     ///
     /// # Errors
     /// `Invalid`: no log there. `Unsupported`: a newer format, or a batch under a codec that this
-    /// build lacks. `Io`. Damage is a finding, not an error.
+    /// build lacks. `Io`: a file can't be opened, or not even what says how the log ends can be
+    /// read. Damage is a finding, not an error, and so is a place in the log that can't be read.
     pub fn verify(
         dir: impl AsRef<Path>,
         found: &mut dyn FnMut(Finding),

@@ -1,11 +1,12 @@
 //! One segment, read for `verify`: every frame of it, beyond damaged ones too.
 //!
-//! Invariants: what is told is in the order of the file; one window and one frame are in memory;
-//! what META says was given up, or cut, is no damage.
+//! Invariants: what is told is in the order of the file; one window and one frame are in memory,
+//! and beside a living writer, who may take the segment out, what there is to tell of it; what META
+//! says was given up, or cut, is no damage.
 
 use std::io;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::format::codec::Decoder;
 use crate::format::frame::{FrameHeader, Tag};
 use crate::io::{Access, Disk};
@@ -66,12 +67,12 @@ pub(super) fn read_segment(
     progress: &mut dyn FnMut(u64),
 ) -> Result<VerifySummary> {
     let (summary, next, blind) = (VerifySummary::default(), None, None);
-    let reading = Reading { context, f, summary, next, blind, met: false };
+    let mut reading = Reading { context, f, summary, next, blind, met: false };
     if !context.live {
-        return reading.run(tell, progress);
+        return reading.run_on(tell, progress);
     }
     let mut held = Vec::new();
-    let read = reading.run(&mut |finding| held.push(finding), progress);
+    let read = reading.run_on(&mut |finding| held.push(finding), progress);
     if (read.is_err() || !held.is_empty()) && was_taken_out(context.disk, f)? {
         return Ok(VerifySummary::default());
     }
@@ -89,11 +90,27 @@ fn was_taken_out(disk: &dyn Disk, f: &Found) -> Result<bool> {
 }
 
 impl Reading<'_> {
-    fn run(
-        mut self,
+    /// As `run`; a place that the device can't read is a finding, and the end of this segment.
+    fn run_on(
+        &mut self,
         tell: &mut dyn FnMut(Finding),
         progress: &mut dyn FnMut(u64),
     ) -> Result<VerifySummary> {
+        match self.run(tell, progress) {
+            Ok(()) => {}
+            Err(error) => match (error.kind(), error.path(), error.offset()) {
+                (ErrorKind::Io, Some(path), Some(offset)) => {
+                    let (path, kind) = (path.into(), FindingKind::Unreadable);
+                    let lsn = self.next.or(self.f.runs.first().map(|run| run.first));
+                    tell(Finding { path, offset, kind, lsn, detail: error.reason() });
+                }
+                _ => return Err(error),
+            },
+        }
+        Ok(self.summary)
+    }
+
+    fn run(&mut self, tell: &mut dyn FnMut(Finding), progress: &mut dyn FnMut(u64)) -> Result<()> {
         let (f, Context { disk, beyond, woven, .. }) = (self.f, self.context);
         let path = &f.file.path;
         let failed = |at, e| Error::io("verify", path, at, e);
@@ -154,7 +171,7 @@ impl Reading<'_> {
         if !self.met && holds_others(f, beyond, woven, self.summary.records, self.next) {
             tell(corrupt(path, end, self.next, "the footer promises other records".into()));
         }
-        Ok(self.summary)
+        Ok(())
     }
 
     /// The LSN after the last record the segment may have held.
