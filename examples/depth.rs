@@ -1,8 +1,9 @@
 //! Durable commits a second by groups in flight, by backend, on the disk under DIR.
 //!
 //! Run with `cargo run --release --example depth [DIR] [--quick]`. Rounds are interleaved; each
-//! figure is the median of five, with the lowest and highest beside it. It says what depth buys
-//! *here*; a figure from another disk says little, and one of `--quick` nothing.
+//! figure is the median of five, with the lowest and highest beside it, and the time to an answer
+//! of the median run. It says what depth buys *here*; a figure from another disk says little, and
+//! one of `--quick` nothing.
 
 use std::collections::VecDeque;
 use std::io::{IsTerminal, stderr};
@@ -11,9 +12,16 @@ use std::time::{Duration, Instant};
 
 use prkdb_core::{Backend, Result, Wal, WalConfig};
 
-const DEPTHS: [usize; 4] = [1, 2, 8, 32];
+const DEPTHS: [usize; 6] = [1, 2, 4, 8, 16, 32];
 /// A batch that is a group of its own, so that commits are writes.
 const BATCH: usize = 64 << 10;
+
+/// What one run came to.
+struct Run {
+    commits: f64,
+    /// The median, microseconds.
+    answer: u128,
+}
 
 fn main() -> Result<()> {
     let quick = std::env::args().any(|arg| arg == "--quick");
@@ -30,9 +38,10 @@ fn main() -> Result<()> {
 
 fn measure(root: &Path, rounds: usize, time: Duration) -> Result<()> {
     let backends = [Backend::Uring, Backend::Mmap, Backend::Pwrite];
-    let mut rates = vec![Vec::new(); backends.len() * DEPTHS.len()];
+    let mut runs: Vec<Vec<Run>> = Vec::new();
+    runs.resize_with(backends.len() * DEPTHS.len(), Vec::new);
     for round in 0..rounds {
-        for (slot, rates) in rates.iter_mut().enumerate() {
+        for (slot, runs) in runs.iter_mut().enumerate() {
             let backend = backends[slot / DEPTHS.len()];
             let name = backend.name();
             let depth = DEPTHS[slot % DEPTHS.len()];
@@ -40,7 +49,7 @@ fn measure(root: &Path, rounds: usize, time: Duration) -> Result<()> {
                 eprint!("\rround {} of {rounds}: {name}, depth {depth}   ", round + 1);
             }
             match commits(&root.join(format!("{name}-{depth}")), backend, depth, time) {
-                Ok(rate) => rates.push(rate),
+                Ok(run) => runs.push(run),
                 Err(error) if round == 0 => eprintln!("\n{name} left out: {error}"),
                 Err(_) => {}
             }
@@ -50,36 +59,40 @@ fn measure(root: &Path, rounds: usize, time: Duration) -> Result<()> {
         eprintln!();
     }
     println!("durable {} KiB commits/s: median (lowest - highest) of {rounds} rounds", BATCH >> 10);
-    for (slot, rates) in rates.iter_mut().enumerate().filter(|(_, rates)| !rates.is_empty()) {
-        rates.sort_by(f64::total_cmp);
-        let (low, high) = (rates[0], rates[rates.len() - 1]);
+    for (slot, runs) in runs.iter_mut().enumerate().filter(|(_, runs)| !runs.is_empty()) {
+        runs.sort_by(|a, b| a.commits.total_cmp(&b.commits));
+        let (low, high) = (runs[0].commits, runs[runs.len() - 1].commits);
         let (name, depth) = (backends[slot / DEPTHS.len()].name(), DEPTHS[slot % DEPTHS.len()]);
-        println!("{name:6} depth {depth:2}: {:8.0} ({low:.0} - {high:.0})", rates[rates.len() / 2]);
+        let Run { commits, answer } = &runs[runs.len() / 2];
+        println!("{name:6} depth {depth:2}: {commits:8.0} ({low:.0} - {high:.0}), {answer:6} us");
     }
     Ok(())
 }
 
-/// Commits a second with enough tickets outstanding to keep `depth` groups in flight.
-fn commits(dir: &Path, backend: Backend, depth: usize, time: Duration) -> Result<f64> {
+/// Commits a second, with enough tickets outstanding to keep `depth` groups in flight.
+fn commits(dir: &Path, backend: Backend, depth: usize, time: Duration) -> Result<Run> {
     let mut config = WalConfig { backend, depth, ..WalConfig::new(dir) };
     config.batch_config.max_buffer_bytes = 8 << 20;
     let wal = Wal::open(config)?;
     let record = vec![b'x'; BATCH];
-    let mut tickets = VecDeque::new();
+    let (mut tickets, mut answers) = (VecDeque::new(), Vec::new());
     // The first segments are made while one writes; begin when that is over.
     wal.append_batch([&record])?.wait()?;
-    let (start, mut done) = (Instant::now(), 0);
+    let start = Instant::now();
     while start.elapsed() < time {
-        tickets.push_back(wal.append_batch([&record])?);
-        if tickets.len() == 2 * depth {
-            let oldest = tickets.pop_front();
-            oldest.map_or(Ok(()), |ticket| ticket.wait().map(drop))?;
-            done += 1;
+        tickets.push_back((Instant::now(), wal.append_batch([&record])?));
+        if tickets.len() == 2 * depth
+            && let Some((since, ticket)) = tickets.pop_front()
+        {
+            ticket.wait()?;
+            answers.push(since.elapsed().as_micros());
         }
     }
-    let rate = f64::from(done) / start.elapsed().as_secs_f64();
-    tickets.into_iter().try_for_each(|ticket| ticket.wait().map(drop))?;
+    let commits = answers.len() as f64 / start.elapsed().as_secs_f64();
+    tickets.into_iter().try_for_each(|(_, ticket)| ticket.wait().map(drop))?;
     wal.truncate_before(wal.next_lsn())?;
     wal.close()?;
-    Ok(rate)
+    answers.sort_unstable();
+    let answer = answers.get(answers.len() / 2).copied().unwrap_or_default();
+    Ok(Run { commits, answer })
 }

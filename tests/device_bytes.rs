@@ -1,25 +1,41 @@
-//! What a durable record costs in bytes that go to the device, as the kernel counts them.
+//! Bytes, as the kernel counts them: what durable records cost the device, what `open` reads.
 //!
-//! One process, one test: `/proc/self/io` counts for all of its threads. It counts what is written
-//! by position through the page cache in whole folios, up to a MiB, of which the file system then
-//! writes the dirty blocks only: such writes are left out.
+//! Tests take turns: `/proc/self/io` counts for all threads of the process. It counts what is
+//! written by position through the page cache in whole folios, up to a MiB, of which the file
+//! system then writes the dirty blocks only: such writes are left out.
 #![cfg(all(target_os = "linux", not(prkdb_portable)))]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use prkdb_core::{Backend, Wal, WalConfig};
+use prkdb_core::{Backend, ReadOnlyWal, Wal, WalConfig};
 
 mod support;
 
 const APPENDS: u64 = 400;
 const BLOCK: u64 = 4096;
 
+/// The counts, for one test alone; none, said aloud, where there are none.
+fn turn() -> Option<MutexGuard<'static, ()>> {
+    static TURN: Mutex<()> = Mutex::new(());
+    if std::fs::read_to_string("/proc/self/io").is_err() {
+        support::skip("bytes to and from the device", "no /proc/self/io here");
+        return None;
+    }
+    Some(TURN.lock().unwrap_or_else(PoisonError::into_inner))
+}
+
+fn counted(name: &str) -> u64 {
+    let io = std::fs::read_to_string("/proc/self/io").unwrap();
+    let line = io.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": ")).unwrap();
+    line.parse().unwrap()
+}
+
 /// Bytes that this process made dirty in the page cache or wrote past it.
 fn written() -> u64 {
-    let io = std::fs::read_to_string("/proc/self/io").unwrap();
-    let line = io.lines().find_map(|line| line.strip_prefix("write_bytes: ")).unwrap();
-    line.parse().unwrap()
+    counted("write_bytes")
 }
 
 /// Waits until nothing is made ahead any more.
@@ -36,22 +52,19 @@ fn settle() {
     panic!("something writes without end");
 }
 
-/// Bytes that `APPENDS` durable records cost.
-fn cost(wal: &Wal) -> u64 {
+/// Bytes that so many durable batches cost.
+fn cost(wal: &Wal, appends: u64, records: &[&[u8]]) -> u64 {
     settle();
     let before = written();
-    for _ in 0..APPENDS {
-        wal.append_batch(["x"]).unwrap().wait().unwrap();
+    for _ in 0..appends {
+        wal.append_batch(records).unwrap().wait().unwrap();
     }
     wal.truncate_before(wal.next_lsn()).unwrap();
     written() - before
 }
 
-#[test]
-fn a_durable_record_costs_one_block() {
-    if std::fs::read_to_string("/proc/self/io").is_err() {
-        return support::skip("bytes to the device", "no /proc/self/io here");
-    }
+/// Runs `test` on each backend of which the counts are exact.
+fn on_each_counted(test: impl Fn(&Wal, Backend)) {
     let root = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     for backend in support::backends(root.path()) {
         let (disk, _) = prkdb_core::io::open_disk(root.path(), backend).unwrap();
@@ -67,15 +80,85 @@ fn a_durable_record_costs_one_block() {
             support::fill(&wal, 1, 12_000, 50);
             wal.truncate_before(wal.next_lsn()).unwrap();
         }
-        // A maker that got no core for a while may still write: the least of a few counts.
-        let bytes = (0..3).map(|_| cost(&wal)).min().unwrap();
+        test(&wal, backend);
+    }
+}
+
+/// A maker that got no core for a while may still write: the least of a few counts. None, said
+/// aloud, where nothing is counted.
+fn least_cost(wal: &Wal, appends: u64, records: &[&[u8]]) -> Option<u64> {
+    let bytes = (0..3).map(|_| cost(wal, appends, records)).min().unwrap();
+    if bytes == 0 {
+        support::skip("bytes to the device", "this file system has none");
+        return None;
+    }
+    Some(bytes)
+}
+
+#[test]
+fn a_durable_record_costs_one_block() {
+    let Some(_turn) = turn() else { return };
+    on_each_counted(|wal, backend| {
+        let Some(bytes) = least_cost(wal, APPENDS, &[b"x"]) else { return };
         println!("{backend}: {bytes} bytes for {APPENDS} durable records");
-        if bytes == 0 {
-            support::skip("bytes to the device", "this file system has none");
-            continue;
-        }
         assert!(bytes >= APPENDS * BLOCK, "{backend}: {bytes}: the kernel counts otherwise");
         // A few headers, footers and marks come in between.
         assert!(bytes <= (APPENDS + 40) * BLOCK, "{backend}: {bytes} for {APPENDS} records");
-    }
+    });
+}
+
+#[test]
+fn a_large_batch_costs_a_twentieth_more_than_its_frame_at_most() {
+    const BATCHES: u64 = 60;
+    let Some(_turn) = turn() else { return };
+    let records = vec![&[7; 100][..]; 1000];
+    let framed = BATCHES * (72 + 1000 * (100 + 8));
+    on_each_counted(|wal, backend| {
+        let Some(bytes) = least_cost(wal, BATCHES, &records) else { return };
+        println!("{backend}: {bytes} bytes for {framed} of frames");
+        assert!(bytes >= framed, "{backend}: {bytes}: the kernel counts otherwise");
+        assert!(bytes * 20 <= framed * 21, "{backend}: {bytes} for {framed} of frames");
+    });
+}
+
+/// Of a segment that was sealed `open` reads the header and the footer, whatever is in it.
+#[test]
+fn open_reads_no_record_of_a_sealed_segment() {
+    let Some(_turn) = turn() else { return };
+    let root = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let log = |name: &str, appends| {
+        let dir = root.path().join(name);
+        let config = WalConfig { segment_bytes: 1 << 20, ..WalConfig::new(&dir) };
+        let wal = Wal::open(config).unwrap();
+        let records = vec![&[7; 100][..]; 1000];
+        for _ in 0..appends {
+            wal.append_batch(&records).unwrap().wait().unwrap();
+        }
+        wal.close().unwrap();
+        (opening(&dir), segments(&dir))
+    };
+    let ((small, few), (large, many)) = (log("small", 20), log("large", 200));
+    println!("{small} bytes read of {few} segments, {large} of {many}");
+    assert!(many >= few + 15, "{few} and {many} segments");
+    // Both have read META and a tail as well; of 1 MiB each segment more costs two blocks.
+    let tail = 1 << 20;
+    assert!(
+        large <= small + tail + (many - few) * 2 * BLOCK,
+        "{small} of {few}, {large} of {many}"
+    );
+    assert!(large < 200 * 100_000 / 8, "{large} of twenty million bytes");
+}
+
+/// Bytes read by opening a log.
+fn opening(dir: &Path) -> u64 {
+    let before = counted("rchar");
+    let wal = ReadOnlyWal::open(dir).unwrap();
+    let read = counted("rchar") - before;
+    assert!(wal.first_lsn().is_some());
+    read
+}
+
+fn segments(dir: &Path) -> u64 {
+    let names = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name());
+    names.filter(|name| name.to_string_lossy().ends_with(".seg")).count() as u64
 }

@@ -11,6 +11,7 @@ mod okaywal;
 mod prkdb;
 mod raft_engine;
 pub mod raw;
+mod tokio_fs;
 mod wal_db;
 mod walrus;
 
@@ -21,6 +22,8 @@ pub const ALL: &[&dyn Adapter] = &[
     &prkdb::AUTO,
     &prkdb::MMAP,
     &prkdb::PWRITE,
+    &prkdb::TOKIO_URING,
+    &tokio_fs::TokioFs,
     &raft_engine::RaftEngine,
     &okaywal::OkayWal,
     &nodedb_wal::NodedbWal,

@@ -1,4 +1,4 @@
-//! Ours, on the backend that `Auto` chooses here and on two others by name.
+//! Ours, on the backend that `Auto` chooses here and on three others by name.
 //!
 //! Segments are of a quarter of the room each, written and retired before the window, so that the
 //! window writes into used segments: what a log does that is truncated now and then. The default
@@ -38,6 +38,13 @@ pub const PWRITE: Prkdb = Prkdb {
     name: "prkdb-pwrite",
     backend: Backend::Pwrite,
     setting: "the same on Backend::Pwrite",
+};
+
+/// Through a runtime's ring.
+pub const TOKIO_URING: Prkdb = Prkdb {
+    name: "prkdb-tokio-uring",
+    backend: Backend::TokioUring,
+    setting: "the same on Backend::TokioUring",
 };
 
 /// Retired segments that a log keeps (`src/wal/maker/mod.rs`).
