@@ -9,7 +9,7 @@
 //! | Group | A group of appends is durable by |
 //! |---|---|
 //! | `uring/forced`, `pwrite/forced` | a write that answers when it is durable |
-//! | `uring/synced`, `pwrite/synced` | a write, then a sync of the file: one at a time on each file |
+//! | `uring/synced`, `pwrite/synced` | a write, then a sync of the file: one at a time on each |
 //! | `mmap/synced` | a copy, then the same |
 //!
 //! Ids are the number of segments; a time is that of 32 appends by each caller. An append is one

@@ -183,8 +183,9 @@ fn assert_counts_are_right(run: &Run) {
 
 const APPENDS: &str = "PRKDB_INSTRUCTIONS";
 const BATCH: u64 = 1000;
-/// Of one record of 100 bytes, optimized as for tests, which look at more than a release does.
-const MOST_INSTRUCTIONS: u64 = 400;
+/// Of one record of 100 bytes, optimized as for tests, which look at more than a release does: 489
+/// when this was written, of which the checksum of so short a record has most.
+const MOST_INSTRUCTIONS: u64 = 600;
 
 /// Does nothing unless another test runs it under callgrind.
 #[test]

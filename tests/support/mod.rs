@@ -196,7 +196,8 @@ pub fn block_on<F: Future>(future: F) -> F::Output {
 pub fn tally(suite: impl Display, cycles: u64, faults: u64) {
     let (base, commit) = (base(), commit());
     println!(
-        "soak: {suite}: {cycles} cycles, {faults} faults, 0 lost, PRKDB_SEED={base}, commit {commit}"
+        "soak: {suite}: {cycles} cycles, {faults} faults, 0 lost, PRKDB_SEED={base}, \
+         commit {commit}"
     );
 }
 

@@ -72,6 +72,7 @@ mod tests {
 
     use super::super::super::ticket::{Ticket, pair};
     use super::*;
+    use crate::error::ErrorKind;
     use crate::io::{Host, ThreadHost};
 
     fn wait(lsn: u64, is_there: bool) -> (Wait, Ticket<Lsn>) {
@@ -108,8 +109,8 @@ mod tests {
         assert_eq!(tickets.remove(1).wait().unwrap(), Lsn::new(4));
         // Records 5 and 9 are cut; who waits for a fifth to come still does.
         waits.fail_cut(Lsn::new(5));
-        assert_eq!(tickets.remove(2).wait().unwrap_err().kind(), crate::ErrorKind::Invalid);
-        assert_eq!(tickets.remove(0).wait().unwrap_err().kind(), crate::ErrorKind::Invalid);
+        assert_eq!(tickets.remove(2).wait().unwrap_err().kind(), ErrorKind::Invalid);
+        assert_eq!(tickets.remove(0).wait().unwrap_err().kind(), ErrorKind::Invalid);
         assert_eq!(waits.greatest(), Lsn::new(5));
         waits.fail_all(|lsn| Error::invalid("test", lsn.to_string()));
         assert!(tickets.remove(0).wait().is_err());
