@@ -80,10 +80,10 @@ pub trait Host: Send + Sync + fmt::Debug {
     /// Wakes a task of somebody else's, where it can't hold up or break the caller.
     fn wake(&self, waker: Waker);
 
-    /// Looks for `ready` a moment longer without giving up its core, where another one is free for
-    /// whoever makes it so; whether it came. A machine asks this before a wait that is likely to be
-    /// short, for a sleeping thread takes as long to wake.
-    fn spin(&self, ready: &dyn Fn() -> bool) -> bool {
+    /// Looks for `ready` so much longer without giving up its core, where another one is free for
+    /// whoever makes it so; whether it came. Asked before a wait that is likely to be short, for a
+    /// sleeping thread takes as long to wake.
+    fn spin(&self, ready: &dyn Fn() -> bool, _upto: Duration) -> bool {
         ready()
     }
 
@@ -97,9 +97,6 @@ pub(super) fn no_thread(e: io::Error) -> io::Error {
     let text = format!("no thread can be started ({e}); raise the limit on processes (ulimit -u)");
     io::Error::new(e.kind(), text)
 }
-
-/// About what it takes to wake a thread that sleeps, and for it to call again.
-const SPIN: Duration = Duration::from_micros(30);
 
 /// The host of a real process: a named thread per machine.
 #[derive(Debug)]
@@ -193,10 +190,10 @@ impl Host for ThreadHost {
         }
     }
 
-    fn spin(&self, ready: &dyn Fn() -> bool) -> bool {
+    fn spin(&self, ready: &dyn Fn() -> bool, upto: Duration) -> bool {
         let begun = Instant::now();
         while !ready() {
-            if !self.parallel || begun.elapsed() >= SPIN {
+            if !self.parallel || begun.elapsed() >= upto {
                 return false;
             }
             std::hint::spin_loop();

@@ -29,6 +29,7 @@ mod maker;
 mod merge;
 mod meta;
 mod metrics;
+mod patience;
 mod reader;
 mod readonly;
 mod records;

@@ -11,6 +11,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::io::Host;
@@ -41,7 +42,7 @@ struct State {
 
 impl Room {
     pub(crate) fn new(limit: usize, host: Arc<dyn Host>) -> Arc<Room> {
-        Arc::new(Room { limit, places: Cells::new(host), state: Mutex::default() })
+        Arc::new(Room { limit, places: Cells::new(host, Duration::ZERO), state: Mutex::default() })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -190,6 +190,7 @@ impl Shared {
     /// Of a log whose block is `block` bytes.
     pub(crate) fn new(config: WalConfig, world: World, block: usize) -> Shared {
         let limit = config.batch_config.max_buffer_bytes;
+        let awake = Duration::from_micros(config.spin_us.into());
         Shared {
             dir: config.log_dir.clone(),
             block: block as u64,
@@ -201,7 +202,7 @@ impl Shared {
             sync_choice: SyncChoice::new(config.sync_method),
             pool: BufPool::new(block),
             encoder: BodyEncoder::new(block, config.effective_compression()),
-            tickets: Cells::new(Arc::clone(&world.host)),
+            tickets: Cells::new(Arc::clone(&world.host), awake),
             meters: Meters::default(),
             pulse: Pulse::default(),
             fork: ForkGuard::new(),

@@ -6,8 +6,8 @@
 //!
 //! Invariants: a cell is answered exactly once, also when its `Answer` is dropped, by a panic or
 //! because the writer is gone; dropping a ticket cancels nothing. No runtime is needed: a blocked
-//! thread waits on the cell's condition variable, a task leaves its waker, which the host wakes
-//! on a thread of its own. Cells are used again: the last of both halves gives its cell back, so
+//! thread waits on the cell's condition variable, or stays awake for a short while (`patience`); a
+//! task leaves its waker, which the host wakes on a thread of its own. Cells are used again: the last of both halves gives its cell back, so
 //! that an append in its stride allocates nothing.
 
 use std::future::Future;
@@ -15,10 +15,13 @@ use std::pin::Pin;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError, Weak};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::io::{ForkGuard, Host};
-use crate::sync::{AtomicUsize, Condvar, Mutex, MutexGuard};
+use crate::sync::{AtomicBool, AtomicUsize, Condvar, Mutex, MutexGuard};
+
+use super::patience::Patience;
 
 /// Cells that are kept for later pairs: more tickets are rarely out at once.
 const KEPT: usize = 1024;
@@ -27,6 +30,8 @@ struct Cell<T> {
     host: Arc<dyn Host>,
     state: Mutex<State<T>>,
     answered: Condvar,
+    /// Publishes nothing: who sees it looks at the state.
+    done: AtomicBool,
     /// Halves that are not dropped yet. Whoever drops the last one is alone with the cell: the
     /// other half touched it for the last time before.
     holders: AtomicUsize,
@@ -35,14 +40,41 @@ struct Cell<T> {
 }
 
 enum State<T> {
-    Open(Option<Waker>),
+    Open(Waiting),
     Answered(Result<T>),
     Taken,
+}
+
+/// Who is to be told of the answer.
+#[derive(Default)]
+struct Waiting {
+    task: Option<Waker>,
+    /// A thread sleeps.
+    thread: bool,
 }
 
 impl<T> Cell<T> {
     fn lock(&self) -> MutexGuard<'_, State<T>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Blocks until it is answered, but may return before that.
+    fn wait(&self) {
+        match self.home.upgrade() {
+            Some(home) => {
+                let done = || self.done.load(Ordering::Relaxed);
+                home.patience.wait(&*self.host, &done, || self.sleep());
+            }
+            None => self.sleep(),
+        }
+    }
+
+    fn sleep(&self) {
+        let mut state = self.lock();
+        if let State::Open(waiting) = &mut *state {
+            waiting.thread = true;
+            drop(self.answered.wait(state).unwrap_or_else(PoisonError::into_inner));
+        }
     }
 }
 
@@ -72,19 +104,24 @@ impl<T> Drop for Half<T> {
 pub(crate) struct Cells<T> {
     host: Arc<dyn Host>,
     idle: Mutex<Vec<Arc<Cell<T>>>>,
+    patience: Patience,
     fork: ForkGuard,
 }
 
 impl<T> Cells<T> {
-    pub(crate) fn new(host: Arc<dyn Host>) -> Arc<Cells<T>> {
-        Arc::new(Cells { host, idle: Mutex::new(Vec::new()), fork: ForkGuard::new() })
+    /// Whoever waits for one of its tickets stays awake for `awake` at most.
+    pub(crate) fn new(host: Arc<dyn Host>, awake: Duration) -> Arc<Cells<T>> {
+        let (idle, patience) = (Mutex::new(Vec::new()), Patience::new(awake));
+        Arc::new(Cells { host, idle, patience, fork: ForkGuard::new() })
     }
 
     /// As [`pair`], without allocating while there are idle cells.
     pub(crate) fn pair(self: &Arc<Self>, op: &'static str) -> (Answer<T>, Ticket<T>) {
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let cell = idle.unwrap_or_else(|| new_cell(&self.host, Arc::downgrade(self)));
-        *cell.lock() = State::Open(None);
+        *cell.lock() = State::Open(Waiting::default());
+        cell.done.store(false, Ordering::Relaxed);
+        self.patience.handed_out();
         halves(cell, op)
     }
 
@@ -94,6 +131,7 @@ impl<T> Cells<T> {
             // A thread that is not here may hold the lock for good.
             return;
         }
+        self.patience.taken_back();
         // What nobody took goes now, and without a lock: it may run somebody else's code.
         let left = std::mem::replace(&mut *cell.lock(), State::Taken);
         drop(left);
@@ -105,9 +143,9 @@ impl<T> Cells<T> {
 }
 
 fn new_cell<T>(host: &Arc<dyn Host>, home: Weak<Cells<T>>) -> Arc<Cell<T>> {
-    let (state, answered) = (Mutex::new(State::Open(None)), Condvar::new());
-    let holders = AtomicUsize::new(0);
-    Arc::new(Cell { host: Arc::clone(host), state, answered, holders, home })
+    let (state, answered) = (Mutex::new(State::Open(Waiting::default())), Condvar::new());
+    let (done, holders) = (AtomicBool::new(false), AtomicUsize::new(0));
+    Arc::new(Cell { host: Arc::clone(host), state, answered, done, holders, home })
 }
 
 fn halves<T>(cell: Arc<Cell<T>>, op: &'static str) -> (Answer<T>, Ticket<T>) {
@@ -159,8 +197,12 @@ impl<T> Answer<T> {
 
 fn settle<T>(cell: &Cell<T>, outcome: Result<T>) {
     let before = std::mem::replace(&mut *cell.lock(), State::Answered(outcome));
-    cell.answered.notify_all();
-    if let State::Open(Some(waker)) = before {
+    cell.done.store(true, Ordering::Relaxed);
+    let State::Open(waiting) = before else { return };
+    if waiting.thread {
+        cell.answered.notify_all();
+    }
+    if let Some(waker) = waiting.task {
         cell.host.wake(waker);
     }
 }
@@ -199,10 +241,7 @@ impl<T> Ticket<T> {
             if self.cell.host.step() {
                 continue;
             }
-            let state = self.cell.lock();
-            if matches!(*state, State::Open(_)) {
-                drop(self.cell.answered.wait(state).unwrap_or_else(PoisonError::into_inner));
-            }
+            self.cell.wait();
         }
     }
 
@@ -231,11 +270,11 @@ impl<T> Future for Ticket<T> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<T>> {
         if !self.fork.is_child()
-            && let State::Open(waker) = &mut *self.cell.lock()
+            && let State::Open(Waiting { task, .. }) = &mut *self.cell.lock()
         {
-            match waker {
-                Some(w) => w.clone_from(cx.waker()),
-                None => *waker = Some(cx.waker().clone()),
+            match task {
+                Some(waker) => waker.clone_from(cx.waker()),
+                None => *task = Some(cx.waker().clone()),
             }
             return Poll::Pending;
         }
@@ -277,7 +316,7 @@ mod tests {
 
     #[test]
     fn a_cell_is_used_again_once_both_halves_are_gone() {
-        let cells = Cells::<u8>::new(host());
+        let cells = Cells::<u8>::new(host(), Duration::ZERO);
         let idle = || cells.idle.lock().unwrap().len();
         let (answer, ticket) = cells.pair("test");
         answer.ok(1);

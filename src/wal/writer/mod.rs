@@ -52,6 +52,8 @@ pub(crate) use requests::QUEUE_DEPTH;
 pub(crate) use start::Start;
 use waits::Waits;
 
+/// About what it takes to wake a thread that sleeps, and for it to call again.
+const SPIN: Duration = Duration::from_micros(30);
 /// After so long without work the watermark is written down.
 const MARK_AFTER: Duration = Duration::from_secs(1);
 
@@ -281,7 +283,7 @@ impl Writer {
             // for the same CPU time, which the sleep and the wake-up had cost.
             let (shared, quiet) = (&self.shared, self.requests.is_empty());
             let called = || shared.has_batches() || shared.has_control();
-            if answered && quiet && shared.world.host.spin(&called) {
+            if answered && quiet && shared.world.host.spin(&called, SPIN) {
                 return Next::Now;
             }
             if !shared.bell.park(threshold) {

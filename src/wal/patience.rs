@@ -1,0 +1,103 @@
+//! How long a caller who waits for his answer stays awake.
+//!
+//! ```text
+//! asleep:  device answers --> writer wakes --> caller wakes     each 10 to 50 us, as cores slept
+//! awake:   device answers --> writer wakes --> caller sees it
+//! ```
+//!
+//! Only who has the one batch that is out does, while answers usually come soon, and where another
+//! core is free for the writer: with more callers, or more tickets, their own work keeps cores
+//! awake, and what is spun is taken from it. Used by `ticket`. The rule is InnoDB's for its log
+//! (`innodb_log_wait_for_flush_spin_hwm`: a usual flush of 400 us ends it).
+
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use crate::cast::nanos;
+use crate::io::Host;
+use crate::sync::{AtomicU64, AtomicUsize};
+
+/// What is known of the waits of one log. None of its numbers orders anything.
+pub(super) struct Patience {
+    /// The longest that anybody stays awake, and the longest usual wait with which it is tried.
+    most: Duration,
+    /// Tickets that are out: not answered, or not looked at.
+    out: AtomicUsize,
+    /// What lone waits take, a moving average.
+    usual_ns: AtomicU64,
+}
+
+impl Patience {
+    pub(super) fn new(most: Duration) -> Patience {
+        Patience { most, out: AtomicUsize::new(0), usual_ns: AtomicU64::new(0) }
+    }
+
+    /// One more ticket is out.
+    pub(super) fn handed_out(&self) {
+        self.out.fetch_add(1, Relaxed);
+    }
+
+    /// One is back.
+    pub(super) fn taken_back(&self) {
+        self.out.fetch_sub(1, Relaxed);
+    }
+
+    /// Waits for `done` by `awake` if it is worth it, else and then by `asleep`.
+    pub(super) fn wait(&self, host: &dyn Host, done: &dyn Fn() -> bool, asleep: impl FnOnce()) {
+        if self.most.is_zero() || self.out.load(Relaxed) > 1 {
+            return asleep();
+        }
+        let began = host.now();
+        let usual = Duration::from_nanos(self.usual_ns.load(Relaxed));
+        if usual <= self.most {
+            host.spin(&|| done() || self.out.load(Relaxed) > 1, self.most);
+        }
+        asleep();
+        // An eighth of what is new: it follows a change within some ten answers, and one that was
+        // very late changes little.
+        let took = host.now().saturating_sub(began).min(2 * self.most);
+        self.usual_ns.store(nanos(usual - usual / 8 + took / 8), Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+    use crate::io::ThreadHost;
+
+    /// Whether a wait that takes so long is spent awake.
+    fn is_awake(patience: &Patience, host: &ThreadHost, takes: Duration) -> bool {
+        let (begun, looks) = (host.now(), Cell::new(0u32));
+        let done = || {
+            looks.set(looks.get() + 1);
+            host.now() - begun >= takes
+        };
+        let asleep = || std::thread::sleep(takes.saturating_sub(host.now() - begun));
+        patience.wait(host, &done, asleep);
+        looks.get() > 0
+    }
+
+    #[test]
+    fn a_lone_caller_stays_awake_while_answers_are_quick() {
+        let (host, patience) = (ThreadHost::new(), Patience::new(Duration::from_millis(1)));
+        patience.handed_out();
+        assert!(is_awake(&patience, &host, Duration::from_micros(1)));
+        patience.handed_out();
+        assert!(!is_awake(&patience, &host, Duration::from_micros(1)), "two are out");
+        patience.taken_back();
+        for _ in 0..30 {
+            is_awake(&patience, &host, Duration::from_millis(3));
+        }
+        assert!(!is_awake(&patience, &host, Duration::from_micros(1)), "they have become slow");
+        // Short waits, asleep, tell that they are quick again.
+        for _ in 0..60 {
+            is_awake(&patience, &host, Duration::from_micros(1));
+        }
+        assert!(is_awake(&patience, &host, Duration::from_micros(1)));
+        let never = Patience::new(Duration::ZERO);
+        never.handed_out();
+        assert!(!is_awake(&never, &host, Duration::from_micros(1)));
+    }
+}
