@@ -1,7 +1,7 @@
 //! What several open segments gain: appends by many callers, on 1 to 32 of them, on each backend.
 //!
 //! ```text
-//! 8 | 64 callers --append, wait--> writer --group by group, in turn--> 1 | 2 | .. | 32 files
+//! 8 | 64 | 256 callers --append, wait--> writer --group by group, in turn--> 1 | 2 | .. | 32 files
 //! ```
 //!
 //! `cargo bench --bench parallel_wal_bench -- --quick` takes three minutes; a name narrows it down.
@@ -15,7 +15,8 @@
 //! Ids are the number of segments; a time is that of 32 appends by each caller. An append is one
 //! record of 4000 bytes, with its header a block of its own. All segments are open and of full size
 //! before it is measured, and `depth` is 32, so that it limits nothing. The writer keeps two groups
-//! in flight, and more only from 32 KiB on: 8 callers occupy two files at a time, 64 up to eight.
+//! in flight, and more only from 32 KiB on: 8 callers occupy two files at a time, 64 up to eight,
+//! 256 up to 32.
 //!
 //! Compare within a group only: more callers also cost more switches between threads. Disks drift,
 //! and of two runs of one id the slower can take twice as long: look at several runs.
@@ -57,7 +58,7 @@ fn main() {
                 // A copy is never forced.
                 continue;
             }
-            for callers in [8, 64] {
+            for callers in [8, 64, 256] {
                 appends(&mut criterion, backend, name, sync_method, callers, segments);
             }
         }

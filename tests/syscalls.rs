@@ -227,9 +227,12 @@ fn instructions(batches: u64) -> Option<u64> {
         }
     };
     let said = String::from_utf8_lossy(&run.stderr);
+    let Some((_, count)) = said.lines().find_map(|line| line.split_once("Collected : ")) else {
+        support::skip("counting instructions", format_args!("valgrind can't: {said}"));
+        return None;
+    };
     assert!(run.status.success(), "{said}");
-    let line = said.lines().find_map(|line| line.split_once("Collected : ")).unwrap().1;
-    Some(line.trim().parse().unwrap())
+    Some(count.trim().parse().unwrap())
 }
 
 #[test]

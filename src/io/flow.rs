@@ -118,9 +118,14 @@ impl Flow {
     /// Makes durable what was written to `file` before. A failure is final: it is not tried again.
     pub(crate) async fn sync(&self, file: &FileRef) -> io::Result<()> {
         let began = Instant::now();
-        let outcome = self.request(Op::Sync { file: Arc::clone(file) }).await.result.map(drop);
+        let outcome = self.sync_all(file).await;
         tell_if_slow(file.path(), began.elapsed());
         outcome
+    }
+
+    /// As `sync`, after so much was written that it may take its time: nothing is told of that.
+    pub(crate) async fn sync_all(&self, file: &FileRef) -> io::Result<()> {
+        self.request(Op::Sync { file: Arc::clone(file) }).await.result.map(drop)
     }
 
     /// Lets go of a file, so that an unlinked one gives its space back. Nothing of it is in flight.

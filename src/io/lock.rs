@@ -72,8 +72,10 @@ impl Drop for Held {
         if lock.fork.is_child() || lock.pinned.load(Ordering::Relaxed) {
             return;
         }
-        if let Err(error) = name_holder(&lock.file, "").and_then(|()| lock.file.unlock()) {
-            tracing::warn!(%error, "the log's lock is given back when the process ends");
+        let blanked = name_holder(&lock.file, "");
+        if let Err(error) = lock.file.unlock().and(blanked) {
+            let what = "the log's lock was not given back, or still names this process";
+            tracing::warn!(%error, what);
         }
     }
 }

@@ -64,7 +64,7 @@ where
         chunk = Some(flow.write(file, at, zeros, false).await.map_err(|e| failed(Some(at), e))?);
         at += step;
     }
-    flow.sync(file).await.map_err(|e| failed(None, e))
+    flow.sync_all(file).await.map_err(|e| failed(None, e))
 }
 
 /// Gives a file of written blocks, `from` in the pool, its header and its name.

@@ -191,7 +191,8 @@ impl Mailbox {
         let unused = match outcome {
             Ok(made) => state.ready.replace(made),
             Err(error) => {
-                if error.kind() != ErrorKind::Closed && !wait && !state.enough {
+                let is_news = !matches!(error.kind(), ErrorKind::Closed | ErrorKind::Poisoned);
+                if is_news && !wait && !state.enough {
                     // Nobody waits for it yet; who does hears it as the append's error.
                     tracing::warn!(%error, "no segment can be made ahead");
                 }

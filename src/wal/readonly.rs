@@ -99,6 +99,8 @@ pub struct LogStat {
     pub next_lsn: Option<Lsn>,
     /// The last record that is served; none if it holds none. See [`ReadOnlyWal::promised_lsn`].
     pub durable_lsn: Option<Lsn>,
+    /// The last of those that is known to be promised; none if it holds none.
+    pub promised_lsn: Option<Lsn>,
     /// Segment files, empty ones too.
     pub segments: u64,
     /// Bytes of segments, META, METRICS and the pool.
@@ -201,7 +203,9 @@ impl ReadOnlyWal {
         let next = if live { plan.next.min(plan.promised.next()) } else { plan.next };
         let next = next.max(first);
         let empty = next == first;
-        self.promised = plan.promised.min(next.prev());
+        let promised = plan.promised.next().min(next);
+        self.promised = before_holes(promised, &plan.meta.meta.removed).prev();
+        self.stat.promised_lsn = (!empty).then_some(self.promised);
         self.stat.first_lsn = (!empty).then_some(first);
         self.stat.next_lsn = (!empty).then_some(next);
         self.stat.durable_lsn = (!empty).then_some(next.prev());
@@ -314,6 +318,7 @@ fn stat_of(disk: &dyn Disk, dir: &Path, plan: &Plan) -> Result<LogStat> {
         first_lsn: None,
         next_lsn: None,
         durable_lsn: None,
+        promised_lsn: None,
         segments: plan.found.len() as u64,
         size_bytes: disk_use(disk, dir)?,
         format_version: FORMAT_VERSION,

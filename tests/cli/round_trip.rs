@@ -4,6 +4,7 @@ use crate::support::{backends, count_lines, json_lines, prkdb, real_lines, run_o
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 #[test]
 fn every_line_comes_back_from_every_backend_durability_and_batch_size() {
@@ -198,4 +199,26 @@ fn append_while_open(dir: &Path, lines: &[u8]) {
     }
     drop(stdin);
     assert!(append.wait().unwrap().success());
+}
+
+#[test]
+fn cat_promised_stops_before_what_a_killed_writer_only_wrote() {
+    let root = tempfile::tempdir().unwrap();
+    let dir = root.path();
+    let args = ["append", dir.to_str().unwrap(), "--acks", "--batch", "1"];
+    let began = Instant::now();
+    let mut append = prkdb(args.iter().chain(&["--durability", "written"])).spawn().unwrap();
+    let mut acks = BufReader::new(append.stdout.take().unwrap()).lines();
+    append.stdin.as_mut().unwrap().write_all(b"a\nb\nc\n").unwrap();
+    assert_eq!(acks.by_ref().take(3).count(), 3);
+    append.kill().unwrap();
+    append.wait().unwrap();
+    // After a second its writer syncs by itself.
+    let quick = began.elapsed() < Duration::from_secs(1);
+    assert_eq!(run_ok("cat", dir, &[], b""), b"a\nb\nc\n");
+    let promised = run_ok("cat", dir, &["--promised"], b"");
+    assert!(promised.is_empty() || promised == b"a\nb\nc\n" && !quick, "{promised:?}, {quick}");
+    // Who opens it for writing makes it durable.
+    run_ok("append", dir, &[], b"");
+    assert_eq!(run_ok("cat", dir, &["--promised"], b""), b"a\nb\nc\n");
 }

@@ -39,6 +39,11 @@ pub trait Hook: Send + Sync {
         false
     }
 
+    /// So many read files at the same time.
+    fn readers(&self, _real: usize) -> usize {
+        1
+    }
+
     /// The block of the disk is that large.
     fn block_size(&self, real: usize) -> usize {
         real
@@ -172,6 +177,10 @@ impl<H: Hook + 'static> Disk for Through<H> {
 
     fn direct(&self) -> bool {
         self.disk.direct()
+    }
+
+    fn readers(&self) -> usize {
+        self.hook.readers(self.disk.readers())
     }
 
     fn queue(&self, depth: usize, register: &[Buf]) -> io::Result<Box<dyn Queue>> {

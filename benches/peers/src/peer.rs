@@ -82,6 +82,11 @@ pub trait Adapter: Sync {
         None
     }
 
+    /// Whether it is somebody else's log, which ours is held against.
+    fn is_peer(&self) -> bool {
+        !self.name().starts_with(OURS)
+    }
+
     /// Whether an append gives a ticket.
     fn has_tickets(&self) -> bool {
         false
@@ -133,7 +138,7 @@ impl Contestant {
 
     /// Whether it is another log, neither ours nor the bare disk.
     pub fn is_peer(&self) -> bool {
-        matches!(self, Contestant::Log(adapter) if !adapter.name().starts_with(OURS))
+        matches!(self, Contestant::Log(adapter) if adapter.is_peer())
     }
 
     /// Whether it can do this workload.

@@ -34,6 +34,10 @@ pub struct Args {
     /// Go on with records that another process appends, until stopped.
     #[arg(long)]
     follow: bool,
+    /// Stop before records that a writer who died had written and promised to nobody: a power cut
+    /// can take those until another one opens the log.
+    #[arg(long)]
+    promised: bool,
     /// Print JSON lines: lsn, time_us (microseconds since 1970), len, data_base64.
     #[arg(long)]
     json: bool,
@@ -56,7 +60,8 @@ pub fn run(args: &Args) -> Result<ExitCode, Stop> {
     }
     loop {
         let before = left;
-        let read = copy(&mut reader, &mut left, &mut printer);
+        let last = if args.promised { wal.promised_lsn() } else { Lsn::MAX };
+        let read = copy(&mut reader, last, &mut left, &mut printer);
         // What was read before an error is right, so it is shown before the error is.
         printer.flush()?;
         read?;
@@ -71,9 +76,10 @@ pub fn run(args: &Args) -> Result<ExitCode, Stop> {
     }
 }
 
-/// Prints to the end of what is durable, at most `left` records.
-fn copy(reader: &mut Reader, left: &mut u64, printer: &mut Printer) -> Result<(), Stop> {
+/// Prints to the end of what is served, up to `last`, at most `left` records.
+fn copy(reader: &mut Reader, last: Lsn, left: &mut u64, printer: &mut Printer) -> Result<(), Stop> {
     while *left > 0
+        && reader.next_lsn() <= last
         && let Some(record) = reader.next()
     {
         match record {

@@ -42,6 +42,7 @@ pub fn run(args: &Args) -> Result<ExitCode, Stop> {
         ("segments", stat.segments.into()),
         ("size_bytes", stat.size_bytes.into()),
         ("format_version", stat.format_version.into()),
+        ("promised_lsn", lsn(stat.promised_lsn)),
     ];
     if args.json {
         fields.push(("metrics", metrics.as_ref().map(as_json).into()));

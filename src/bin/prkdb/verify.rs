@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use indicatif::ProgressBar;
-use prkdb_core::{Finding, ReadOnlyWal, VerifySummary};
+use prkdb_core::{Finding, FindingKind, ReadOnlyWal, VerifySummary};
 
 use crate::outcome::{Stop, say};
 use crate::{json, progress};
@@ -31,8 +31,9 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<ExitCode, Stop> {
     let bar = progress::of_bytes(0);
     // Verifying goes on when nobody reads the lines: its exit status is an answer too.
-    let mut printed = Ok(());
+    let (mut printed, mut unreadable) = (Ok(()), false);
     let tell = &mut |finding: Finding| {
+        unreadable |= finding.kind == FindingKind::Unreadable;
         if printed.is_ok() {
             let line = if args.json { as_json(&finding) } else { as_text(&finding) };
             printed = bar.suspend(|| writeln!(io::stdout().lock(), "{line}"));
@@ -67,6 +68,12 @@ pub fn run(args: &Args) -> Result<ExitCode, Stop> {
             "restore what is named from a copy, or give it up: `prkdb repair {dir}` in place, \
              `prkdb repair {dir} --to NEW` beside it"
         ));
+        if unreadable {
+            say(format_args!(
+                "what is unreadable stops a repair too: first copy the directory with a tool that \
+                 puts zeros there (GNU ddrescue, dd conv=noerror,sync), and repair the copy"
+            ));
+        }
         return Ok(ExitCode::FAILURE);
     }
     printed.and_then(|()| io::stdout().flush()).map_err(|e| Stop::stdout(&e))?;

@@ -5,7 +5,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use io_uring::register::Restriction;
 use io_uring::{EnterFlags, IoUring, opcode, squeue, types};
@@ -13,8 +13,10 @@ use nix::libc;
 
 use crate::io::calls::{Call, Counter};
 
-/// How often in a row the kernel may say that it lacks memory or room before the ring is broken:
-/// some ten seconds, but for the first tries, which follow each other at once.
+/// How often the kernel may take a part of the entries, or be interrupted.
+const TRIES: u32 = 10_000;
+/// How often it may say that it lacks memory or room before the ring is broken: some ten seconds,
+/// but for the first times, which follow each other at once.
 const STALLS: u32 = 1_100;
 const AT_ONCE: u32 = 100;
 const STALL: Duration = Duration::from_millis(10);
@@ -207,7 +209,8 @@ impl Ring {
     /// Submits all entries and lets the kernel finish what it can; with `wait`, until a completion
     /// is there or `timeout` is over. A wait may end early.
     pub(super) fn enter(&mut self, wait: bool, timeout: Option<Duration>) -> io::Result<()> {
-        for stall in 0..STALLS {
+        let (began, mut stalls) = (Instant::now(), 0);
+        for _ in 0..TRIES {
             self.counter.add(Call::Enter);
             let entered = match (wait, timeout) {
                 (true, None) => self.ring.submitter().submit_and_wait(1),
@@ -223,15 +226,19 @@ impl Ring {
                 // A signal, or the time is over: the caller counts the time.
                 Err((Some(libc::EINTR | libc::ETIME), _)) if wait => return Ok(()),
                 Ok(_) | Err((Some(libc::EINTR), _)) => {}
-                // The entries are still in the ring. Completions in the way go first.
-                Err((Some(libc::EBUSY | libc::EAGAIN), _)) => {
-                    if !self.ring.completion().is_empty() {
+                // The entries are still in the ring. Completions in the way go first; the kernel
+                // finishes none while it refuses entries.
+                Err((Some(libc::EBUSY | libc::EAGAIN), _)) if stalls < STALLS => {
+                    self.look()?;
+                    let late = wait && timeout.is_some_and(|timeout| began.elapsed() >= timeout);
+                    if late || !self.ring.completion().is_empty() {
                         return Ok(());
                     }
-                    match stall < AT_ONCE {
+                    match stalls < AT_ONCE {
                         true => std::thread::yield_now(),
                         false => std::thread::sleep(STALL),
                     }
+                    stalls += 1;
                 }
                 Err((_, e)) => return Err(e),
             }
@@ -243,6 +250,19 @@ impl Ring {
     /// what it deferred to this thread.
     fn submit_and_look(&mut self) -> io::Result<usize> {
         let len = u32::try_from(self.unsubmitted()).expect("a ring's length is a u32");
+        self.enter_for_events(len)
+    }
+
+    /// Lets the kernel finish what it can, and submits nothing.
+    fn look(&mut self) -> io::Result<()> {
+        self.counter.add(Call::Enter);
+        match self.enter_for_events(0).map_err(|e| (e.raw_os_error(), e)) {
+            Ok(_) | Err((Some(libc::EINTR | libc::EBUSY | libc::EAGAIN), _)) => Ok(()),
+            Err((_, e)) => Err(e),
+        }
+    }
+
+    fn enter_for_events(&mut self, len: u32) -> io::Result<usize> {
         let flags = EnterFlags::GETEVENTS.bits();
         // SAFETY: no argument is passed; the entries were vouched for in `push`.
         #[expect(unsafe_code, reason = "the safe calls leave the flag out")]

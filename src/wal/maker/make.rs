@@ -101,6 +101,7 @@ impl Maker {
             let made = async {
                 fill_with_zeros(flow, &file, new.geometry, 0, pace).await?;
                 self.calibrate(flow, &file, new.geometry).await?;
+                self.overtaken(new.id.epoch).map_or(Ok(()), Err)?;
                 install(flow, new, &file, &path, true).await
             };
             let made = made.await;
@@ -140,6 +141,10 @@ impl Maker {
                 continue;
             };
             let new = self.next_segment(self.shared.config.segment_bytes)?;
+            if let Some(error) = self.overtaken(new.id.epoch) {
+                self.discard(&path);
+                return Err(error);
+            }
             let made = install(flow, new, &file, &path, false).await;
             add(&self.shared.meters.segments_recycled, u64::from(made.is_ok()));
             flow.release(&file);

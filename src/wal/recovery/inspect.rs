@@ -52,8 +52,8 @@ pub(crate) fn inspect(
     }
 }
 
-/// As `inspect`, beside a living writer. He adds frames while segments are read one after the
-/// other, so that in the last one a record may be promised that came too late for the first: what
+/// As `inspect`, beside a living writer. He adds frames while segments are read at different
+/// moments, so that in one of them a record may be promised that came too late for another: what
 /// was `known` to be promised before a look has to be found by it. An error raises `known`.
 ///
 /// A footer stands for all records between its first and its last, those of other lanes too. So
@@ -65,7 +65,7 @@ pub(crate) fn inspect_beside(disk: &dyn Disk, dir: &Path, known: &mut Option<Lsn
     let progress = Progress::default();
     let mut glances = glance_at_all(disk, dir, &entries, &meta)?;
     let late = disk.list(dir).map_err(|e| Error::io("open", dir, None, e))?;
-    // Names come sorted.
+    debug_assert!(entries.is_sorted_by(|a, b| a.name < b.name), "as `Disk::list` says");
     let seen = |entry: &Entry| entries.binary_search_by(|e| e.name.cmp(&entry.name)).is_ok();
     let late = late.into_iter().filter(|entry| !seen(entry));
     let late: Vec<Entry> = late.filter(|entry| parse_name(&entry.name).is_some()).collect();

@@ -6,9 +6,11 @@
 //! worker 1: scan 1, scan 2, ..  --'
 //! ```
 //!
-//! Used by `inspect`. Invariants: no worker outlives the call; with one reader, as under the
-//! simulator, no thread is started and scans run in order, up to one that can't be gone on from.
+//! Used by `inspect`. Invariants: no worker outlives the call; scans are taken in order, and none
+//! after one that failed for good; with one reader, as under the simulator, no thread is started.
+//! A window and a frame are in memory for each worker.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use crossbeam_channel::{Receiver, Sender};
@@ -41,25 +43,39 @@ pub(super) fn side_by_side(
 ) -> Vec<Result<Found>> {
     let (count, threads) = (scans.len(), disk.readers().min(scans.len()));
     let scans = Mutex::new(scans.into_iter().enumerate());
-    let take = || scans.lock().unwrap_or_else(PoisonError::into_inner).next();
+    // One has failed for good. Publishes nothing: it spares the others what nobody asks for.
+    let failed = AtomicBool::new(false);
+    let take = || {
+        let next = || scans.lock().unwrap_or_else(PoisonError::into_inner).next();
+        if failed.load(Ordering::Relaxed) { None } else { next() }
+    };
+    let note = |outcome: &Result<Found>| {
+        if outcome.as_ref().is_err_and(|error| !is_finding(error)) {
+            failed.store(true, Ordering::Relaxed);
+        }
+    };
     let mut outcomes: Vec<Option<Result<Found>>> = (0..count).map(|_| None).collect();
     if threads > 1 {
         let work = |told: Sender<Told>| {
             while let Some((i, scan)) = take() {
-                run(i, scan, &told);
+                run(i, scan, &told, note);
             }
         };
         on_threads(threads, work, |told| hear(told, &mut outcomes, progress));
     }
     // All of them, where no thread was or could be started.
+    let mut done = 0;
     while let Some((i, scan)) = take() {
-        let outcome = scan(&mut |at| progress.at(at));
-        let goes_on = outcome.as_ref().map_or_else(is_finding, |_| true);
+        let mut last = 0;
+        let outcome = scan(&mut |at| {
+            last = at;
+            progress.at(done + at);
+        });
+        done += last;
+        note(&outcome);
         outcomes[i] = Some(outcome);
-        if !goes_on {
-            break;
-        }
     }
+    // They were taken in their order: those that were left are the last.
     outcomes.into_iter().map_while(|outcome| outcome).collect()
 }
 
@@ -89,7 +105,7 @@ fn on_threads(
     });
 }
 
-fn run(i: usize, scan: Scanning<'_>, told: &Sender<Told>) {
+fn run(i: usize, scan: Scanning<'_>, told: &Sender<Told>, note: impl Fn(&Result<Found>)) {
     let mut before = 0;
     let outcome = scan(&mut |at: u64| {
         if at >= before + STEP {
@@ -98,6 +114,7 @@ fn run(i: usize, scan: Scanning<'_>, told: &Sender<Told>) {
             before = at;
         }
     });
+    note(&outcome);
     told.send(Told::Outcome(i, Box::new(outcome))).ok();
 }
 

@@ -100,6 +100,7 @@ impl Reading<'_> {
             Ok(()) => {}
             Err(error) => match (error.kind(), error.path(), error.offset()) {
                 (ErrorKind::Io, Some(path), Some(offset)) => {
+                    self.end_blind(self.end_lsn(), tell);
                     let (path, kind) = (path.into(), FindingKind::Unreadable);
                     let lsn = self.next.or(self.f.runs.first().map(|run| run.first));
                     tell(Finding { path, offset, kind, lsn, detail: error.reason() });
@@ -119,9 +120,21 @@ impl Reading<'_> {
         let mut cursor = Cursor::new(file, f.file.id, f.file.geometry, start, WINDOW);
         let mut decoder = Decoder::default();
         let goes_on = beyond && matches!(f.state, State::Open(_));
+        let mut window = WINDOW;
         loop {
-            let step = step_to(&mut cursor, end, goes_on);
-            let Some(step) = step.map_err(|e| failed(Some(cursor.at()), e))? else { break };
+            let step = match step_to(&mut cursor, end, goes_on) {
+                Ok(Some(step)) => step,
+                Ok(None) => break,
+                Err(e) if window == f.file.geometry.block => {
+                    return Err(failed(Some(cursor.at()), e));
+                }
+                Err(_) => {
+                    // Of so many blocks one can't be read: again, up to that.
+                    window = f.file.geometry.block;
+                    cursor.shrink(window);
+                    continue;
+                }
+            };
             match step {
                 Step::Frame(frame) => {
                     progress(frame.end().min(end));
@@ -156,14 +169,15 @@ impl Reading<'_> {
                 }
                 // Between a bad header and the next good one nothing can be told apart.
                 Step::Bad { offset, why, header: None } => {
-                    cursor.resync().map_err(|e| failed(Some(offset), e))?;
                     self.blind.get_or_insert((offset, why.to_string()));
+                    let found = cursor.resync();
+                    found.map_err(|e| failed(Some(cursor.at()), e))?;
                 }
                 Step::End => {
-                    let at = cursor.at();
-                    cursor.resync().map_err(|e| failed(Some(at), e))?;
                     let why = "zeros where a frame should be".to_string();
-                    self.blind.get_or_insert((at, why));
+                    self.blind.get_or_insert((cursor.at(), why));
+                    let found = cursor.resync();
+                    found.map_err(|e| failed(Some(cursor.at()), e))?;
                 }
             }
         }

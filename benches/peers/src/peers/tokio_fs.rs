@@ -1,4 +1,4 @@
-//! A writer as one would build it on `tokio::fs`: what a thread of its own is compared with.
+//! A writer as one would build it on `tokio::fs`: what a thread with a ring is compared with.
 //!
 //! ```text
 //! callers --frames--> channel --all that wait--> task: write_all, sync_data --answers--> callers
@@ -6,8 +6,9 @@
 //!
 //! No log of anybody's: the least that is one. A frame is its length, the CRC of its records, and
 //! the records of one batch; frames that wait at the same time go into one write and one sync. The
-//! file is written ahead with zeros, as in the other logs, so that a sync moves data only. Each
-//! call of `tokio::fs` is a job for a thread of the runtime's pool.
+//! file is written ahead with zeros, as in the other logs, so that a sync moves data only. Each call
+//! of `tokio::fs` is a job for a thread of the runtime's pool, goes through the page cache, and the
+//! next group waits for it: what is compared is all of that, not the task alone.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -47,6 +48,10 @@ fn path(dir: &Path) -> PathBuf {
 impl Adapter for TokioFs {
     fn name(&self) -> &'static str {
         "tokio-fs"
+    }
+
+    fn is_peer(&self) -> bool {
+        false
     }
 
     fn setting(&self) -> &'static str {
