@@ -75,7 +75,7 @@ impl Drop for Held {
         let blanked = name_holder(&lock.file, "");
         if let Err(error) = lock.file.unlock().and(blanked) {
             let what = "the log's lock was not given back, or still names this process";
-            tracing::warn!(%error, what);
+            tracing::warn!(%error, "{what}");
         }
     }
 }

@@ -7,8 +7,8 @@
 //! Invariants: a cell is answered exactly once, also when its `Answer` is dropped, by a panic or
 //! because the writer is gone; dropping a ticket cancels nothing. No runtime is needed: a blocked
 //! thread waits on the cell's condition variable, or stays awake for a short while (`patience`); a
-//! task leaves its waker, which the host wakes on a thread of its own. Cells are used again: the last of both halves gives its cell back, so
-//! that an append in its stride allocates nothing.
+//! task leaves its waker, which the host wakes on a thread of its own. Cells are used again: the
+//! last of both halves gives its cell back, so that an append in its stride allocates nothing.
 
 use std::future::Future;
 use std::pin::Pin;

@@ -120,21 +120,10 @@ impl Reading<'_> {
         let mut cursor = Cursor::new(file, f.file.id, f.file.geometry, start, WINDOW);
         let mut decoder = Decoder::default();
         let goes_on = beyond && matches!(f.state, State::Open(_));
-        let mut window = WINDOW;
+        let block = f.file.geometry.block;
         loop {
-            let step = match step_to(&mut cursor, end, goes_on) {
-                Ok(Some(step)) => step,
-                Ok(None) => break,
-                Err(e) if window == f.file.geometry.block => {
-                    return Err(failed(Some(cursor.at()), e));
-                }
-                Err(_) => {
-                    // Of so many blocks one can't be read: again, up to that.
-                    window = f.file.geometry.block;
-                    cursor.shrink(window);
-                    continue;
-                }
-            };
+            let step = step_to(&mut cursor, end, goes_on, block);
+            let Some(step) = step.map_err(|e| failed(Some(cursor.at()), e))? else { break };
             match step {
                 Step::Frame(frame) => {
                     progress(frame.end().min(end));
@@ -258,12 +247,19 @@ fn gone(removed: &[Span], next: Option<Lsn>, header: &FrameHeader) -> bool {
 
 /// What stands at the cursor, up to `end`; where the log `goes_on` also the frames that follow
 /// there: of a group that was seen by looking ahead only the first frame is known.
-fn step_to(cursor: &mut Cursor, end: u64, goes_on: bool) -> io::Result<Option<Step>> {
+fn step_to(cursor: &mut Cursor, end: u64, goes_on: bool, block: u64) -> io::Result<Option<Step>> {
     let past = cursor.at() >= end;
     if past && !goes_on {
         return Ok(None);
     }
-    let step = cursor.step()?;
+    let step = match cursor.step() {
+        // One of the window's blocks can't be read: block by block, up to that.
+        Err(_) => {
+            cursor.shrink(block);
+            cursor.step()?
+        }
+        Ok(step) => step,
+    };
     Ok((!past || matches!(step, Step::Frame(_))).then_some(step))
 }
 

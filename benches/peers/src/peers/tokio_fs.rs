@@ -6,8 +6,8 @@
 //!
 //! No log of anybody's: the least that is one. A frame is its length, the CRC of its records, and
 //! the records of one batch; frames that wait at the same time go into one write and one sync. The
-//! file is written ahead with zeros, as in the other logs, so that a sync moves data only. Each call
-//! of `tokio::fs` is a job for a thread of the runtime's pool, goes through the page cache, and the
+//! file is written ahead with zeros, as in the other logs: a sync moves data only. Each call of
+//! `tokio::fs` is a job for a thread of the runtime's pool, goes through the page cache, and the
 //! next group waits for it: what is compared is all of that, not the task alone.
 
 use std::fs::File;
