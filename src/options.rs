@@ -234,7 +234,7 @@ pub struct WalConfig {
     /// Groups in flight, 1 to 32. Default 8. More: more durable commits a second on a device with
     /// internal parallelism, each of them slower.
     pub depth: usize,
-    /// How long a thread that waits for the only batch that is out stays awake for its answer,
+    /// How long a thread that waits for the only batch without an answer stays awake for it,
     /// microseconds; at most 10,000, and only while answers usually come within that. Default 400.
     /// Less: less CPU time of a lone caller, whose core spins meanwhile; 0: it sleeps at once.
     /// More: the same on slower disks. On a machine with one core nobody spins.

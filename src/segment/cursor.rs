@@ -174,13 +174,13 @@ impl Cursor {
     }
 
     /// Goes past what is no frame to the next valid header, wherever in a block it stands; false,
-    /// and at the end, if there is none. If it fails it is where that was.
+    /// and at the end, if there is none. If it fails, asked again it goes on there.
     pub(crate) fn resync(&mut self) -> io::Result<bool> {
         let (id, block) = (self.id, self.block);
         let mut at = self.at + 1;
         while at < self.end {
             let block_at = round_down(at, block);
-            self.at = at;
+            self.at = at - 1;
             let bytes = self.bytes(block_at, block)?;
             if let Some(found) = FrameHeader::find(bytes, len(at - block_at), &id, block_at) {
                 self.at = block_at + found as u64;

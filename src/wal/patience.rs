@@ -5,10 +5,10 @@
 //! awake:   device answers --> writer wakes --> caller sees it
 //! ```
 //!
-//! Only who has the one batch that is out does, while answers usually come soon, and where another
-//! core is free for the writer: with more callers, or more tickets, their own work keeps cores
-//! awake, and what is spun is taken from it. Used by `ticket`. The rule is InnoDB's for its log
-//! (`innodb_log_wait_for_flush_spin_hwm`: a usual flush of 400 us ends it).
+//! Only who has the one batch without an answer does, while answers usually come soon, and where
+//! another core is free for the writer: with more callers, or more tickets, their own work keeps
+//! cores awake, and what is spun is taken from it. Used by `ticket`. The rule is InnoDB's for its
+//! log (`innodb_log_wait_for_flush_spin_hwm`: a usual flush of 400 us ends it).
 
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -21,7 +21,7 @@ use crate::sync::{AtomicU64, AtomicUsize};
 pub(super) struct Patience {
     /// The longest that anybody stays awake, and the longest usual wait with which it is tried.
     most: Duration,
-    /// Tickets that are out: not answered, or not looked at.
+    /// Tickets that are out: not answered yet.
     out: AtomicUsize,
     /// What lone waits take, a moving average.
     usual_ns: AtomicU64,
@@ -37,8 +37,8 @@ impl Patience {
         self.out.fetch_add(1, Relaxed);
     }
 
-    /// One is back.
-    pub(super) fn taken_back(&self) {
+    /// One is answered.
+    pub(super) fn answered(&self) {
         self.out.fetch_sub(1, Relaxed);
     }
 
@@ -49,14 +49,15 @@ impl Patience {
         }
         let began = host.now();
         let usual = Duration::from_nanos(self.usual_ns.load(Relaxed));
-        if usual <= self.most {
-            host.spin(&|| done() || self.out.load(Relaxed) > 1, self.most);
-        }
+        let awake = usual <= self.most;
+        let vain = awake && !host.spin(&|| done() || self.out.load(Relaxed) > 1, self.most);
         asleep();
-        // An eighth of what is new: it follows a change within some ten answers, and one that was
-        // very late changes little.
+        // An eighth of what is new: it follows a change within some ten answers.
         let took = host.now().saturating_sub(began).min(2 * self.most);
-        self.usual_ns.store(nanos(usual - usual / 8 + took / 8), Relaxed);
+        let learnt = usual - usual / 8 + took / 8;
+        // Maybe no core was free, and the writer waited for this one: the next few sleep.
+        let usual = if vain { self.most * 3 / 2 } else { learnt };
+        self.usual_ns.store(nanos(usual), Relaxed);
     }
 }
 
@@ -86,7 +87,9 @@ mod tests {
         assert!(is_awake(&patience, &host, Duration::from_micros(1)));
         patience.handed_out();
         assert!(!is_awake(&patience, &host, Duration::from_micros(1)), "two are out");
-        patience.taken_back();
+        patience.answered();
+        is_awake(&patience, &host, Duration::from_millis(3));
+        assert!(!is_awake(&patience, &host, Duration::from_micros(1)), "it was in vain");
         for _ in 0..30 {
             is_awake(&patience, &host, Duration::from_millis(3));
         }

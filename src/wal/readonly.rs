@@ -99,7 +99,7 @@ pub struct LogStat {
     pub next_lsn: Option<Lsn>,
     /// The last record that is served; none if it holds none. See [`ReadOnlyWal::promised_lsn`].
     pub durable_lsn: Option<Lsn>,
-    /// The last of those that is known to be promised; none if it holds none.
+    /// The last of those that is known to be promised; none if none is.
     pub promised_lsn: Option<Lsn>,
     /// Segment files, empty ones too.
     pub segments: u64,
@@ -205,7 +205,7 @@ impl ReadOnlyWal {
         let empty = next == first;
         let promised = plan.promised.next().min(next);
         self.promised = before_holes(promised, &plan.meta.meta.removed).prev();
-        self.stat.promised_lsn = (!empty).then_some(self.promised);
+        self.stat.promised_lsn = (!empty && self.promised >= first).then_some(self.promised);
         self.stat.first_lsn = (!empty).then_some(first);
         self.stat.next_lsn = (!empty).then_some(next);
         self.stat.durable_lsn = (!empty).then_some(next.prev());
@@ -257,8 +257,8 @@ impl ReadOnlyWal {
     }
 
     /// The last record served that is known to be promised; inclusive, 0 = none. Less than
-    /// `durable_lsn` only where a writer died and no other came: act on nothing beyond if that
-    /// must outlive a power cut.
+    /// `durable_lsn` only where a writer died and no other came, or where the log ends in a hole:
+    /// act on nothing beyond if that must outlive a power cut.
     pub fn promised_lsn(&self) -> Lsn {
         self.promised
     }

@@ -131,7 +131,6 @@ impl<T> Cells<T> {
             // A thread that is not here may hold the lock for good.
             return;
         }
-        self.patience.taken_back();
         // What nobody took goes now, and without a lock: it may run somebody else's code.
         let left = std::mem::replace(&mut *cell.lock(), State::Taken);
         drop(left);
@@ -197,6 +196,9 @@ impl<T> Answer<T> {
 
 fn settle<T>(cell: &Cell<T>, outcome: Result<T>) {
     let before = std::mem::replace(&mut *cell.lock(), State::Answered(outcome));
+    if let Some(home) = cell.home.upgrade() {
+        home.patience.answered();
+    }
     cell.done.store(true, Ordering::Relaxed);
     let State::Open(waiting) = before else { return };
     if waiting.thread {

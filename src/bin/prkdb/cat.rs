@@ -60,7 +60,12 @@ pub fn run(args: &Args) -> Result<ExitCode, Stop> {
     }
     loop {
         let before = left;
-        let last = if args.promised { wal.promised_lsn() } else { Lsn::MAX };
+        // Where all is promised the reader ends by itself, and hears of cuts.
+        let bounded = args.promised && wal.promised_lsn() < wal.durable_lsn();
+        let last = if bounded { wal.promised_lsn() } else { Lsn::MAX };
+        if start > last && args.from.is_some() && !args.follow {
+            say(format_args!("prkdb cat: nothing from {start} on is promised; {last} is the last"));
+        }
         let read = copy(&mut reader, last, &mut left, &mut printer);
         // What was read before an error is right, so it is shown before the error is.
         printer.flush()?;

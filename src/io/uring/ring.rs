@@ -38,6 +38,8 @@ const FIXED_FILE: u8 = 1;
 pub(super) struct Ring {
     ring: IoUring,
     owed: usize,
+    /// How often in a row the kernel refused entries.
+    stalls: u32,
     /// It was made with hands tied, for `start` to set free.
     disabled: bool,
     counter: Arc<Counter>,
@@ -96,7 +98,7 @@ impl Ring {
         if !(params.is_feature_nodrop() && params.is_feature_ext_arg()) {
             return Err(io::Error::from_raw_os_error(libc::EINVAL));
         }
-        Ok(Ring { ring, owed: 0, disabled: attempt.level >= 1, counter })
+        Ok(Ring { ring, owed: 0, stalls: 0, disabled: attempt.level >= 1, counter })
     }
 
     /// Lets requests in, those of the log only where the kernel can restrict a ring: code that got
@@ -209,7 +211,7 @@ impl Ring {
     /// Submits all entries and lets the kernel finish what it can; with `wait`, until a completion
     /// is there or `timeout` is over. A wait may end early.
     pub(super) fn enter(&mut self, wait: bool, timeout: Option<Duration>) -> io::Result<()> {
-        let (began, mut stalls) = (Instant::now(), 0);
+        let began = Instant::now();
         for _ in 0..TRIES {
             self.counter.add(Call::Enter);
             let entered = match (wait, timeout) {
@@ -221,6 +223,9 @@ impl Ring {
                 }
                 (false, _) => self.submit_and_look(),
             };
+            if entered.is_ok() {
+                self.stalls = 0;
+            }
             match entered.map_err(|e| (e.raw_os_error(), e)) {
                 Ok(_) if wait || self.unsubmitted() == 0 => return Ok(()),
                 // A signal, or the time is over: the caller counts the time.
@@ -228,17 +233,19 @@ impl Ring {
                 Ok(_) | Err((Some(libc::EINTR), _)) => {}
                 // The entries are still in the ring. Completions in the way go first; the kernel
                 // finishes none while it refuses entries.
-                Err((Some(libc::EBUSY | libc::EAGAIN), _)) if stalls < STALLS => {
+                Err((Some(libc::EBUSY | libc::EAGAIN), _)) if self.stalls < STALLS => {
                     self.look()?;
-                    let late = wait && timeout.is_some_and(|timeout| began.elapsed() >= timeout);
-                    if late || !self.ring.completion().is_empty() {
+                    if !self.ring.completion().is_empty() {
                         return Ok(());
                     }
-                    match stalls < AT_ONCE {
+                    self.stalls += 1;
+                    match self.stalls < AT_ONCE {
                         true => std::thread::yield_now(),
                         false => std::thread::sleep(STALL),
                     }
-                    stalls += 1;
+                    if wait && timeout.is_some_and(|timeout| began.elapsed() >= timeout) {
+                        return Ok(());
+                    }
                 }
                 Err((_, e)) => return Err(e),
             }

@@ -142,7 +142,7 @@ impl Maker {
             };
             let new = self.next_segment(self.shared.config.segment_bytes)?;
             if let Some(error) = self.overtaken(new.id.epoch) {
-                self.discard(&path);
+                self.stock().free.push(path);
                 return Err(error);
             }
             let made = install(flow, new, &file, &path, false).await;

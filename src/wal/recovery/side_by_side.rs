@@ -34,8 +34,7 @@ enum Told {
     Outcome(usize, Box<Result<Found>>),
 }
 
-/// Runs the scans; their outcomes are in the same order, and end with one that is no finding, if
-/// there is any.
+/// Runs the scans; their outcomes are in the same order, up to one that is no finding at least.
 pub(super) fn side_by_side(
     disk: &dyn Disk,
     scans: Vec<Scanning<'_>>,

@@ -100,7 +100,9 @@ impl Reading<'_> {
             Ok(()) => {}
             Err(error) => match (error.kind(), error.path(), error.offset()) {
                 (ErrorKind::Io, Some(path), Some(offset)) => {
-                    self.end_blind(self.end_lsn(), tell);
+                    // Of what is missing no more is known than where it begins.
+                    let from = self.next.or(self.f.runs.first().map(|run| run.first));
+                    self.end_blind(from.unwrap_or(Lsn::FIRST).next(), tell);
                     let (path, kind) = (path.into(), FindingKind::Unreadable);
                     let lsn = self.next.or(self.f.runs.first().map(|run| run.first));
                     tell(Finding { path, offset, kind, lsn, detail: error.reason() });
@@ -159,14 +161,12 @@ impl Reading<'_> {
                 // Between a bad header and the next good one nothing can be told apart.
                 Step::Bad { offset, why, header: None } => {
                     self.blind.get_or_insert((offset, why.to_string()));
-                    let found = cursor.resync();
-                    found.map_err(|e| failed(Some(cursor.at()), e))?;
+                    resync(&mut cursor, block).map_err(|(at, e)| failed(Some(at), e))?;
                 }
                 Step::End => {
                     let why = "zeros where a frame should be".to_string();
                     self.blind.get_or_insert((cursor.at(), why));
-                    let found = cursor.resync();
-                    found.map_err(|e| failed(Some(cursor.at()), e))?;
+                    resync(&mut cursor, block).map_err(|(at, e)| failed(Some(at), e))?;
                 }
             }
         }
@@ -261,6 +261,15 @@ fn step_to(cursor: &mut Cursor, end: u64, goes_on: bool, block: u64) -> io::Resu
         Ok(step) => step,
     };
     Ok((!past || matches!(step, Step::Frame(_))).then_some(step))
+}
+
+/// Goes on to the next header; if that fails, it says where.
+fn resync(cursor: &mut Cursor, block: u64) -> std::result::Result<(), (u64, io::Error)> {
+    let found = cursor.resync().or_else(|_| {
+        cursor.shrink(block);
+        cursor.resync()
+    });
+    found.map(drop).map_err(|e| (cursor.at().next_multiple_of(block), e))
 }
 
 /// Whether a segment of whole frames, with `read` records up to before `next`, is not what its
