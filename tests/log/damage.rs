@@ -293,6 +293,45 @@ fn a_changed_byte_in_a_segment_header_is_refused() {
 }
 
 #[test]
+fn a_missing_segment_is_told_where_it_should_follow() {
+    let root = tempfile::tempdir().unwrap();
+    let dir = root.path().join("log");
+    closed_log(&dir);
+    let sealed = format::log(&dir).0.into_iter().filter(|f| f.sealed).map(|f| f.path);
+    let sealed: std::collections::BTreeSet<PathBuf> = sealed.collect();
+    let mut before = dir.join("META");
+    for path in sealed {
+        let away = root.path().join("away");
+        fs::rename(&path, &away).unwrap();
+        let e = assert_refused(&dir, ErrorKind::Corrupt);
+        assert_eq!(e.path(), Some(&*before), "{} is gone: {e}", path.display());
+        assert!(e.to_string().contains("missing"), "{e}");
+        let found = findings(&dir);
+        assert!(found.iter().any(|f| f.path == before), "{found:?}");
+        fs::rename(&away, &path).unwrap();
+        before = path;
+    }
+}
+
+#[test]
+fn a_segment_of_another_length_is_whole_once_it_has_its_own() {
+    let root = tempfile::tempdir().unwrap();
+    let dir = root.path().join("log");
+    let all = closed_log(&dir);
+    let path = support::segments(&dir).remove(0);
+    let file = fs::File::options().write(true).open(&path).unwrap();
+    let size = file.metadata().unwrap().len();
+    for wrong in [size + 4096, size - 4096] {
+        file.set_len(wrong).unwrap();
+        let e = assert_refused(&dir, ErrorKind::Corrupt);
+        assert_eq!(e.path(), Some(&*path), "{e}");
+        assert!(e.to_string().contains(&format!("truncate -s {size}")), "{e}");
+        file.set_len(size).unwrap();
+        assert!(contents(&dir) == all, "{wrong} bytes, then {size}");
+    }
+}
+
+#[test]
 fn a_changed_byte_in_a_footer_is_outlived_by_the_frames() {
     let root = tempfile::tempdir().unwrap();
     let dir = root.path().join("log");

@@ -40,9 +40,9 @@ pub(crate) fn classify(dir: &Path, entries: &[Entry]) -> Result<Contents> {
         return Err(Error::corrupt("open", &dir.join(&entry.name), 0, why));
     }
     if let Some(entry) = entries.iter().find(|entry| !ours(&entry.name)) {
-        let why = "the directory is not empty and holds no log; name an empty one";
-        let path = dir.join(&entry.name);
-        return Err(Error::invalid("open", why).at(&path, None));
+        let name = &entry.name;
+        let why = format!("the directory holds no log, but `{name}`; name an empty one");
+        return Err(Error::invalid("open", why).at(dir, None));
     }
     Ok(Contents::Fresh)
 }

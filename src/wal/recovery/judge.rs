@@ -113,10 +113,10 @@ fn damage(dir: &Path, found: &[Found], next: Lsn, promised: Lsn) -> Error {
     let before = found.iter().find(|f| next > Lsn::FIRST && f.kept_last() == next.prev());
     let place = suspect(found, next).or(match before {
         Some(f) if matches!(f.state, State::Sealed(_)) => {
-            likeliest(found, f.file.id.number + 1).or(before)
+            likeliest(found, f.file.id.number + 1, next).or(before)
         }
         Some(_) => before,
-        None => likeliest(found, 0),
+        None => likeliest(found, 0, next),
     });
     let because = |why: &str| {
         format!(
@@ -139,7 +139,7 @@ fn damage(dir: &Path, found: &[Found], next: Lsn, promised: Lsn) -> Error {
             footer.end,
             because(" (the segment that should follow is missing)"),
         ),
-        None => Error::corrupt("open", &dir.join(META), 0, because("")),
+        None => Error::corrupt("open", &dir.join(META), 0, because(" (its segment is missing)")),
     }
 }
 
@@ -165,13 +165,17 @@ fn suspect(found: &[Found], next: Lsn) -> Option<&Found> {
 }
 
 /// The segment from number `from` on in which the missing record was: frames of its own behind the
-/// place say so, else bytes that are no frame, else that it is open.
-fn likeliest(found: &[Found], from: u64) -> Option<&Found> {
+/// place say so, else bytes that are no frame, else that it is open and was not begun after one
+/// that holds later records.
+fn likeliest(found: &[Found], from: u64, next: Lsn) -> Option<&Found> {
+    let holds_later = |f: &&Found| f.runs.first().is_some_and(|run| run.first > next);
+    let begun_later = found.iter().filter(holds_later).map(|f| f.file.id.number).min();
+    let in_time = |f: &Found| begun_later.is_none_or(|number| f.file.id.number < number);
     let doubt = |f: &Found| match &f.state {
         State::Open(scan) if scan.evidence.frames_end > 0 => Some(0),
         State::Open(scan) if scan.stop.is_some() && f.zeroed => Some(1),
         State::Open(scan) if scan.stop.is_some() => Some(2),
-        State::Open(_) => Some(3),
+        State::Open(_) => in_time(f).then_some(3),
         State::Sealed(_) => None,
     };
     let later = found.iter().filter(|f| f.file.id.number >= from);

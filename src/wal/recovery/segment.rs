@@ -111,7 +111,7 @@ fn read_header(
     let block = u64::from(meta.meta.block_size);
     let size = file.size().map_err(|e| Error::io("open", path, None, e))?;
     if size < 3 * block {
-        return corrupt(&format!("a segment of {size} bytes is too short to hold a header"));
+        return corrupt(&format!("a segment of {size} bytes holds no frame: it was cut short"));
     }
     let image = read_block(file, 0, block).map_err(|e| Error::io("open", path, Some(0), e))?;
     let header = match SegmentHeader::decode(image.bytes()) {
@@ -126,7 +126,11 @@ fn read_header(
         return corrupt(&format!("its header says it is segment {}", header.id.number));
     }
     if header.size != size {
-        return corrupt(&format!("it has {size} bytes, its header says {}", header.size));
+        let says = header.size;
+        return corrupt(&format!(
+            "it has {size} bytes, its header says {says}: a copy that was broken off? Restore it, \
+             or give it that length, as `truncate -s {says}` does, and what it holds is read again"
+        ));
     }
     if u64::from(header.block_size) != block {
         return corrupt("its block size is not the log's");
