@@ -102,6 +102,8 @@ pub(super) fn remove_spent(
         if reusable || site.wipe {
             let path = pool_dir(site.dir).join(free_name(f.file.id.number));
             site.disk.rename(&f.file.path, &path).map_err(failed)?;
+            // After a power cut it may have been in the pool as well, and now is there once.
+            retired.retain(|other| other.path != path);
             retired.push(Retired { path, reusable });
         } else {
             site.disk.unlink(&f.file.path).map_err(failed)?;
