@@ -19,6 +19,8 @@ fn watch(bug: Bug) -> By {
     match bug {
         // It takes a power cut between two steps of the recovery of a killed log.
         Bug::FooterBeforeSyncs => By::Test("lanes::crash_recovery", lanes::crash_recovery),
+        // It takes a power cut, or a failed sync, between the ends of two syncs of one file.
+        Bug::TwoSyncsInFlight => By::Test("lanes::one_sync_at_a_time", lanes::one_sync_at_a_time),
         // The state of a user fills several sectors of a slot; that of a seed fits one.
         Bug::MetaInOneSlot => By::Test(
             "script::the_user_slot_is_the_old_one_or_the_new_one_at_every_crash",

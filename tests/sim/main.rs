@@ -149,6 +149,10 @@ const ONCE_FAILED: &[u64] = &[
     47_698,
     // A lying disk forgot that the log had been opened: its end was taken for that of the close.
     1_795_912_055_686,
+    // A footer of which the write had failed was in the page cache, and was taken for durable.
+    903_209,
+    // A segment came back under its old name and was in the pool too: it was to be wiped twice.
+    912_871,
 ];
 
 #[test]

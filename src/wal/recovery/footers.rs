@@ -9,6 +9,7 @@ use std::sync::Arc;
 use crate::bugs::{self, Bug};
 use crate::cast::len;
 use crate::error::{Error, Result};
+use crate::format::footer::Footer;
 use crate::io::{Access, Buf, FileRef};
 use crate::lsn::Lsn;
 use crate::segment::{Cursor, SegmentFile, Step, Summary};
@@ -45,6 +46,22 @@ pub(super) async fn end_old_segments(site: Site<'_>, plan: &mut Plan) -> Result<
     for (f, file) in synced {
         write_footer(site, f, &file, upto, plan.promised).await?;
     }
+    if !trusted {
+        confirm_footers(site, plan).await?;
+    }
+    Ok(())
+}
+
+/// Writes the footers of the last life again: one of which the write had failed is in the page
+/// cache all the same, and nothing more would bring it to the device.
+async fn confirm_footers(site: Site<'_>, plan: &Plan) -> Result<()> {
+    let last_life = plan.meta.meta.next_epoch.saturating_sub(1);
+    for f in plan.found.iter().filter(|f| f.file.id.epoch >= last_life) {
+        let State::Sealed(footer) = &f.state else { continue };
+        let file = site.disk.open(&f.file.path, Access::Write);
+        let file = file.map_err(|e| Error::io("recover", &f.file.path, None, e))?;
+        write_block(site, &f.file, &file, footer).await?;
+    }
     Ok(())
 }
 
@@ -67,10 +84,18 @@ pub(super) async fn put_footer(
     summary: &Summary,
     promised: Lsn,
 ) -> Result<()> {
+    write_block(site, segment, file, &summary.footer(promised.max(summary.last_lsn()))).await
+}
+
+async fn write_block(
+    site: Site<'_>,
+    segment: &SegmentFile,
+    file: &FileRef,
+    footer: &Footer,
+) -> Result<()> {
     let at = segment.geometry.frames_end();
     let block = len(segment.geometry.block);
-    let durable_upto = promised.max(summary.last_lsn());
-    let image = summary.footer(durable_upto).encode(&segment.id, at, block);
+    let image = footer.encode(&segment.id, at, block);
     let mut buf = Buf::zeroed(block, block);
     buf.bytes_mut().expect("just allocated").copy_from_slice(&image);
     let written = site.flow.write(file, at, buf, true).await;
