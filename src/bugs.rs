@@ -80,6 +80,8 @@ bugs! {
     PaddingKept,
     /// META is updated in one slot only.
     MetaInOneSlot,
+    /// An update of META that follows one that was broken off begins with the older slot.
+    OlderMetaSlotFirst,
     /// META is written and not synced.
     MetaUnsynced,
     /// Segments are taken away before META says so.

@@ -170,7 +170,8 @@ impl Meta {
         let is_cut = |cut: &Cut| cut.lsn >= Lsn::FIRST && (1..self.next_epoch).contains(&cut.epoch);
         let rise = |pair: &[Cut]| pair[0].lsn < pair[1].lsn && pair[0].epoch < pair[1].epoch;
         let cuts = self.cuts.iter().all(is_cut) && self.cuts.windows(2).all(rise);
-        let numbers = self.next_epoch.max(self.highest_number) <= MAX_NUMBER;
+        let numbers = [self.sequence, self.next_epoch, self.highest_number];
+        let numbers = numbers.iter().all(|number| *number <= MAX_NUMBER);
         if sizes && held && lsns && cuts && numbers { Ok(()) } else { Err(Bad::Lengths) }
     }
 

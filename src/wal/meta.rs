@@ -1,7 +1,8 @@
 //! The file META: what the log knows about itself, in two slots.
 //!
 //! An update writes and syncs one slot, then the other, and counts only after both: whichever
-//! write a crash tears, the other slot holds a whole state, old or new.
+//! write a crash tears, the other slot holds a whole state, old or new. What is read of the slot
+//! that was being written need not be on the device, so the next update begins with that one.
 //!
 //! Called by recovery (open) and by the maker (truncation, close); never by two at a time.
 
@@ -25,7 +26,7 @@ pub(crate) struct MetaFile {
     file: FileRef,
     path: PathBuf,
     meta: Meta,
-    /// The slot that holds `meta` for certain is written last.
+    /// The slot to write first: the device holds the other one for certain.
     first: usize,
 }
 
@@ -35,7 +36,7 @@ pub(crate) struct Loaded {
     pub(crate) meta: Meta,
     /// Which slot is damaged: how many bytes into the file it starts.
     pub(crate) bad_slot: Option<u64>,
-    /// The slot to write first: the other one holds `meta`.
+    /// The slot that the device may not hold as it was read.
     weak_slot: usize,
     /// Whether both slots hold it: an update that was cut short may not be durable.
     pub(crate) whole: bool,
@@ -71,9 +72,15 @@ pub(crate) fn load(disk: &dyn Disk, dir: &Path) -> Result<Option<Loaded>> {
     match choose(a, b) {
         Ok((meta, bad)) => {
             let bad_slot = bad.map(|slot| (slot * META_SLOT_BYTES) as u64);
-            // An update was cut short if the slots differ: the newer one must survive the next.
-            let holds = |slot| Meta::decode(slot).as_ref() == Ok(&meta);
-            let (weak_slot, whole) = (usize::from(holds(a)), holds(a) && holds(b));
+            let [holds_a, holds_b] = [a, b].map(|slot| Meta::decode(slot).as_ref() == Ok(&meta));
+            let whole = holds_a && holds_b;
+            let weak_slot = match bad {
+                Some(bad) => bad,
+                None if whole => 1 - first_slot(meta.sequence),
+                None if bugs::on(Bug::OlderMetaSlotFirst) => usize::from(holds_a),
+                // Nobody was answered for the newer state; the older one is durable.
+                None => usize::from(holds_b),
+            };
             Ok(Some(Loaded { meta, bad_slot, weak_slot, whole }))
         }
         Err(why @ Bad::Version(_)) => {
@@ -114,7 +121,8 @@ impl MetaFile {
             return Err(failed(e));
         }
         let file = disk.open(&path, Access::Write).map_err(failed)?;
-        Ok(MetaFile { file, path, meta, first: 0 })
+        let first = 1 - first_slot(meta.sequence);
+        Ok(MetaFile { file, path, meta, first })
     }
 
     /// Opens META for updates.
@@ -138,7 +146,7 @@ impl MetaFile {
     ) -> Result<()> {
         let mut meta = self.meta.clone();
         change(&mut meta);
-        meta.sequence += 1;
+        meta.sequence += if first_slot(meta.sequence + 1) == self.first { 1 } else { 2 };
         let mut image = slot(&meta, disk.block_size())?;
         for slot in [self.first, 1 - self.first] {
             let at = (slot * META_SLOT_BYTES) as u64;
@@ -146,12 +154,19 @@ impl MetaFile {
             let forced = !bugs::on(Bug::MetaUnsynced);
             image = flow.write(&self.file, at, image, forced).await.map_err(failed)?;
             if bugs::on(Bug::MetaInOneSlot) {
-                break;
+                self.meta = meta;
+                return Ok(());
             }
         }
+        self.first = 1 - self.first;
         self.meta = meta;
         Ok(())
     }
+}
+
+/// The slot that the update with this number writes first.
+fn first_slot(sequence: u64) -> usize {
+    usize::from(sequence % 2 == 1)
 }
 
 fn slot(meta: &Meta, block: usize) -> Result<Buf> {

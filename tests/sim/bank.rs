@@ -5,7 +5,7 @@ use std::sync::Mutex;
 
 use prkdb_core::bugs::{Bug, plant};
 
-use super::{attempt, expecting, lanes, script};
+use super::{attempt, expecting, lanes, script, slots};
 
 /// What has to notice a bug.
 enum By {
@@ -21,11 +21,10 @@ fn watch(bug: Bug) -> By {
         Bug::FooterBeforeSyncs => By::Test("lanes::crash_recovery", lanes::crash_recovery),
         // It takes a power cut, or a failed sync, between the ends of two syncs of one file.
         Bug::TwoSyncsInFlight => By::Test("lanes::one_sync_at_a_time", lanes::one_sync_at_a_time),
-        // The state of a user fills several sectors of a slot; that of a seed fits one.
-        Bug::MetaInOneSlot => By::Test(
-            "script::the_user_slot_is_the_old_one_or_the_new_one_at_every_crash",
-            script::the_user_slot_is_the_old_one_or_the_new_one_at_every_crash,
-        ),
+        // The state of a user fills several sectors of a slot here; that of a seed fits one.
+        Bug::MetaInOneSlot | Bug::OlderMetaSlotFirst => {
+            By::Test("slots::broken_off_and_cut_again", slots::broken_off_and_cut_again)
+        }
         // No engine makes hard links.
         Bug::LinkedFileReused => By::Test(
             "script::a_segment_that_a_checkpoint_links_is_never_written_again",

@@ -48,6 +48,7 @@ mod modes;
 mod rot;
 mod same;
 mod script;
+mod slots;
 #[path = "../support/through.rs"]
 mod through;
 mod turns;

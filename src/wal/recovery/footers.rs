@@ -46,21 +46,32 @@ pub(super) async fn end_old_segments(site: Site<'_>, plan: &mut Plan) -> Result<
     for (f, file) in synced {
         write_footer(site, f, &file, upto, plan.promised).await?;
     }
-    if !trusted {
-        confirm_footers(site, plan).await?;
+    if !plan.meta.meta.clean {
+        confirm_footers(site, &plan.found, plan.meta.meta.next_epoch).await?;
     }
     Ok(())
 }
 
-/// Writes the footers of the last life again: one of which the write had failed is in the page
-/// cache all the same, and nothing more would bring it to the device.
-async fn confirm_footers(site: Site<'_>, plan: &Plan) -> Result<()> {
-    let last_life = plan.meta.meta.next_epoch.saturating_sub(1);
-    for f in plan.found.iter().filter(|f| f.file.id.epoch >= last_life) {
+/// Makes durable the footers that are seen in the segments of the last life, before the epoch that
+/// META says comes next is taken: all segments of earlier lives count as ended. The write of one
+/// may have failed, or the process been killed before it was forced. Where files are read past the
+/// page cache a sync does; elsewhere it is written again, for what failed is in the cache all the
+/// same, and nothing more would bring it to the device.
+pub(super) async fn confirm_footers(
+    site: Site<'_>,
+    found: &[Found],
+    next_epoch: u64,
+) -> Result<()> {
+    for f in found.iter().filter(|f| f.file.id.epoch + 1 >= next_epoch) {
         let State::Sealed(footer) = &f.state else { continue };
-        let file = site.disk.open(&f.file.path, Access::Write);
-        let file = file.map_err(|e| Error::io("recover", &f.file.path, None, e))?;
-        write_block(site, &f.file, &file, footer).await?;
+        let failed = |e| Error::io("recover: sync", &f.file.path, None, e);
+        let file = site.disk.open(&f.file.path, Access::Write).map_err(failed)?;
+        if site.disk.direct() {
+            site.flow.sync(&file).await.map_err(failed)?;
+        } else {
+            write_block(site, &f.file, &file, footer).await?;
+        }
+        site.flow.release(&file);
     }
     Ok(())
 }

@@ -27,7 +27,7 @@ use crate::segment::{Run, Summary};
 
 use super::super::meta::MetaFile;
 use super::copy::copy_frames;
-use super::footers::put_footer;
+use super::footers::{confirm_footers, put_footer};
 use super::inspect::{Survey, survey};
 use super::loss::{Loss, assess};
 use super::pool::ready_pool;
@@ -76,8 +76,10 @@ pub(super) async fn mend(
     let mut given_up = places(site.disk, site.dir, &survey, &loss)?;
     let mut meta = MetaFile::open(site.disk, site.dir, &survey.meta)?;
     let upto = keep_unproven(site, &survey, &loss).await?;
-    // Whether it was closed stays as it was: that tells how much may have been promised.
+    // Where a segment can't be read, whether the log was closed tells how much may have been
+    // promised, and stays as it was. Elsewhere a footer of a mending that fails is in doubt.
     let intent = |m: &mut Meta| {
+        m.clean &= !loss.unusable.is_empty();
         m.durable_upto = after.durable_upto;
         m.highest_number = after.highest_number;
     };
@@ -89,6 +91,10 @@ pub(super) async fn mend(
         if !given_up.iter().any(leaves) {
             seal(site, f, &loss, i, upto).await?;
         }
+    }
+    if loss.cut.is_some() {
+        // A cut begins an epoch.
+        confirm_footers(site, &survey.found, survey.meta.meta.next_epoch).await?;
     }
     let unusable = |path: &Path| loss.unusable.iter().any(|bad| bad.path == path);
     set_aside(site, &mut given_up, |path| !unusable(path))?;

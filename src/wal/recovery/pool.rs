@@ -101,9 +101,13 @@ pub(super) fn remove_spent(
         let reusable = plan.meta.meta.clean && full && count_reusable(retired) < POOL_SEGMENTS;
         if reusable || site.wipe {
             let path = pool_dir(site.dir).join(free_name(f.file.id.number));
+            // After a power cut it may be in the pool as well: of two names of one file a rename
+            // would keep both.
+            if retired.iter().any(|other| other.path == path) {
+                site.disk.unlink(&path).map_err(failed)?;
+                retired.retain(|other| other.path != path);
+            }
             site.disk.rename(&f.file.path, &path).map_err(failed)?;
-            // After a power cut it may have been in the pool as well, and now is there once.
-            retired.retain(|other| other.path != path);
             retired.push(Retired { path, reusable });
         } else {
             site.disk.unlink(&f.file.path).map_err(failed)?;
