@@ -96,7 +96,8 @@ impl fmt::Display for Backend {
 pub enum SyncMethod {
     /// What suits the device: `Dsync` until both were measured on it, once, in the background on a
     /// segment that nobody waits for; then `Fdatasync` if that was at least 1.3 times as fast. The
-    /// log remembers it for the backend it was measured on. Where files are not read and written
+    /// log remembers it for the backend it was measured on. Only a new segment is measured on: a
+    /// log that fills none but retired ones stays as it is. Where files are not read and written
     /// past the page cache it is `Dsync`.
     #[default]
     Auto,

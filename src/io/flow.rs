@@ -57,7 +57,9 @@ impl Flow {
         let mut state = self.lock();
         let token = state.next_token;
         state.next_token += 1;
-        state.outbox.push((token, op));
+        if state.broken.is_none() {
+            state.outbox.push((token, op));
+        }
         drop(state);
         let flow = self.clone();
         std::future::poll_fn(move |_| {
@@ -149,7 +151,12 @@ impl Flow {
         // Made anew it breaks again, as where a filter came after the log was opened.
         let advice = "open the log in a new process, or on another backend";
         let why = format!("the I/O queue broke ({error}): {advice}");
-        self.lock().broken = Some((error.kind(), why));
+        let kind = match error.kind() {
+            // Those are asked again, and no queue answers them.
+            io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock => io::ErrorKind::Other,
+            kind => kind,
+        };
+        self.lock().broken = Some((kind, why));
     }
 
     /// Takes in completions, polls once, submits what that asked for.
@@ -248,5 +255,55 @@ where
         if let Err(e) = queue.reap(&mut events, Until::Forever) {
             flow.broken(&e);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::{Access, open_disk};
+    use crate::options::Backend;
+
+    /// A queue that takes one request and breaks.
+    struct Broken {
+        asked: u64,
+    }
+
+    impl Queue for Broken {
+        fn submit(&mut self, _op: Op) -> OpId {
+            self.asked += 1;
+            assert_eq!(self.asked, 1, "nothing is asked of a queue that broke");
+            OpId(self.asked)
+        }
+
+        fn reap(&mut self, _out: &mut Vec<Completion>, _until: Until) -> io::Result<()> {
+            Err(io::ErrorKind::WouldBlock.into())
+        }
+
+        fn waker(&self) -> Waker {
+            Waker::noop().clone()
+        }
+
+        fn release(&mut self, _file: &FileRef) {}
+
+        fn in_flight(&self) -> usize {
+            1
+        }
+    }
+
+    #[test]
+    fn a_queue_that_breaks_with_a_passing_error_is_asked_no_more() {
+        let dir = tempfile::tempdir().unwrap();
+        let (disk, _) = open_disk(dir.path(), Backend::Pwrite).unwrap();
+        let path = dir.path().join("file");
+        drop(disk.create(&path, 4096).unwrap());
+        let file = disk.open(&path, Access::Write).unwrap();
+        let mut queue = Broken { asked: 0 };
+        let outcome = block_on(&mut queue, |flow| async move {
+            flow.write(&file, 0, Buf::zeroed(4096, 4096), true).await.map(drop)
+        });
+        let error = outcome.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::Other);
+        assert!(error.to_string().contains("the I/O queue broke"), "{error}");
     }
 }

@@ -14,8 +14,8 @@ use std::fs;
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::buf::ForkGuard;
@@ -85,8 +85,8 @@ pub(super) fn take(path: &Path) -> io::Result<Arc<LockFile>> {
     let mut options = fs::OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false).mode(0o600);
     let file = open_regular(path, &mut options, 0)?;
-    if !outwait(&file, fs::File::try_lock)? {
-        let whom = match holder(&file)? {
+    if !outwait(&file, fs::File::try_lock, &Outwaited::default())? {
+        let whom = match holder(&named(&file)?) {
             Some(process) => format!("process {}", process.id),
             None => "a process that left no id".into(),
         };
@@ -104,15 +104,26 @@ pub(super) fn take(path: &Path) -> io::Result<Arc<LockFile>> {
 }
 
 /// Whether somebody who lives holds the lock; changes nothing.
-pub(super) fn is_held(path: &Path) -> io::Result<bool> {
+pub(super) fn is_held(path: &Path, before: &Outwaited) -> io::Result<bool> {
     let file = match open_regular(path, fs::OpenOptions::new().read(true), 0) {
         Ok(file) => file,
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(false),
         Err(e) => return Err(e),
     };
-    match outwait(&file, fs::File::try_lock_shared)? {
+    match outwait(&file, fs::File::try_lock_shared, before)? {
         true => file.unlock().map(|()| false),
         false => Ok(true),
+    }
+}
+
+/// The holder that seemed to be gone and kept the lock for all the time that it was given: it lives
+/// where this process can't see it, as in another container. Who looks again does not wait again.
+#[derive(Debug, Default)]
+pub(super) struct Outwaited(Mutex<Option<String>>);
+
+impl Outwaited {
+    fn lock(&self) -> MutexGuard<'_, Option<String>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -120,6 +131,7 @@ pub(super) fn is_held(path: &Path) -> io::Result<bool> {
 fn outwait(
     file: &fs::File,
     lock: fn(&fs::File) -> Result<(), fs::TryLockError>,
+    before: &Outwaited,
 ) -> io::Result<bool> {
     let start = Instant::now();
     loop {
@@ -129,7 +141,12 @@ fn outwait(
             Err(fs::TryLockError::Error(e)) => return Err(e),
             Err(fs::TryLockError::WouldBlock) => {}
         }
-        if holder(file)?.is_some_and(lives) || start.elapsed() >= PATIENCE {
+        let text = named(file)?;
+        if holder(&text).is_some_and(lives) || before.lock().as_ref() == Some(&text) {
+            return Ok(false);
+        }
+        if start.elapsed() >= PATIENCE {
+            *before.lock() = Some(text);
             return Ok(false);
         }
         std::thread::sleep(PAUSE);
@@ -149,15 +166,19 @@ fn myself() -> String {
     }
 }
 
-/// The process named in the file; none while nobody holds it, or not yet.
-fn holder(file: &fs::File) -> io::Result<Option<Process>> {
+/// What the file says of its holder.
+fn named(file: &fs::File) -> io::Result<String> {
     let mut text = [0; WIDTH];
     let len = uninterrupted(|| file.read_at(&mut text, 0))?;
-    let text = String::from_utf8_lossy(&text[..len]);
+    Ok(String::from_utf8_lossy(&text[..len]).into_owned())
+}
+
+/// The process that it names; none while nobody holds it, or not yet.
+fn holder(text: &str) -> Option<Process> {
     let mut words = text.split_ascii_whitespace();
     let id = words.next().and_then(|word| word.parse().ok()).filter(|&id| id > 0);
     let started = words.next().and_then(|word| word.parse().ok());
-    Ok(id.map(|id| Process { id, started }))
+    id.map(|id| Process { id, started })
 }
 
 /// Whether the process runs: one that ended and was not yet waited for does not.
@@ -192,15 +213,15 @@ mod tests {
     fn a_second_opener_is_refused_and_told_who_holds_it() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("LOCK");
-        assert!(!is_held(&path).unwrap());
+        assert!(!is_held(&path, &Outwaited::default()).unwrap());
         assert!(!path.exists(), "asking must not create it");
         let first = Held(take(&path).unwrap());
-        assert!(is_held(&path).unwrap());
+        assert!(is_held(&path, &Outwaited::default()).unwrap());
         let refused = take(&path).unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::WouldBlock);
         assert!(refused.to_string().contains(&std::process::id().to_string()), "{refused}");
         drop(first);
-        assert!(!is_held(&path).unwrap());
+        assert!(!is_held(&path, &Outwaited::default()).unwrap());
         drop(Held(take(&path).unwrap()));
     }
 
@@ -234,7 +255,7 @@ mod tests {
         let path = dir.path().join("LOCK");
         let first = take(&path).unwrap();
         assert_eq!(
-            holder(&first.file).unwrap(),
+            holder(&named(&first.file).unwrap()),
             Some(Process { id: i32::try_from(id).unwrap(), started: Some(started) })
         );
         name_holder(&first.file, &format!("{id} {}", started - 1)).unwrap();
@@ -252,6 +273,29 @@ mod tests {
     }
 
     #[test]
+    fn a_holder_that_only_seemed_to_be_gone_is_waited_for_once() {
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        child.wait().unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("LOCK");
+        let first = take(&path).unwrap();
+        name_holder(&first.file, &child.id().to_string()).unwrap();
+        let before = Outwaited::default();
+        std::thread::scope(|scope| {
+            let look = scope.spawn(|| is_held(&path, &before).unwrap());
+            std::thread::sleep(PAUSE * 3);
+            assert!(!look.is_finished(), "the first look waits");
+            assert!(look.join().unwrap(), "in vain");
+            let other = scope.spawn(|| is_held(&path, &Outwaited::default()).unwrap());
+            std::thread::sleep(PAUSE * 3);
+            assert!(is_held(&path, &before).unwrap());
+            assert!(!other.is_finished(), "who knows of it was not the slower one");
+            drop(Held(first));
+            assert!(!other.join().unwrap());
+        });
+    }
+
+    #[test]
     fn a_lock_that_a_broken_queue_pinned_stays() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("LOCK");
@@ -259,7 +303,7 @@ mod tests {
         first.pinned.store(true, Ordering::Relaxed);
         let leaked = Arc::clone(&first);
         drop(Held(first));
-        assert!(is_held(&path).unwrap());
+        assert!(is_held(&path, &Outwaited::default()).unwrap());
         drop(leaked);
     }
 }

@@ -80,13 +80,15 @@ pub(super) struct OsDisk {
     way: Way,
     volume: Volume,
     locks: Mutex<Vec<Weak<LockFile>>>,
+    outwaited: lock::Outwaited,
     counter: Arc<Counter>,
 }
 
 impl OsDisk {
     /// A disk on the file system that `volume` describes.
     pub(super) fn new(way: Way, volume: Volume) -> OsDisk {
-        OsDisk { way, volume, locks: Mutex::new(Vec::new()), counter: Arc::default() }
+        let (locks, outwaited) = (Mutex::new(Vec::new()), lock::Outwaited::default());
+        OsDisk { way, volume, locks, outwaited, counter: Arc::default() }
     }
 
     /// The locks held through this disk.
@@ -186,7 +188,7 @@ impl Disk for OsDisk {
     }
 
     fn is_locked(&self, path: &Path) -> io::Result<bool> {
-        lock::is_held(path)
+        lock::is_held(path, &self.outwaited)
     }
 
     fn space(&self, dir: &Path) -> io::Result<u64> {

@@ -214,8 +214,9 @@ impl UringQueue {
         loop {
             let found = woken || !self.answers.is_empty();
             woken |= self.turn(if found { Until::Now } else { until }, deadline)?;
-            // A next stage that became ready must not wait for the caller to come again.
-            if self.can_fill() || self.kernel.ring.unsubmitted() > 0 {
+            // A next stage that became ready must not wait for the caller to come again. Entries
+            // that the kernel refused must: no answer is held back for them.
+            if self.can_fill() {
                 continue;
             }
             let over = deadline.is_some_and(|d| Instant::now() >= d);

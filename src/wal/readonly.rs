@@ -256,7 +256,8 @@ impl ReadOnlyWal {
         self.catalog.durable()
     }
 
-    /// The last record served that is known to be promised; inclusive, 0 = none. Less than
+    /// The last record served that is known to be promised; inclusive. Before the first one, or 0,
+    /// if none is. Less than
     /// `durable_lsn` only where a writer died and no other came, or where the log ends in a hole:
     /// act on nothing beyond if that must outlive a power cut.
     pub fn promised_lsn(&self) -> Lsn {

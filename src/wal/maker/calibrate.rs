@@ -118,7 +118,7 @@ impl Trial {
         let (mut forced, mut synced) = (Vec::new(), Vec::new());
         let began = host.now();
         for round in 0..MOST_ROUNDS {
-            if self.shared.mailbox.hurries() {
+            if self.shared.mailbox.hurries() || self.shared.latch.get().is_some() {
                 return Ok(None);
             }
             let start = host.now();

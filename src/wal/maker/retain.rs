@@ -163,7 +163,7 @@ impl Maker {
         if fits(self.used_bytes()?) {
             return Ok(Admission::Fits);
         }
-        if window.is_some() && self.make_room(flow).await? {
+        if (window.is_some() || self.has_leftovers()) && self.make_room(flow).await? {
             return Ok(Admission::MadeRoom);
         }
         // What was in the way may have been cut for its age while that was waited for.
@@ -183,7 +183,8 @@ impl Maker {
         let (catalog, mailbox) = (&self.shared.catalog, &self.shared.mailbox);
         if self.has_leftovers() {
             // They go by themselves: no record is cut in their place.
-            let gone = || (!self.has_leftovers() || mailbox.is_enough()).then_some(());
+            let over = || self.shared.latch.get().is_some() || mailbox.is_enough();
+            let gone = || (!self.has_leftovers() || over()).then_some(());
             flow.until(gone).await;
             return Ok(!self.has_leftovers());
         }

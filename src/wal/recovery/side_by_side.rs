@@ -56,11 +56,15 @@ pub(super) fn side_by_side(
     let mut outcomes: Vec<Option<Result<Found>>> = (0..count).map(|_| None).collect();
     if threads > 1 {
         let work = |told: Sender<Told>| {
+            let _stop = StopIfPanic(&failed);
             while let Some((i, scan)) = take() {
                 run(i, scan, &told, note);
             }
         };
-        on_threads(threads, work, |told| hear(told, &mut outcomes, progress));
+        on_threads(threads, work, |told| {
+            let _stop = StopIfPanic(&failed);
+            hear(told, &mut outcomes, progress);
+        });
     }
     // All of them, where no thread was or could be started.
     let mut done = 0;
@@ -76,6 +80,17 @@ pub(super) fn side_by_side(
     }
     // They were taken in their order: those that were left are the last.
     outcomes.into_iter().map_while(|outcome| outcome).collect()
+}
+
+/// Keeps the others from what nobody will look at: they are waited for before a panic goes on.
+struct StopIfPanic<'a>(&'a AtomicBool);
+
+impl Drop for StopIfPanic<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
 }
 
 /// What a damaged segment answers; the others are looked at all the same.

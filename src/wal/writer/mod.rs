@@ -138,9 +138,9 @@ impl Writer {
         let last = self.next_lsn.prev();
         let wanted = match self.ending {
             Ending::Close(_) => last,
-            Ending::No | Ending::Stop => self.waits.greatest(),
+            Ending::No | Ending::Stop => self.waits.greatest(last),
         };
-        self.want = self.want.max(wanted.min(last));
+        self.want = self.want.max(wanted);
     }
 
     /// Latches the first failure and answers everybody who waits for more than happened.

@@ -17,42 +17,54 @@ const MANY: usize = 1024;
 pub(super) struct Waits {
     waiting: BTreeMap<(Lsn, u64), Wait>,
     came: u64,
+    /// How many of them wait for a record that was there when they came.
+    there: usize,
     /// At how many abandoned ones are looked for.
     prune_at: usize,
 }
 
 impl Waits {
     pub(super) fn new() -> Waits {
-        Waits { waiting: BTreeMap::new(), came: 0, prune_at: MANY }
+        Waits { waiting: BTreeMap::new(), came: 0, there: 0, prune_at: MANY }
     }
 
     pub(super) fn push(&mut self, wait: Wait) {
         if self.waiting.len() >= self.prune_at {
             self.waiting.retain(|_, wait| !wait.answer.is_abandoned());
             self.prune_at = MANY.max(2 * self.waiting.len());
+            self.there = self.waiting.values().filter(|wait| wait.is_there).count();
         }
         self.came += 1;
+        self.there += usize::from(wait.is_there);
         self.waiting.insert((wait.lsn, self.came), wait);
     }
 
-    /// The greatest LSN anybody waits for.
-    pub(super) fn greatest(&self) -> Lsn {
-        self.waiting.last_key_value().map_or(Lsn::NONE, |((lsn, _), _)| *lsn)
+    /// The greatest LSN up to `last` that anybody waits for.
+    pub(super) fn greatest(&self, last: Lsn) -> Lsn {
+        let mut wanted = self.waiting.range(..=(last, u64::MAX)).rev();
+        let awaited = wanted.find(|(_, wait)| !wait.answer.is_abandoned());
+        awaited.map_or(Lsn::NONE, |((lsn, _), _)| *lsn)
     }
 
     /// Answers those who wait for no more than `durable`.
     pub(super) fn answer_upto(&mut self, durable: Lsn) {
         while let Some(first) = self.waiting.first_entry().filter(|e| e.key().0 <= durable) {
-            first.remove().answer.ok(durable);
+            let wait = first.remove();
+            self.there -= usize::from(wait.is_there);
+            wait.answer.ok(durable);
         }
     }
 
     /// Fails those who wait for a record from `next` on that was there: it was cut.
     pub(super) fn fail_cut(&mut self, next: Lsn) {
+        if self.there == 0 {
+            return;
+        }
         let beyond = self.waiting.range((next, 0)..);
         let cut: Vec<_> = beyond.filter(|(_, wait)| wait.is_there).map(|(key, _)| *key).collect();
         for key in cut {
             let Some(wait) = self.waiting.remove(&key) else { continue };
+            self.there -= 1;
             let why = format!("record {} was cut meanwhile", wait.lsn);
             wait.answer.fail(Error::invalid("truncate_before", why));
         }
@@ -60,6 +72,7 @@ impl Waits {
 
     /// Fails all of them.
     pub(super) fn fail_all(&mut self, why: impl Fn(Lsn) -> Error) {
+        self.there = 0;
         for ((lsn, _), wait) in std::mem::take(&mut self.waiting) {
             wait.answer.fail(why(lsn));
         }
@@ -104,16 +117,17 @@ mod tests {
                 .into_iter()
                 .unzip();
         waiting.into_iter().for_each(|wait| waits.push(wait));
-        assert_eq!(waits.greatest(), Lsn::new(9));
+        assert_eq!(waits.greatest(Lsn::new(9)), Lsn::new(9));
+        assert_eq!(waits.greatest(Lsn::new(8)), Lsn::new(5), "the ninth is not there yet");
         waits.answer_upto(Lsn::new(4));
         assert_eq!(tickets.remove(1).wait().unwrap(), Lsn::new(4));
         // Records 5 and 9 are cut; who waits for a fifth to come still does.
         waits.fail_cut(Lsn::new(5));
         assert_eq!(tickets.remove(2).wait().unwrap_err().kind(), ErrorKind::Invalid);
         assert_eq!(tickets.remove(0).wait().unwrap_err().kind(), ErrorKind::Invalid);
-        assert_eq!(waits.greatest(), Lsn::new(5));
+        assert_eq!(waits.greatest(Lsn::MAX), Lsn::new(5));
         waits.fail_all(|lsn| Error::invalid("test", lsn.to_string()));
         assert!(tickets.remove(0).wait().is_err());
-        assert_eq!(waits.greatest(), Lsn::NONE);
+        assert_eq!(waits.greatest(Lsn::MAX), Lsn::NONE);
     }
 }
