@@ -14,9 +14,9 @@
 //!
 //! Ids are the number of segments; a time is that of 32 appends by each caller. An append is one
 //! record of 4000 bytes, with its header a block of its own. All segments are open and of full size
-//! before it is measured, and `depth` is 32, so that it limits nothing. The writer keeps two groups
-//! in flight, and more only from 32 KiB on: 8 callers occupy two files at a time, 64 up to eight,
-//! 256 up to 32.
+//! before it is measured, and `depth` is 32, so that it limits nothing. The writer keeps four
+//! groups in flight, and more only from 32 KiB on: 8 callers occupy up to four files at a time, 64
+//! up to eight, 256 up to 32.
 //!
 //! Compare within a group only: more callers also cost more switches between threads. Disks drift,
 //! and of two runs of one id the slower can take twice as long: look at several runs.

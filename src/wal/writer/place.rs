@@ -33,8 +33,9 @@ use super::{Ending, Writer};
 pub(crate) const GROUP_BYTES: usize = 512 << 10;
 /// So many queued bytes are worth a group of their own while others are in flight.
 const WORTH_BYTES: usize = 32 << 10;
-/// So many groups are kept in flight whatever their size.
-const ALWAYS: usize = 2;
+/// So many groups are kept in flight whatever their size. With 8 callers who wait, 4 make 1.2 times
+/// as many single records durable as 2; with 64, as with 8 groups, it makes no difference.
+const ALWAYS: usize = 4;
 
 /// What became of the batch at the head of the backlog.
 enum Fit {
