@@ -129,8 +129,9 @@ pub use error::{Error, ErrorKind, Result};
 pub use io::{BackendReason, BackendReport, SystemCalls, probe};
 pub use log::{
     Append, Appender, Batch, Finding, FindingKind, GivenUp, Health, Histogram, LogStat, Metrics,
-    ReadLevel, ReadOnlyWal, Reader, Record, RecordData, Records, RecoveryReport, RepairReport,
-    Ticket, Verdict, VerifySummary, WaitDurable, Wal, repair, repair_in, repair_to, repair_to_in,
+    ReadLevel, ReadOnlyWal, Reader, Record, RecordBatch, RecordData, Records, RecoveryReport,
+    RepairReport, Ticket, Verdict, VerifySummary, WaitDurable, Wal, repair, repair_in, repair_to,
+    repair_to_in,
 };
 pub use lsn::{Lsn, LsnRange};
 pub use options::{

@@ -272,17 +272,23 @@ fn reading(run: &Run) -> Result<(), Stop> {
         Pair { name, what: what.into(), goal, unit }
     };
     let work = workload("read-back");
-    let pair = row("P9-cached", "reading records; copied and checksummed", 0.5, RECORDS);
-    if run.wants(pair.name) {
-        let folder = run.folder()?;
-        let log = warm("uring", config(&folder.path().join("log"), Backend::Auto))?;
-        let ours = |window| Ok(rate(&on_log(&log, work, window)?));
-        pair.run(run.pace, ours, |window| appends::many(work, window))?;
-        log.close()?;
+    for (name, what, reads) in [
+        ("P9-cached", "reading records; copied and checksummed", "read-back"),
+        ("P9-batches", "reading batches; copied and checksummed", "read-batches"),
+    ] {
+        let (pair, reads) = (row(name, what, 0.5, RECORDS), workload(reads));
+        if run.wants(pair.name) {
+            let folder = run.folder()?;
+            let log = warm("uring", config(&folder.path().join("log"), Backend::Auto))?;
+            let ours = |window| Ok(rate(&on_log(&log, reads, window)?));
+            pair.run(run.pace, ours, |window| appends::many(work, window))?;
+            log.close()?;
+        }
     }
     let cold = [
         row("P9-scan", "cold, the scan of a killed log's open segments; a plain read", 0.9, BYTES),
         row("P9-read", "cold, all records of a closed log; a plain read", 0.9, BYTES),
+        row("P9-read-batches", "cold, the same, batch by batch; a plain read", 0.9, BYTES),
     ];
     for (at, pair) in cold.into_iter().enumerate().filter(|(_, pair)| run.wants(pair.name)) {
         if !run.measures {
@@ -298,7 +304,11 @@ fn reading(run: &Run) -> Result<(), Stop> {
             0 => Cold::killed(folder.path(), work)?,
             _ => Cold::sealed(folder.path(), work)?,
         };
-        let ours = |_| if at == 0 { log.scan() } else { log.records() };
+        let ours = |_| match at {
+            0 => log.scan(),
+            1 => log.records(),
+            _ => log.batches(),
+        };
         pair.run(run.pace, ours, |_| log.plain())?;
     }
     Ok(())

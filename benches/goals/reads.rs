@@ -127,6 +127,20 @@ impl Cold {
         Ok(self.rate(since))
     }
 
+    /// The same, batch by batch.
+    pub fn batches(&self) -> Result<f64, Stop> {
+        drop_caches()?;
+        let since = Instant::now();
+        let log = ReadOnlyWal::open(&self.dir)?;
+        let mut reader = log.reader(Lsn::FIRST)?;
+        while let Some(batch) = reader.next_batch() {
+            batch?.iter().for_each(|record| {
+                black_box(record);
+            });
+        }
+        Ok(self.rate(since))
+    }
+
     /// Bytes a second of finding the last record.
     pub fn scan(&self) -> Result<f64, Stop> {
         drop_caches()?;

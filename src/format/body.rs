@@ -79,7 +79,7 @@ pub(crate) fn check_stored(header: &FrameHeader, stored: &[u8]) -> Result<(), Ba
 }
 
 /// A body in memory, shared by the records that are given from it.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Body {
     bytes: Arc<[u8]>,
     /// The checksum of each record held already.
@@ -102,6 +102,34 @@ impl Body {
             take(bytes, start, entry, i)?;
         }
         Ok(start as usize..le::u32_at(entry, 0) as usize)
+    }
+
+    /// Checks the checksum of each record, once.
+    pub(crate) fn prove(&mut self, header: &FrameHeader) -> Result<(), Bad> {
+        if !self.proven {
+            check_records(header, self)?;
+            self.proven = true;
+        }
+        Ok(())
+    }
+
+    /// `count` records from number `from` on, once all of them are proven.
+    pub(crate) fn records(
+        &self,
+        header: &FrameHeader,
+        from: u32,
+        count: u32,
+    ) -> impl ExactSizeIterator<Item = &[u8]> {
+        debug_assert!(self.proven);
+        let (bytes, index) = split(header, self).expect("checked when it was decoded");
+        let end = |entry: &[u8]| le::u32_at(entry, 0) as usize;
+        let mut entries = index.chunks_exact(INDEX_ENTRY_LEN).skip(from as usize);
+        let before = from.checked_sub(1).map(|i| &index[i as usize * INDEX_ENTRY_LEN..]);
+        let mut start = before.map_or(0, end);
+        (0..count).map(move |_| {
+            let to = end(entries.next().expect("no more than the batch has"));
+            &bytes[std::mem::replace(&mut start, to)..to]
+        })
     }
 
     /// A share of it.

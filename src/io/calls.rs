@@ -1,7 +1,8 @@
 //! Counts of the system calls that a disk's queues and files make: what a group costs, exactly.
 //!
 //! Each backend counts where it calls, so that a count can be compared with what a tracer sees.
-//! What the standard library does to park a thread (futex) is not counted, nor are calls on names.
+//! What the standard library does to park a thread (futex) is not counted, nor are calls on names,
+//! and hints.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

@@ -89,6 +89,10 @@ pub trait File: Send + Sync + fmt::Debug {
     /// The system's error; `Interrupted` is retried inside.
     fn read_at(&self, at: u64, buf: &mut [u8]) -> io::Result<usize>;
 
+    /// Says that these bytes will be read soon, of a file that was opened `Cached`: a system that
+    /// can fetches them while the caller does something else. A hint: it does nothing elsewhere.
+    fn will_need(&self, _at: u64, _len: u64) {}
+
     /// For a queue to find its own kind of file behind the trait.
     fn as_any(&self) -> &dyn Any;
 }

@@ -84,6 +84,10 @@ pub(crate) struct Cursor {
     window: Buf,
     window_at: u64,
     window_len: u64,
+    /// So many bytes behind a window are asked for before they are needed,
+    ahead: u64,
+    /// and up to here that was done.
+    asked_upto: u64,
 }
 
 impl Cursor {
@@ -98,7 +102,14 @@ impl Cursor {
         let block = geometry.block;
         let window = Buf::zeroed(len(round_up(window_bytes, block)), len(block));
         let end = geometry.frames_end();
-        Cursor { file, id, block, at, end, window, window_at: 0, window_len: 0 }
+        let (window_at, window_len) = (0, 0);
+        Cursor { file, id, block, at, end, window, window_at, window_len, ahead: 0, asked_upto: at }
+    }
+
+    /// From now on the system fetches this much while the caller is at what it read: for a walk
+    /// through a file that is read by way of the page cache.
+    pub(crate) fn read_ahead(&mut self, bytes: u64) {
+        self.ahead = bytes;
     }
 
     /// Frames end at `end`, a block boundary; it may only grow.
@@ -271,6 +282,16 @@ impl Cursor {
         Ok(&self.window.bytes()[start..start + len(count)])
     }
 
+    /// Asks for what follows `from`, in pieces of half of what is to be ahead.
+    fn ask_ahead(&mut self, from: u64) {
+        let upto = (from + self.ahead).min(self.end);
+        if upto >= (self.asked_upto + self.ahead / 2).min(self.end) && upto > self.asked_upto {
+            let at = self.asked_upto.max(from);
+            self.file.will_need(at, upto - at);
+            self.asked_upto = upto;
+        }
+    }
+
     fn load(&mut self, from: u64, count: u64) -> io::Result<()> {
         let start = round_down(from, self.block);
         let needed = round_up(from + count, self.block) - start;
@@ -280,6 +301,8 @@ impl Cursor {
         let want = (self.window.capacity() as u64).min(self.end - start);
         self.window_len = 0;
         self.window.set_len(len(want));
+        // The disk is at it while this window is waited for.
+        self.ask_ahead(start + want);
         let bytes = self.window.bytes_mut().expect("the cursor's window is its own");
         let got = read_full(&self.file, start, bytes)?;
         if (got as u64) < needed {

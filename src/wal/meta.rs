@@ -20,6 +20,9 @@ pub(crate) const META: &str = "META";
 /// Its name until it is complete.
 pub(crate) const META_TMP: &str = "META.tmp";
 
+/// The sequence of a state that `create` wrote.
+pub(crate) const UNCHANGED: u64 = 1;
+
 /// The open file and its content.
 #[derive(Debug)]
 pub(crate) struct MetaFile {
@@ -91,13 +94,25 @@ pub(crate) fn load(disk: &dyn Disk, dir: &Path) -> Result<Option<Loaded>> {
 }
 
 impl MetaFile {
-    /// Makes META of a fresh log: complete under another name first.
+    /// Makes META of a fresh log.
     pub(crate) async fn create(
         flow: &Flow,
         disk: &dyn Disk,
         dir: &Path,
         meta: Meta,
     ) -> Result<MetaFile> {
+        let made = MetaFile::make(flow, disk, dir, meta).await;
+        if made.is_err()
+            && let Err(error) = disk.unlink(&dir.join(META))
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::warn!(%error, "a META whose name may not be durable could not be removed");
+        }
+        made
+    }
+
+    /// Makes META, complete under another name first.
+    async fn make(flow: &Flow, disk: &dyn Disk, dir: &Path, meta: Meta) -> Result<MetaFile> {
         let (tmp, path) = (dir.join(META_TMP), dir.join(META));
         match disk.unlink(&tmp) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => {
@@ -112,17 +127,26 @@ impl MetaFile {
         flow.write(&file, META_SLOT_BYTES as u64, image, false).await.map_err(failed)?;
         flow.sync(&file).await.map_err(failed)?;
         disk.rename(&tmp, &path).map_err(failed)?;
-        if let Err(e) = disk.sync_dir(dir) {
-            // The device may never learn the name, and the next sync would not say so: a log that
-            // was built on what the cache shows would be without META after a power cut.
-            if let Err(error) = disk.unlink(&path) {
-                tracing::warn!(%error, "a META whose name may not be durable could not be removed");
-            }
-            return Err(failed(e));
-        }
+        // If this fails the device may never learn the name, and the next sync would not say so: a
+        // log that was built on what the cache shows would be without META after a power cut.
+        disk.sync_dir(dir).map_err(failed)?;
         let file = disk.open(&path, Access::Write).map_err(failed)?;
         let first = 1 - first_slot(meta.sequence);
         Ok(MetaFile { file, path, meta, first })
+    }
+
+    /// Opens META of a log that is to be written. One that was never changed is made again first:
+    /// its name may not have become durable when it was made.
+    pub(crate) async fn take_over(
+        flow: &Flow,
+        disk: &dyn Disk,
+        dir: &Path,
+        loaded: &Loaded,
+    ) -> Result<MetaFile> {
+        match loaded.meta.sequence == UNCHANGED {
+            true => MetaFile::make(flow, disk, dir, loaded.meta.clone()).await,
+            false => MetaFile::open(disk, dir, loaded),
+        }
     }
 
     /// Opens META for updates.

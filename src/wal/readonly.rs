@@ -20,7 +20,8 @@ use super::catalog::{Catalog, Listing, Segment};
 use super::disk_use::disk_use;
 use super::meta::META;
 use super::metrics::{self, Metrics};
-use super::reader::{ReadLevel, Reader, Record};
+use super::reader::{ReadLevel, Reader};
+use super::record::Record;
 use super::recovery::{
     LOCK, Plan, Progress, RecoveryReport, before_holes, catalog_of, classify, inspect,
     inspect_beside,

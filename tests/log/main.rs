@@ -3,7 +3,7 @@
 //! ```text
 //! what is kept        damage policies repair newer golden_log directory leaks panics
 //! how it is written   unsynced sync_method lanes index filesystem bounds
-//! what goes, is read  truncation retention readers
+//! what goes, is read  truncation retention readers batches
 //! how it is asked     options health
 //! ```
 //!
@@ -15,6 +15,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod batches;
 #[cfg(feature = "sim")]
 mod bounds;
 mod damage;

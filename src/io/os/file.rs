@@ -232,10 +232,27 @@ impl File for OsFile {
         Ok(done)
     }
 
+    fn will_need(&self, at: u64, len: u64) {
+        if self.direct.is_none() {
+            will_need(self.main(), at, len);
+        }
+    }
+
     fn as_any(&self) -> &dyn Any {
         self
     }
 }
+
+#[cfg(all(target_os = "linux", not(prkdb_portable)))]
+fn will_need(file: &fs::File, at: u64, len: u64) {
+    use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
+    let (Ok(at), Ok(len)) = (i64::try_from(at), i64::try_from(len)) else { return };
+    // Advice that is not taken costs time and nothing else.
+    posix_fadvise(file, at, len, PosixFadviseAdvice::POSIX_FADV_WILLNEED).ok();
+}
+
+#[cfg(not(all(target_os = "linux", not(prkdb_portable))))]
+fn will_need(_file: &fs::File, _at: u64, _len: u64) {}
 
 #[cfg(all(target_os = "linux", not(prkdb_portable)))]
 fn direct_flag(direct: bool) -> i32 {

@@ -186,6 +186,9 @@ impl Maker {
             let over = || self.shared.latch.get().is_some() || mailbox.is_enough();
             let gone = || (!self.has_leftovers() || over()).then_some(());
             flow.until(gone).await;
+            if let Some(cause) = self.shared.latch.get() {
+                return Err(poisoned("make segment", &cause));
+            }
             return Ok(!self.has_leftovers());
         }
         let sealed = || match catalog.oldest_sealed() {

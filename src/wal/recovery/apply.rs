@@ -25,7 +25,7 @@ use super::super::shared::Shared;
 use super::classify::{Contents, classify};
 use super::copy::keep_reserve;
 use super::create::{backend_code, create};
-use super::footers::end_old_segments;
+use super::footers::{end_old_segments, wants_footer};
 use super::inspect::inspect;
 use super::listing::catalog_of;
 use super::mend::{Mended, mend};
@@ -96,12 +96,12 @@ async fn reopen(site: Site<'_>, shared: &Shared) -> Result<Recovered> {
     let full = plan.meta.meta.clean.then_some(config.segment_bytes);
     let mut retired = ready_pool(site, full)?;
     let mut listed = catalog_of(disk, &plan.found)?;
-    let mut meta = open_meta(site, &plan).await?;
+    let mut meta = MetaFile::take_over(site.flow, disk, site.dir, &plan.meta).await?;
     let in_place = plan.meta.meta.clean || bugs::on(Bug::WriteOnInTornSegment);
     let tail = if in_place { take_tail(&mut plan) } else { None };
     // A footer that is written now is in doubt if that fails: to the next recovery it is no clean
     // log then.
-    let ends = plan.found.iter().any(|f| matches!(f.state, State::Open(_)));
+    let ends = plan.found.iter().any(|f| wants_footer(&plan, f));
     if !plan.meta.whole || !disk.direct() || ends && plan.meta.meta.clean {
         // What follows builds on this state, which may be in a cache alone: an update before the
         // crash may have failed or been cut short.
@@ -156,16 +156,6 @@ fn segment_bytes(site: Site<'_>) -> Result<u64> {
     let entries = site.disk.list(site.dir).map_err(|e| Error::io("open", site.dir, None, e))?;
     let segments = entries.iter().filter(|entry| parse_name(&entry.name).is_some());
     Ok(segments.map(|entry| entry.size).sum())
-}
-
-/// Opens META. One that was made and never changed is made again where nothing stands on it: the
-/// process that made it may have been killed before it could take it back, as its name did not
-/// become durable.
-async fn open_meta(site: Site<'_>, plan: &Plan) -> Result<MetaFile> {
-    match plan.meta.meta.sequence == 1 && plan.found.is_empty() {
-        true => MetaFile::create(site.flow, site.disk, site.dir, plan.meta.meta.clone()).await,
-        false => MetaFile::open(site.disk, site.dir, &plan.meta),
-    }
 }
 
 /// What META says of a log that is being written.

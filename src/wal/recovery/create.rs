@@ -6,7 +6,7 @@ use crate::lsn::Lsn;
 
 use super::super::catalog::Listing;
 use super::super::maker::Stock;
-use super::super::meta::MetaFile;
+use super::super::meta::{MetaFile, UNCHANGED};
 use super::super::shared::Shared;
 use super::copy::keep_reserve;
 use super::pool::ready_pool;
@@ -20,7 +20,7 @@ pub(super) async fn create(site: Site<'_>, shared: &Shared) -> Result<Recovered>
     let log_id = site.host.random().map_err(|e| Error::io("open", site.dir, None, e))?;
     let growth_bytes = (1 << 20).min(config.segment_bytes);
     let meta = Meta {
-        sequence: 1,
+        sequence: UNCHANGED,
         log_id,
         block_size: u32::try_from(site.disk.block_size()).expect("a block is far below 4 GiB"),
         segment_bytes: config.segment_bytes,

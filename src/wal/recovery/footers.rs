@@ -20,17 +20,13 @@ use super::{Found, Plan, State};
 
 /// Ends every segment without a footer at the last record that is kept, durably.
 pub(super) async fn end_old_segments(site: Site<'_>, plan: &mut Plan) -> Result<()> {
-    let recorded = plan.meta.meta.durable_upto;
     let trusted = site.disk.direct() || plan.meta.meta.clean || bugs::on(Bug::CachedTailTrusted);
     let mut upto = plan.next.prev();
     if !trusted && copy_tail(site, plan).await? {
         upto = upto.min(plan.promised);
     }
-    let first = plan.meta.meta.first_lsn;
-    let goes = |f: &Found| f.is_spent(recorded) || f.is_cut(first);
-    let open = |f: &&Found| matches!(f.state, State::Open(_)) && !goes(f);
     let mut synced = Vec::new();
-    for f in plan.found.iter().filter(open) {
+    for f in plan.found.iter().filter(|f| wants_footer(plan, f)) {
         let path = &f.file.path;
         let file = site.disk.open(path, Access::Write);
         let file = file.map_err(|e| Error::io("recover", path, None, e))?;
@@ -50,6 +46,12 @@ pub(super) async fn end_old_segments(site: Site<'_>, plan: &mut Plan) -> Result<
         confirm_footers(site, &plan.found, plan.meta.meta.next_epoch).await?;
     }
     Ok(())
+}
+
+/// Whether a segment stays in the log and has no footer.
+pub(super) fn wants_footer(plan: &Plan, f: &Found) -> bool {
+    let (first, recorded) = (plan.meta.meta.first_lsn, plan.meta.meta.durable_upto);
+    matches!(f.state, State::Open(_)) && !f.is_spent(recorded) && !f.is_cut(first)
 }
 
 /// Makes durable the footers that are seen in the segments of the last life, before the epoch that

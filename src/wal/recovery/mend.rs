@@ -74,7 +74,7 @@ pub(super) async fn mend(
     }
     let after = after(&survey, &loss, site.dir)?;
     let mut given_up = places(site.disk, site.dir, &survey, &loss)?;
-    let mut meta = MetaFile::open(site.disk, site.dir, &survey.meta)?;
+    let mut meta = MetaFile::take_over(site.flow, site.disk, site.dir, &survey.meta).await?;
     let upto = keep_unproven(site, &survey, &loss).await?;
     // Where a segment can't be read, whether the log was closed tells how much may have been
     // promised, and stays as it was. Elsewhere a footer of a mending that fails is in doubt.

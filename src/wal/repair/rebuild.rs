@@ -18,7 +18,7 @@ use crate::lsn::Lsn;
 use crate::options::{MAX_SEGMENT_BYTES, MIN_SEGMENT_BYTES};
 use crate::segment::parse_name;
 
-use super::super::meta::{Loaded, META};
+use super::super::meta::{Loaded, META, UNCHANGED};
 use super::super::recovery::{State, examine, read_block, survey_with, sweep};
 
 /// The state that the segments in `dir` speak of.
@@ -36,7 +36,7 @@ pub(super) fn rebuild(disk: &dyn Disk, dir: &Path) -> Result<Loaded> {
     let size = ours().map(|header| header.size).max().unwrap_or(0);
     let size = round_up(size, 1 << 20).clamp(MIN_SEGMENT_BYTES, MAX_SEGMENT_BYTES);
     let mut meta = Meta {
-        sequence: 1,
+        sequence: UNCHANGED,
         log_id,
         block_size,
         segment_bytes: size,

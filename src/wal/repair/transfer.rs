@@ -24,7 +24,7 @@ use crate::io::{Buf, Disk, Flow, World};
 use crate::lsn::Lsn;
 use crate::segment::{Frame, Run, Summary, file_name, making_name, pool_dir};
 
-use super::super::meta::MetaFile;
+use super::super::meta::{MetaFile, UNCHANGED};
 use super::super::recovery::{Loss, Met, Survey, Sweep, kept_run, skip_removed};
 
 /// Frames of one new segment, bytes, unless one batch has more.
@@ -70,7 +70,7 @@ pub(super) async fn write(
         disk.sync_dir(dir).map_err(|e| Error::io("repair", dir, None, e))?;
     }
     let meta = Meta {
-        sequence: 1,
+        sequence: UNCHANGED,
         log_id,
         block_size: u32::try_from(disk.block_size()).expect("a block is far below 4 GiB"),
         next_epoch: 2,

@@ -11,6 +11,7 @@ use std::path::Path;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::io::Disk;
+use crate::lsn::Lsn;
 use crate::options::RecoveryPolicy;
 
 use super::meta::META;
@@ -176,8 +177,14 @@ fn lost_in_lanes(
             tally.tell_error(dir, &error, None);
             Ok(Vec::new())
         }
-        // Whoever reads every frame meets the place, and tells it.
-        Err(error) if error.kind() == ErrorKind::Io && error.offset().is_some() => Ok(Vec::new()),
+        // Then any may be: no damage is passed over because others might have had its records.
+        Err(error) if error.kind() == ErrorKind::Io && error.offset().is_some() => {
+            let (path, offset) = (error.path().unwrap_or(dir), error.offset().unwrap_or(0));
+            let (path, detail) = (path.to_path_buf(), error.reason());
+            let kind = FindingKind::Unreadable;
+            tally.tell(Finding { path, offset, kind, lsn: None, detail });
+            Ok(vec![(Lsn::FIRST, Lsn::MAX)])
+        }
         Err(error) => Err(error),
     }
 }

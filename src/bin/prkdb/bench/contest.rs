@@ -90,7 +90,7 @@ impl Contest<'_> {
                     && load.method != Method::Unsynced
             });
             let load = match (workload.kind, known) {
-                (Kind::ReadBack, _) => None,
+                (Kind::ReadBack | Kind::ReadBatches, _) => None,
                 (Kind::Unsynced, _) => Some(Load { write_bytes, depth, method: Method::Unsynced }),
                 (Kind::Durable, Some(load)) => Some(*load),
                 (Kind::Durable, None) => Some(self.fastest(write_bytes, depth)?),
@@ -166,7 +166,7 @@ impl Contest<'_> {
             for round in 0..rounds {
                 for (at, series) in board.iter_mut().enumerate() {
                     let workload = self.workloads[at];
-                    if (workload.kind == Kind::ReadBack) == reading {
+                    if workload.kind.reads() == reading {
                         self.turn(at, round, series, bar)?;
                     }
                 }

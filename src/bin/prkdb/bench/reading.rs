@@ -18,7 +18,7 @@ use crate::yardstick::memory::Memory;
 
 use super::load::{Pace, Sample, watch};
 use super::log::{Log, SEGMENT_BYTES};
-use super::workload::Workload;
+use super::workload::{Kind, Workload};
 
 /// So many batches are read; as many bytes as a segment may hold lie behind them.
 const READ_BATCHES: usize = 300;
@@ -64,7 +64,7 @@ pub fn run(
     })
 }
 
-/// The records that read-back reads.
+/// The records that are read.
 fn kept(
     log: &Log,
     first: Lsn,
@@ -73,23 +73,51 @@ fn kept(
     Ok(log.reader(first)?.take(READ_BATCHES * workload.batch))
 }
 
+/// Counts what was read while the window was open.
+struct Counted<'a> {
+    window: &'a Window<'a>,
+    records: u64,
+    /// Those since the last look at the clock.
+    chunk: u64,
+}
+
+impl Counted<'_> {
+    /// So many more were read; false once the window is over.
+    fn add(&mut self, records: u64) -> bool {
+        self.chunk += records;
+        if self.chunk < READ_CHUNK {
+            return true;
+        }
+        let now = Instant::now();
+        self.records += if self.window.contains(now) { self.chunk } else { 0 };
+        self.chunk = 0;
+        !self.window.is_over(now)
+    }
+}
+
 /// Reads over and over; how many records came in the window.
 fn read(log: &Log, first: Lsn, workload: &Workload, window: &Window<'_>) -> Result<u64, Stop> {
-    let mut counted = 0;
+    let mut counted = Counted { window, records: 0, chunk: 0 };
     loop {
-        let mut chunk = 0;
+        if workload.kind == Kind::ReadBatches {
+            let mut reader = log.reader(first)?;
+            for _ in 0..READ_BATCHES {
+                let Some(batch) = reader.next_batch() else { break };
+                let batch = batch?;
+                batch.iter().for_each(|record| {
+                    black_box(record);
+                });
+                if !counted.add(batch.iter().len() as u64) {
+                    return Ok(counted.records);
+                }
+            }
+            continue;
+        }
         for record in kept(log, first, workload)? {
             black_box(&record?.data[..]);
-            chunk += 1;
-            if chunk < READ_CHUNK {
-                continue;
+            if !counted.add(1) {
+                return Ok(counted.records);
             }
-            let now = Instant::now();
-            if window.is_over(now) {
-                return Ok(counted);
-            }
-            counted += if window.contains(now) { chunk } else { 0 };
-            chunk = 0;
         }
     }
 }

@@ -101,7 +101,7 @@ fn as_object(row: &Row) -> String {
     let durability = match row.workload.kind {
         Kind::Durable => Some("sync"),
         Kind::Unsynced => Some("written"),
-        Kind::ReadBack => None,
+        Kind::ReadBack | Kind::ReadBatches => None,
     };
     let interval = row.raw_ratio.and_then(|ratio| ratio.interval);
     json::object(&[

@@ -21,8 +21,17 @@ pub enum Kind {
     Durable,
     /// Appends that are answered when they are written.
     Unsynced,
-    /// Reads what was appended.
+    /// Reads what was appended, record by record.
     ReadBack,
+    /// Reads it batch by batch.
+    ReadBatches,
+}
+
+impl Kind {
+    /// Whether nothing is appended while it is measured.
+    pub fn reads(self) -> bool {
+        matches!(self, Kind::ReadBack | Kind::ReadBatches)
+    }
 }
 
 /// One workload.
@@ -62,7 +71,7 @@ const SINGLES: Workload = Workload {
 };
 
 /// All workloads, in the order in which they run.
-pub const ALL: [Workload; 9] = [
+pub const ALL: [Workload; 10] = [
     BATCHES,
     Workload {
         name: "batch-1000x100-tickets",
@@ -111,6 +120,12 @@ pub const ALL: [Workload; 9] = [
         kind: Kind::ReadBack,
         ..BATCHES
     },
+    Workload {
+        name: "read-batches",
+        title: "the same, batch by batch",
+        kind: Kind::ReadBatches,
+        ..BATCHES
+    },
 ];
 
 impl Workload {
@@ -124,7 +139,7 @@ impl Workload {
         match self.kind {
             Kind::Durable => Some(Durability::Sync),
             Kind::Unsynced => Some(Durability::Written),
-            Kind::ReadBack => None,
+            Kind::ReadBack | Kind::ReadBatches => None,
         }
     }
 
