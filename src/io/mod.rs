@@ -32,6 +32,7 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
 
+mod ahead;
 mod answers;
 mod buf;
 mod calls;
@@ -52,6 +53,7 @@ mod tokio_uring;
 #[cfg(all(target_os = "linux", not(prkdb_portable)))]
 mod uring;
 
+pub(crate) use ahead::{Stretch, ahead};
 pub(crate) use buf::ForkGuard;
 pub use buf::{Buf, BufPool};
 pub use calls::SystemCalls;

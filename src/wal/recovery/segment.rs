@@ -10,7 +10,7 @@ use crate::format::footer::Footer;
 use crate::format::frame::Tag;
 use crate::format::segment::SegmentHeader;
 use crate::format::{Bad, SegmentId};
-use crate::io::{Access, Buf, Disk, Entry, EntryKind, FileRef};
+use crate::io::{Access, Buf, Disk, Entry, EntryKind, FileRef, Stretch, ahead};
 use crate::lsn::Lsn;
 use crate::segment::{Cursor, Evidence, Geometry, Run, SegmentFile, Step, Summary, parse_name};
 
@@ -19,6 +19,8 @@ use super::{Found, Scan, State};
 
 /// Bytes recovery reads at a time.
 pub(super) const WINDOW: u64 = 1 << 20;
+/// A segment of which so many bytes are scanned is read ahead of the scan.
+const LARGE: u64 = 8 << 20;
 
 /// What header and footer say of a segment.
 pub(super) enum Glance {
@@ -86,7 +88,13 @@ pub(super) fn scan(
 ) -> Result<Found> {
     let (file, segment, zeroed) = open_segment(disk, dir, entry, meta)?;
     let geometry = segment.geometry;
-    let cursor = Cursor::new(file, segment.id, geometry, geometry.frames_start(), WINDOW);
+    let (start, end) = (geometry.frames_start(), geometry.frames_end());
+    // A thread more pays where there is much to read.
+    let file = match disk.readers() > 1 && end - start >= LARGE {
+        true => ahead(&file, Stretch { from: start, end, piece: WINDOW, block: geometry.block }),
+        false => file,
+    };
+    let cursor = Cursor::new(file, segment.id, geometry, start, WINDOW);
     let closed_at = meta.meta.clean.then_some(meta.meta.durable_upto);
     let (scan, runs) = walk(cursor, &segment, bad_footer, closed_at, tell)?;
     Ok(Found::new(segment, zeroed, State::Open(scan), runs))
