@@ -63,7 +63,8 @@
 //! - Append from a thread or a task: [`Wal::append_batch`], [`Wal::append_batch_async`]; without
 //!   waiting for room: [`Wal::try_append_batch`]; at one LSN or not at all: [`Wal::append_at`];
 //!   with another durability: [`Wal::with`].
-//! - Read and follow, in the writer's process or beside it: [`Wal::reader`], [`ReadOnlyWal`].
+//! - Read and follow, in the writer's process or beside it: [`Wal::reader`], [`ReadOnlyWal`]; whole
+//!   batches at once: [`Reader::next_batch`].
 //! - Cut the start, the end or all of it: [`Wal::truncate_before`], [`Wal::truncate_after`],
 //!   [`Wal::reset_to`]; by itself: [`CompactionPolicy`], [`WalConfig::retention_ms`].
 //! - Bound the disk use: [`WalConfig::max_disk_bytes`]. Compress: [`CompressionConfig`].
