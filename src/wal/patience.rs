@@ -64,25 +64,77 @@ impl Patience {
 #[cfg(test)]
 mod tests {
     use std::cell::Cell;
+    use std::io;
+    use std::sync::Mutex;
+    use std::task::Waker;
 
     use super::*;
-    use crate::io::ThreadHost;
+    use crate::io::{MakeMachine, Running};
+
+    /// A host whose clock goes by a look at a time, and by what is slept.
+    #[derive(Debug, Default)]
+    struct Clock(Mutex<Duration>);
+
+    impl Clock {
+        fn pass(&self, time: Duration) {
+            *self.0.lock().unwrap() += time;
+        }
+    }
+
+    impl Host for Clock {
+        fn now(&self) -> Duration {
+            *self.0.lock().unwrap()
+        }
+
+        fn wall_us(&self) -> u64 {
+            unreachable!("nobody asks")
+        }
+
+        fn random(&self) -> io::Result<[u8; 16]> {
+            unreachable!("nobody asks")
+        }
+
+        fn start(&self, _name: &str, _make: MakeMachine) -> io::Result<Box<dyn Running>> {
+            unreachable!("nobody asks")
+        }
+
+        fn run(&self, _name: &str, _job: Box<dyn FnOnce() + Send + '_>) -> io::Result<()> {
+            unreachable!("nobody asks")
+        }
+
+        fn wake(&self, _waker: Waker) {}
+
+        fn spin(&self, ready: &dyn Fn() -> bool, upto: Duration) -> bool {
+            let begun = self.now();
+            while !ready() {
+                if self.now() - begun >= upto {
+                    return false;
+                }
+                self.pass(Duration::from_micros(1));
+            }
+            true
+        }
+
+        fn step(&self) -> bool {
+            false
+        }
+    }
 
     /// Whether a wait that takes so long is spent awake.
-    fn is_awake(patience: &Patience, host: &ThreadHost, takes: Duration) -> bool {
+    fn is_awake(patience: &Patience, host: &Clock, takes: Duration) -> bool {
         let (begun, looks) = (host.now(), Cell::new(0u32));
         let done = || {
             looks.set(looks.get() + 1);
             host.now() - begun >= takes
         };
-        let asleep = || std::thread::sleep(takes.saturating_sub(host.now() - begun));
+        let asleep = || host.pass(takes.saturating_sub(host.now() - begun));
         patience.wait(host, &done, asleep);
         looks.get() > 0
     }
 
     #[test]
     fn a_lone_caller_stays_awake_while_answers_are_quick() {
-        let (host, patience) = (ThreadHost::new(), Patience::new(Duration::from_millis(1)));
+        let (host, patience) = (Clock::default(), Patience::new(Duration::from_millis(1)));
         patience.handed_out();
         assert!(is_awake(&patience, &host, Duration::from_micros(1)));
         patience.handed_out();

@@ -48,7 +48,7 @@ pub enum ReadLevel {
 ///
 /// - Shape: ends at the watermark; asked again later it goes on from there. `Send`; one thread at a
 ///   time. It keeps at most one batch and one window of 256 KiB in memory, or a smaller window for
-///   each segment written side by side.
+///   each segment written side by side; what it has fetched ahead is in the page cache.
 /// - Durability: gives promised records only, unless made with [`ReadLevel::Written`]; of a
 ///   [`ReadOnlyWal`](super::ReadOnlyWal) what that serves.
 /// - Cuts: what it gave is of one history. If the log was cut from the end (`truncate_after`,
@@ -149,8 +149,23 @@ impl Reader {
     }
 
     /// The next records at once: what is left of the batch that holds the next one. The same
-    /// records, and errors, as one by one; it takes half the time where they are small, for what is
-    /// done once a record otherwise is done once a batch.
+    /// records, and errors, as one by one; it takes half the time where batches are large and their
+    /// records small, for what is done once a record otherwise is done once a batch.
+    ///
+    /// ```
+    /// # use prkdb_core::{Lsn, Wal, WalConfig};
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// let wal = Wal::open(WalConfig::new(dir.path()))?;
+    /// wal.append_batch(["one", "two", "three"])?.wait()?;
+    /// let mut reader = wal.reader(Lsn::FIRST)?;
+    /// while let Some(batch) = reader.next_batch() {
+    ///     let batch = batch?;
+    ///     for (lsn, record) in batch.lsns().iter().zip(batch.iter()) {
+    ///         println!("{lsn} {}", record.len());
+    ///     }
+    /// }
+    /// # Ok::<(), prkdb_core::Error>(())
+    /// ```
     ///
     /// - Shape: none at the watermark; asked again later it goes on from there. Batches are those
     ///   that were appended, but for their beginning where the reader starts in the middle of one,

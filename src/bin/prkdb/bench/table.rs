@@ -16,7 +16,7 @@ use super::workload::Kind;
 const NOTES: [&str; 4] = [
     "raw: the same blocks on a bare loop without a log. Writes in flight: 1 where one caller \
      waits, 8 with tickets, one for each of 8 or 64 callers (at most 32), who share writes in a \
-     log and not here. Unsynced where the log's are; for read-back it is a copy and CRC in memory.",
+     log and not here. Unsynced where the log's are; for reading it is a copy and CRC in memory.",
     "of raw: records/s over raw's in the same round, median (95 % interval). Rates are medians \
      of the rounds; percentiles, counts and CPU time are over all of them.",
     "Latency is from the append call to the answer as its caller sees it. Calls: io_uring_enter, \

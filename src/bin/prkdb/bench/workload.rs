@@ -122,7 +122,7 @@ pub const ALL: [Workload; 10] = [
     },
     Workload {
         name: "read-batches",
-        title: "the same, batch by batch",
+        title: "reading the same as read-back, batch by batch",
         kind: Kind::ReadBatches,
         ..BATCHES
     },
