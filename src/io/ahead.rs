@@ -94,23 +94,29 @@ struct Stream {
 }
 
 impl Stream {
-    /// Copies what stands at `at`; none if it is not to be had.
-    fn copy(&mut self, at: u64, out: &mut [u8]) -> Option<()> {
-        let end = at + out.len() as u64;
-        while let Some((from, buf)) = self.kept.pop_front() {
-            if from + buf.len() as u64 > at {
-                self.kept.push_front((from, buf));
-                break;
-            }
+    /// Gives back the pieces that lie before `at`.
+    fn let_go(&mut self, at: u64) {
+        let is_past = |(from, buf): &(u64, Buf)| from + buf.len() as u64 <= at;
+        while self.kept.front().is_some_and(is_past)
+            && let Some((_, buf)) = self.kept.pop_front()
+        {
             // The threads may have ended.
             self.empty.send(buf).ok();
         }
+    }
+
+    /// Copies what stands at `at`; none if it is not to be had.
+    fn copy(&mut self, at: u64, out: &mut [u8]) -> Option<()> {
+        let end = at + out.len() as u64;
+        self.let_go(at);
         while self.next < end {
             let buf = self.pieces[self.turn].recv().ok()?;
             let from = self.next;
             self.next += buf.len() as u64;
             self.turn = (self.turn + 1) % self.pieces.len();
             self.kept.push_back((from, buf));
+            // A walk may pass over whole pieces.
+            self.let_go(at);
         }
         if self.kept.front().is_none_or(|(from, _)| *from > at) {
             return None;
@@ -211,6 +217,12 @@ mod tests {
             assert_same(&ahead, &file, piece * PIECE as u64, PIECE);
         }
         assert_same(&ahead, &file, 4096, PIECE);
+        // Over several pieces that nobody asked for.
+        let far = super::ahead(&file, whole(end));
+        for (at, len) in [(0, PIECE), (10 * PIECE as u64 + 8192, PIECE), (20 * PIECE as u64, 4096)]
+        {
+            assert_same(&far, &file, at, len);
+        }
         assert_same(&ahead, &file, 39 * PIECE as u64, PIECE);
         assert_same(&ahead, &file, 40 * PIECE as u64 - 4096, 8192);
     }
