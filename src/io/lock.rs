@@ -236,15 +236,20 @@ mod tests {
         drop(in_a_ring);
     }
 
-    #[test]
-    fn a_newcomer_waits_for_a_process_that_is_gone() {
+    /// A lock that is held in the name of a process that has ended.
+    fn held_by_one_that_is_gone(path: &Path) -> Arc<LockFile> {
         let mut child = std::process::Command::new("true").spawn().unwrap();
         child.wait().unwrap();
+        let lock = take(path).unwrap();
+        name_holder(&lock.file, &child.id().to_string()).unwrap();
+        lock
+    }
+
+    #[test]
+    fn a_newcomer_waits_for_a_process_that_is_gone() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("LOCK");
-        let first = take(&path).unwrap();
-        name_holder(&first.file, &child.id().to_string()).unwrap();
-        assert_waits_for(first, &path);
+        assert_waits_for(held_by_one_that_is_gone(&path), &path);
     }
 
     #[test]
@@ -274,12 +279,9 @@ mod tests {
 
     #[test]
     fn a_holder_that_only_seemed_to_be_gone_is_waited_for_once() {
-        let mut child = std::process::Command::new("true").spawn().unwrap();
-        child.wait().unwrap();
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("LOCK");
-        let first = take(&path).unwrap();
-        name_holder(&first.file, &child.id().to_string()).unwrap();
+        let first = held_by_one_that_is_gone(&path);
         let before = Outwaited::default();
         std::thread::scope(|scope| {
             let look = scope.spawn(|| is_held(&path, &before).unwrap());
