@@ -82,6 +82,10 @@ bugs! {
     MetaInOneSlot,
     /// An update of META that follows one that was broken off begins with the older slot.
     OlderMetaSlotFirst,
+    /// META does not say that what is damaged is being given up.
+    MendingUnmarked,
+    /// `resume` takes the log for whatever its files say, also if that is less than was answered.
+    AnsweredForgotten,
     /// META is written and not synced.
     MetaUnsynced,
     /// Segments are taken away before META says so.

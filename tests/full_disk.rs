@@ -140,10 +140,39 @@ fn holes_on_a_full_disk(dir: &Path, backend: Backend) {
     assert_eq!(contents(&log).len(), 50);
 }
 
+/// A log whose writer was killed in its first life needs no space to be opened again, and a cut is
+/// all it takes to go on.
+fn killed_in_its_first_life(dir: &Path, backend: Backend) {
+    let (log, root) = (dir.join("log"), tempfile::tempdir().unwrap());
+    let dead = root.path().join("dead");
+    let wal = open(&log, backend);
+    fill(&wal, 1, 100, 5);
+    support::copy(&log, &dead);
+    wal.close().unwrap();
+    std::fs::remove_dir_all(&log).unwrap();
+    support::copy(&dead, &log);
+    let mut ballast = std::fs::File::create(dir.join("ballast")).unwrap();
+    while std::io::Write::write(&mut ballast, &[1; 4096]).is_ok_and(|n| n > 0) {}
+    let wal = Wal::open(support::config(&log, backend));
+    let wal = wal.unwrap_or_else(|e| panic!("{backend:?}: {e}"));
+    assert_whole(&wal, 101);
+    assert!(!log.join("META.tmp").exists(), "what could not be finished takes space");
+    let next = fill_up(&wal);
+    wal.truncate_before(Lsn::new(next)).unwrap();
+    drop(wal);
+    let wal = open(&log, backend);
+    assert_eq!((wal.first_lsn().get(), wal.next_lsn().get()), (next, next));
+    std::fs::remove_file(dir.join("ballast")).unwrap();
+    fill(&wal, 1, 10, 5);
+    wal.close().unwrap();
+}
+
 fn on_small_disks(mount: impl Fn() -> Option<Mount>) {
     let Some(first) = mount() else { return };
     for backend in backends(first.path()) {
-        for test in [a_full_disk, batches_refused_together, holes_on_a_full_disk] {
+        for test in
+            [a_full_disk, batches_refused_together, holes_on_a_full_disk, killed_in_its_first_life]
+        {
             let Some(fresh) = mount() else { return };
             println!("{backend:?} on {}", fresh.path().display());
             test(fresh.path(), backend);

@@ -31,6 +31,7 @@ const BLOCK_SIZE: usize = 88;
 const SYNC_METHOD: usize = 92;
 const LAST_BACKEND: usize = 93;
 const CLEAN: usize = 94;
+const MENDING: usize = 95;
 const USER_LEN: usize = 96;
 const RANGES: usize = 100;
 const REMOVED: usize = 104;
@@ -38,6 +39,9 @@ const RANGE_LEN: usize = 16;
 const CUT_LEN: usize = 16;
 const LAST_CUT: usize = USER_STATE - CUT_LEN;
 const USER_STATE: usize = META_SLOT_BYTES - MAX_USER_STATE_BYTES;
+
+/// No log gets there by appending, and one that says so has too few left.
+const MOST_LSN: Lsn = Lsn::new(3 << 62);
 
 const MAX_RANGES: usize = (LAST_CUT - REMOVED) / RANGE_LEN;
 /// Cuts that are remembered.
@@ -69,6 +73,8 @@ pub(crate) struct Meta {
     pub(crate) next_epoch: u64,
     /// Closed in order: nothing was in flight.
     pub(crate) clean: bool,
+    /// Giving up what is damaged began and did not end: footers and names may be in a cache alone.
+    pub(crate) mending: bool,
     pub(crate) durable_upto: Lsn,
     pub(crate) first_lsn: Lsn,
     /// The greatest segment number ever given.
@@ -99,6 +105,7 @@ impl Meta {
         out[SYNC_METHOD] = self.sync_method;
         out[LAST_BACKEND] = self.last_backend;
         out[CLEAN] = u8::from(self.clean);
+        out[MENDING] = u8::from(self.mending);
         le::put_u32(&mut out, USER_LEN, count(self.user_state.len())?);
         le::put_u32(&mut out, RANGES, count(self.removed.len())?);
         for (range, to) in self.removed.iter().zip(out[REMOVED..].chunks_exact_mut(RANGE_LEN)) {
@@ -128,7 +135,7 @@ impl Meta {
         let (removed, rest) = slot[REMOVED..USER_STATE].split_at(ranges * RANGE_LEN);
         let (rest, cuts) = split_cuts(rest)?;
         let (user_state, after) = slot[USER_STATE..].split_at(user);
-        for reserved in [&slot[CLEAN + 1..USER_LEN], rest, after] {
+        for reserved in [rest, after] {
             block::check_zero(reserved)?;
         }
         let meta = Meta {
@@ -141,6 +148,7 @@ impl Meta {
             last_backend: slot[LAST_BACKEND],
             next_epoch: le::u64_at(slot, NEXT_EPOCH),
             clean: block::flag(slot[CLEAN])?,
+            mending: block::flag(slot[MENDING])?,
             durable_upto: Lsn::new(le::u64_at(slot, DURABLE_UPTO)),
             first_lsn: Lsn::new(le::u64_at(slot, FIRST_LSN)),
             highest_number: le::u64_at(slot, HIGHEST_NUMBER),
@@ -166,7 +174,10 @@ impl Meta {
         let held = self.removed.len() + self.cuts.len().max(1) <= MAX_RANGES + 1
             && self.cuts.len() <= MAX_CUTS
             && self.user_state.len() <= MAX_USER_STATE_BYTES;
-        let lsns = self.first_lsn >= Lsn::FIRST && self.removed_is_merged();
+        let ends = self.removed.last().map_or(Lsn::NONE, |range| range.1);
+        let lsns = self.first_lsn >= Lsn::FIRST
+            && self.first_lsn.max(ends) <= MOST_LSN
+            && self.removed_is_merged();
         let is_cut = |cut: &Cut| cut.lsn >= Lsn::FIRST && (1..self.next_epoch).contains(&cut.epoch);
         let rise = |pair: &[Cut]| pair[0].lsn < pair[1].lsn && pair[0].epoch < pair[1].epoch;
         let cuts = self.cuts.iter().all(is_cut) && self.cuts.windows(2).all(rise);

@@ -8,7 +8,7 @@
 //!
 //! Used by recovery's scans. Invariants: what is given stands in the file at that offset; what a
 //! thread could not read, or the walk did not ask for in order, the caller reads himself, and hears
-//! the error; of each thread one piece waits; they end before their file is dropped.
+//! the error; of each thread one piece waits and one more is under way; no thread outlives this.
 
 use std::any::Any;
 use std::collections::VecDeque;
@@ -25,38 +25,40 @@ use crate::cast::len;
 /// Threads that read one file.
 const THREADS: u64 = 2;
 
-/// What is read ahead: whole blocks, `from .. end`, in pieces of so many bytes.
+/// What is read ahead: whole blocks up to `end`, in pieces of so many bytes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Stretch {
-    pub(crate) from: u64,
     pub(crate) end: u64,
     pub(crate) piece: u64,
     pub(crate) block: u64,
 }
 
-/// `file`, read ahead; as it is where no threads can be started.
+/// `file`, read ahead of who reads it in order, from his second read on; as it is where no threads
+/// can be started.
 pub(crate) fn ahead(file: &FileRef, stretch: Stretch) -> FileRef {
-    let (empty, used) = unbounded();
-    let (mut pieces, mut threads) = (Vec::new(), Vec::new());
-    for turn in 0..THREADS {
-        let (full, waiting) = bounded(1);
-        let (source, used) = (Arc::clone(file), used.clone());
-        let fetch = move || stretch.fetch(&source, turn, &full, &used);
-        match std::thread::Builder::new().name("prkdb-ahead".into()).spawn(fetch) {
-            Ok(thread) => threads.push(thread),
-            // Those that were started end when their channels are dropped.
-            Err(_) => return Arc::clone(file),
-        }
-        pieces.push(waiting);
-    }
-    let stream = Stream { pieces, empty, kept: VecDeque::new(), next: stretch.from, turn: 0 };
-    Arc::new(Ahead { file: Arc::clone(file), stream: Mutex::new(Some(stream)), threads })
+    Arc::new(Ahead { file: Arc::clone(file), state: Mutex::new(State::Unread(stretch)) })
 }
 
 impl Stretch {
+    /// Starts the threads, of which the first reads at `from`; none if one can't be started.
+    fn start(self, file: &FileRef, from: u64) -> Option<Stream> {
+        let (empty, used) = unbounded();
+        let (pieces, kept, threads) = (Vec::new(), VecDeque::new(), Vec::new());
+        let mut stream =
+            Stream { pieces, empty, kept, stretch: self, next: from, turn: 0, threads };
+        for turn in 0..THREADS {
+            let (full, waiting) = bounded(1);
+            let (source, used) = (Arc::clone(file), used.clone());
+            let fetch = move || self.fetch(&source, from + turn * self.piece, &full, &used);
+            let thread = std::thread::Builder::new().name("prkdb-ahead".into()).spawn(fetch);
+            stream.threads.push(thread.ok()?);
+            stream.pieces.push(waiting);
+        }
+        Some(stream)
+    }
+
     /// Reads every second piece, until the end, an error, or nobody wants more.
-    fn fetch(self, file: &FileRef, turn: u64, full: &Sender<Buf>, used: &Receiver<Buf>) {
-        let mut at = self.from + turn * self.piece;
+    fn fetch(self, file: &FileRef, mut at: u64, full: &Sender<Buf>, used: &Receiver<Buf>) {
         while at < self.end {
             let size = (self.end - at).min(self.piece);
             let fresh = || Buf::zeroed(len(self.piece), len(self.block));
@@ -76,9 +78,17 @@ impl Stretch {
 #[derive(Debug)]
 struct Ahead {
     file: FileRef,
-    /// None once the walk left the order, or a thread could not go on.
-    stream: Mutex<Option<Stream>>,
-    threads: Vec<JoinHandle<()>>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+enum State {
+    /// Many a walk ends in what it read first.
+    Unread(Stretch),
+    ReadOnce(Stretch),
+    Running(Stream),
+    /// The walk left the order, or a thread could not go on.
+    Off,
 }
 
 /// What comes from the threads.
@@ -88,9 +98,11 @@ struct Stream {
     empty: Sender<Buf>,
     /// What was read and may be asked for again, with its offset: a frame can lie across pieces.
     kept: VecDeque<(u64, Buf)>,
+    stretch: Stretch,
     /// The offset of the piece that comes next, and whose it is.
     next: u64,
     turn: usize,
+    threads: Vec<JoinHandle<()>>,
 }
 
 impl Stream {
@@ -107,31 +119,42 @@ impl Stream {
 
     /// Copies what stands at `at`; none if it is not to be had.
     fn copy(&mut self, at: u64, out: &mut [u8]) -> Option<()> {
-        let end = at + out.len() as u64;
         self.let_go(at);
-        while self.next < end {
-            let buf = self.pieces[self.turn].recv().ok()?;
-            let from = self.next;
-            self.next += buf.len() as u64;
-            self.turn = (self.turn + 1) % self.pieces.len();
-            self.kept.push_back((from, buf));
-            // A walk may pass over whole pieces.
-            self.let_go(at);
-        }
-        if self.kept.front().is_none_or(|(from, _)| *from > at) {
-            return None;
-        }
         let mut done = 0;
-        for (from, buf) in &self.kept {
-            let start = len(at + done as u64 - from);
-            let count = (buf.len() - start).min(out.len() - done);
-            out[done..done + count].copy_from_slice(&buf.bytes()[start..start + count]);
+        while done < out.len() {
+            let from = at + done as u64;
+            while self.next <= from {
+                let buf = self.pieces[self.turn].recv().ok()?;
+                let start = self.next;
+                self.next += buf.len() as u64;
+                self.turn = (self.turn + 1) % self.pieces.len();
+                self.kept.push_back((start, buf));
+                // A walk may pass over whole pieces.
+                self.let_go(from);
+            }
+            let holds =
+                |(start, buf): &&(u64, Buf)| (*start..start + buf.len() as u64).contains(&from);
+            let (start, buf) = self.kept.iter().find(holds)?;
+            let rest = &buf.bytes()[len(from - start)..];
+            let count = rest.len().min(out.len() - done);
+            out[done..done + count].copy_from_slice(&rest[..count]);
             done += count;
-            if done == out.len() {
-                return Some(());
+            // The next read begins in what is read now, at its end but for a frame that went on.
+            self.let_go((at + done as u64).saturating_sub(self.stretch.piece));
+        }
+        Some(())
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        // Ends those that wait for room.
+        self.pieces.clear();
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                tracing::warn!("a thread that read ahead panicked; the scan reads by itself");
             }
         }
-        None
     }
 }
 
@@ -149,28 +172,30 @@ impl File for Ahead {
     }
 
     fn read_at(&self, at: u64, buf: &mut [u8]) -> io::Result<usize> {
-        let mut stream = self.stream.lock().unwrap_or_else(PoisonError::into_inner);
-        let copied = stream.as_mut().and_then(|stream| stream.copy(at, buf));
-        if copied.is_some() {
-            return Ok(buf.len());
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        *state = match std::mem::replace(&mut *state, State::Off) {
+            State::Unread(stretch) => State::ReadOnce(stretch),
+            State::ReadOnce(stretch) => {
+                stretch.start(&self.file, at).map_or(State::Off, State::Running)
+            }
+            other => other,
+        };
+        if let State::Running(stream) = &mut *state {
+            if stream.copy(at, buf).is_some() {
+                return Ok(buf.len());
+            }
+            *state = State::Off;
         }
-        *stream = None;
-        drop(stream);
+        drop(state);
         self.file.read_at(at, buf)
+    }
+
+    fn will_need(&self, at: u64, len: u64) {
+        self.file.will_need(at, len);
     }
 
     fn as_any(&self) -> &dyn Any {
         self.file.as_any()
-    }
-}
-
-impl Drop for Ahead {
-    fn drop(&mut self) {
-        *self.stream.get_mut().unwrap_or_else(PoisonError::into_inner) = None;
-        for thread in self.threads.drain(..) {
-            // What one panicked over the caller read himself.
-            thread.join().ok();
-        }
     }
 }
 
@@ -182,8 +207,8 @@ mod tests {
 
     const PIECE: usize = 64 << 10;
 
-    fn whole(end: u64) -> Stretch {
-        Stretch { from: 0, end, piece: PIECE as u64, block: 4096 }
+    fn upto(end: u64) -> Stretch {
+        Stretch { end, piece: PIECE as u64, block: 4096 }
     }
 
     /// A file of so many bytes, each 4 KiB of them another number.
@@ -208,7 +233,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (_disk, file) = file(dir.path(), 40 * PIECE);
         let end = 39 * PIECE as u64 + 4096;
-        let ahead = ahead(&file, Stretch { from: 4096, ..whole(end) });
+        let ahead = ahead(&file, upto(end));
         // In order, overlapping as frames make it, across pieces, then back and beyond.
         for (at, len) in [(4096, PIECE), (60_000 & !4095, PIECE), (131_072, 3 * PIECE)] {
             assert_same(&ahead, &file, at, len);
@@ -218,7 +243,7 @@ mod tests {
         }
         assert_same(&ahead, &file, 4096, PIECE);
         // Over several pieces that nobody asked for.
-        let far = super::ahead(&file, whole(end));
+        let far = super::ahead(&file, upto(end));
         for (at, len) in [(0, PIECE), (10 * PIECE as u64 + 8192, PIECE), (20 * PIECE as u64, 4096)]
         {
             assert_same(&far, &file, at, len);
@@ -231,11 +256,11 @@ mod tests {
     fn a_file_that_is_shorter_and_one_that_is_left_early_are_no_trouble() {
         let dir = tempfile::tempdir().unwrap();
         let (_disk, file) = file(dir.path(), 3 * PIECE);
-        let ahead = ahead(&file, whole(100 * PIECE as u64));
+        let ahead = ahead(&file, upto(100 * PIECE as u64));
         for piece in 0..4 {
             assert_same(&ahead, &file, piece * PIECE as u64, PIECE);
         }
         // Nothing was asked for: its thread waits with what it read, and ends.
-        drop(super::ahead(&file, Stretch { piece: 4096, ..whole(3 * PIECE as u64) }));
+        drop(super::ahead(&file, Stretch { piece: 4096, ..upto(3 * PIECE as u64) }));
     }
 }

@@ -12,7 +12,7 @@
 
 use std::fs;
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -45,6 +45,12 @@ pub(super) struct LockFile {
 }
 
 impl LockFile {
+    /// Whether this describes the locked file.
+    pub(super) fn is_same(&self, other: &fs::Metadata) -> bool {
+        let same = |ours: fs::Metadata| (ours.dev(), ours.ino()) == (other.dev(), other.ino());
+        self.file.metadata().is_ok_and(same)
+    }
+
     /// Keeps the lock until the process ends.
     #[cfg(all(target_os = "linux", not(prkdb_portable)))]
     pub(super) fn pin(&self) {

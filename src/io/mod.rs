@@ -91,8 +91,9 @@ pub trait File: Send + Sync + fmt::Debug {
     /// The system's error; `Interrupted` is retried inside.
     fn read_at(&self, at: u64, buf: &mut [u8]) -> io::Result<usize>;
 
-    /// Says that these bytes will be read soon, of a file that was opened `Cached`: a system that
-    /// can fetches them while the caller does something else. A hint: it does nothing elsewhere.
+    /// Says that the bytes `at .. at + len` will be read soon: of a file that is read through the
+    /// page cache a system that can fetches them while the caller does something else. A hint,
+    /// which a file around another one passes on; nothing happens elsewhere, nor if `len` is 0.
     fn will_need(&self, _at: u64, _len: u64) {}
 
     /// For a queue to find its own kind of file behind the trait.
@@ -194,6 +195,16 @@ pub trait Disk: Send + Sync + fmt::Debug {
     /// The system's error.
     fn is_locked(&self, path: &Path) -> io::Result<bool>;
 
+    /// Whether the file at `path`, where this disk holds a lock, is the one that it locked: not so
+    /// once the directory was moved or replaced, and whoever is there now may be another's.
+    ///
+    /// # Errors
+    /// The system's error; none if nothing has that name.
+    fn holds(&self, path: &Path) -> io::Result<bool> {
+        let _ = path;
+        Ok(true)
+    }
+
     /// Bytes that an ordinary user may still allocate below `dir`.
     ///
     /// # Errors
@@ -208,7 +219,8 @@ pub trait Disk: Send + Sync + fmt::Debug {
     /// holds.
     fn direct(&self) -> bool;
 
-    /// How many threads recovery reads files with at the same time; with one it starts none.
+    /// How many files recovery reads at the same time, each on a thread of its own, with two more
+    /// that read ahead where it is large; with one it starts none.
     fn readers(&self) -> usize {
         1
     }

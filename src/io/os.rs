@@ -11,11 +11,12 @@
 //! Invariants: only regular files are opened, links never followed; files are 0600, directories
 //! 0700; a directory made here is durable in its parent before `create_dir` returns.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::fs;
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::Path;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use super::calls::Counter;
@@ -81,14 +82,36 @@ pub(super) struct OsDisk {
     volume: Volume,
     locks: Mutex<Vec<Weak<LockFile>>>,
     outwaited: lock::Outwaited,
+    /// Directories that were synced last, kept open: a process that has no descriptor left for a
+    /// moment can sync those all the same.
+    spare: Mutex<VecDeque<(PathBuf, fs::File)>>,
     counter: Arc<Counter>,
 }
+
+/// How many those are: a log has two.
+const SPARES: usize = 4;
 
 impl OsDisk {
     /// A disk on the file system that `volume` describes.
     pub(super) fn new(way: Way, volume: Volume) -> OsDisk {
         let (locks, outwaited) = (Mutex::new(Vec::new()), lock::Outwaited::default());
-        OsDisk { way, volume, locks, outwaited, counter: Arc::default() }
+        OsDisk { way, volume, locks, outwaited, spare: Mutex::default(), counter: Arc::default() }
+    }
+
+    /// Syncs a directory that is open already, if it is still the one of that name.
+    fn sync_spare(&self, dir: &Path) -> Option<io::Result<()>> {
+        let spares = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
+        let (_, spare) = spares.iter().find(|(path, _)| path == dir)?;
+        let (ours, theirs) = (spare.metadata().ok()?, fs::metadata(dir).ok()?);
+        let same = (ours.dev(), ours.ino()) == (theirs.dev(), theirs.ino());
+        same.then(|| sync_names(spare))
+    }
+
+    fn keep_spare(&self, dir: &Path, file: fs::File) {
+        let mut spares = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
+        spares.retain(|(path, _)| path != dir);
+        spares.truncate(SPARES - 1);
+        spares.push_front((dir.to_path_buf(), file));
     }
 
     /// The locks held through this disk.
@@ -176,7 +199,17 @@ impl Disk for OsDisk {
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         let directory = nix::libc::O_DIRECTORY;
-        sync_names(&fs::OpenOptions::new().read(true).custom_flags(directory).open(dir)?)
+        match fs::OpenOptions::new().read(true).custom_flags(directory).open(dir) {
+            Ok(file) => {
+                sync_names(&file)?;
+                self.keep_spare(dir, file);
+                Ok(())
+            }
+            Err(e) if matches!(e.raw_os_error(), Some(nix::libc::EMFILE | nix::libc::ENFILE)) => {
+                self.sync_spare(dir).unwrap_or(Err(e))
+            }
+            Err(e) => Err(e),
+        }
     }
 
     fn lock(&self, path: &Path) -> io::Result<LockGuard> {
@@ -189,6 +222,17 @@ impl Disk for OsDisk {
 
     fn is_locked(&self, path: &Path) -> io::Result<bool> {
         lock::is_held(path, &self.outwaited)
+    }
+
+    fn holds(&self, path: &Path) -> io::Result<bool> {
+        let found = match fs::metadata(path) {
+            Ok(found) => found,
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(false),
+            Err(e) => return Err(e),
+        };
+        let locks = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut held = locks.iter().filter_map(Weak::upgrade);
+        Ok(held.any(|lock| lock.is_same(&found)))
     }
 
     fn space(&self, dir: &Path) -> io::Result<u64> {

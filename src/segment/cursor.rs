@@ -106,8 +106,8 @@ impl Cursor {
         Cursor { file, id, block, at, end, window, window_at, window_len, ahead: 0, asked_upto: at }
     }
 
-    /// From now on the system fetches this much while the caller is at what it read: for a walk
-    /// through a file that is read by way of the page cache.
+    /// From its second window on the system fetches this much while the caller is at what it read:
+    /// for a walk through a file that is read by way of the page cache.
     pub(crate) fn read_ahead(&mut self, bytes: u64) {
         self.ahead = bytes;
     }
@@ -284,9 +284,9 @@ impl Cursor {
 
     /// Asks for what follows `from`, in pieces of half of what is to be ahead.
     fn ask_ahead(&mut self, from: u64) {
+        let at = self.asked_upto.max(from);
         let upto = (from + self.ahead).min(self.end);
-        if upto >= (self.asked_upto + self.ahead / 2).min(self.end) && upto > self.asked_upto {
-            let at = self.asked_upto.max(from);
+        if upto > at && (upto == self.end || upto - at >= self.ahead / 2) {
             self.file.will_need(at, upto - at);
             self.asked_upto = upto;
         }
@@ -299,10 +299,14 @@ impl Cursor {
             self.window = Buf::zeroed(len(needed), len(self.block));
         }
         let want = (self.window.capacity() as u64).min(self.end - start);
+        let window = self.window_at..=self.window_at + self.window_len;
+        let goes_on = self.window_len > 0 && window.contains(&start);
         self.window_len = 0;
         self.window.set_len(len(want));
-        // The disk is at it while this window is waited for.
-        self.ask_ahead(start + want);
+        if self.ahead > 0 && goes_on {
+            // The disk is at it while this window is waited for.
+            self.ask_ahead(start + want);
+        }
         let bytes = self.window.bytes_mut().expect("the cursor's window is its own");
         let got = read_full(&self.file, start, bytes)?;
         if (got as u64) < needed {

@@ -14,11 +14,13 @@ use std::sync::Arc;
 use crate::cast::len;
 use crate::error::{Error, ErrorKind, Result};
 use crate::io::{Access, Buf, FlowMachine, LockGuard, Running, World, block_on};
+use crate::lsn::Lsn;
 
 use super::mailbox::Job;
 use super::maker::Maker;
-use super::meta::META;
-use super::recovery::{LOCK, Recovered, recover};
+use super::meta::{self, META};
+use super::readonly::Seen;
+use super::recovery::{LOCK, Recovered, Wanted, recover};
 use super::shared::{Control, Shared, poisoned};
 use super::ticket::pair;
 use super::writer::{GROUP_BYTES, QUEUE_DEPTH, Start, Writer};
@@ -39,6 +41,8 @@ pub(super) struct Engine {
     writer: Option<Box<dyn Running>>,
     maker: Option<Box<dyn Running>>,
     lock: Option<LockGuard>,
+    /// META when the writer began.
+    seen: Option<Seen>,
 }
 
 impl Engine {
@@ -46,7 +50,8 @@ impl Engine {
     pub(super) fn open(shared: &Arc<Shared>) -> Result<Engine> {
         let lock = take_lock(&shared.world, &shared.dir)?;
         let mut engine = Engine { lock: Some(lock), ..Engine::default() };
-        engine.start(shared, shared.config.create_new)?;
+        let wanted = if shared.config.create_new { Wanted::New } else { Wanted::Any };
+        engine.start(shared, wanted)?;
         Ok(engine)
     }
 
@@ -58,12 +63,24 @@ impl Engine {
         let path = shared.dir.join(META);
         let opened = shared.world.disk.open(&path, Access::Write);
         opened.map_err(|e| Error::io("resume", &path, None, e))?;
-        self.start(shared, false)
+        shared.expect_ours("resume")?;
+        let known = self.answered(shared)?;
+        self.start(shared, Wanted::Ours(known))
+    }
+
+    /// Up to where records were answered as durable and not cut since.
+    fn answered(&self, shared: &Shared) -> Result<Lsn> {
+        let known = shared.catalog.durable();
+        let now = meta::load(&*shared.world.disk, &shared.dir)?;
+        let cut = self.seen.zip(now).and_then(|(seen, now)| seen.cut_since(&now.meta));
+        // A cut that failed may be in META all the same.
+        Ok(cut.map_or(known, |cut| known.min(cut.prev())))
     }
 
     /// Recovers the log and starts the threads that write it.
-    fn start(&mut self, shared: &Arc<Shared>, must_be_new: bool) -> Result<()> {
-        let recovered = recovered(shared, must_be_new)?;
+    fn start(&mut self, shared: &Arc<Shared>, wanted: Wanted) -> Result<()> {
+        let recovered = recovered(shared, wanted)?;
+        self.seen = Some(Seen::of(recovered.meta.meta()));
         shared.report(recovered.report.clone());
         shared.set_user_state(recovered.meta.meta().user_state.clone());
         // Before the threads run: a writer that finds the latch set poisons itself, and when one
@@ -180,18 +197,18 @@ pub(super) fn take_lock(world: &World, dir: &Path) -> Result<LockGuard> {
 }
 
 /// Runs recovery on a thread that may write.
-fn recovered(shared: &Arc<Shared>, must_be_new: bool) -> Result<Recovered> {
+fn recovered(shared: &Arc<Shared>, wanted: Wanted) -> Result<Recovered> {
     let mut outcome = None;
     let (world, slot) = (&shared.world, &mut outcome);
-    let job = Box::new(move || *slot = Some(recover_on_queue(shared, must_be_new)));
+    let job = Box::new(move || *slot = Some(recover_on_queue(shared, wanted)));
     world.host.run("prkdb-open", job).map_err(|e| Error::io("open", &shared.dir, None, e))?;
     outcome.expect("the job ran to its end")
 }
 
-fn recover_on_queue(shared: &Shared, must_be_new: bool) -> Result<Recovered> {
+fn recover_on_queue(shared: &Shared, wanted: Wanted) -> Result<Recovered> {
     let World { disk, host } = &shared.world;
     let queue = disk.queue(CHORES_DEPTH, &[]);
     let mut queue = queue.map_err(|e| Error::io("open", &shared.dir, None, e))?;
-    let log = |flow| recover(flow, &**disk, &**host, shared, must_be_new);
+    let log = |flow| recover(flow, &**disk, &**host, shared, wanted);
     block_on(&mut *queue, log)
 }

@@ -114,18 +114,15 @@ impl MetaFile {
     /// Makes META, complete under another name first.
     async fn make(flow: &Flow, disk: &dyn Disk, dir: &Path, meta: Meta) -> Result<MetaFile> {
         let (tmp, path) = (dir.join(META_TMP), dir.join(META));
-        match disk.unlink(&tmp) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => {
-                return Err(Error::io("create META", &tmp, None, e));
-            }
-            _ => {}
-        }
         let failed = |e| Error::io("create META", &path, None, e);
-        let file = disk.create(&tmp, 2 * META_SLOT_BYTES as u64).map_err(failed)?;
-        let image = slot(&meta, disk.block_size())?;
-        let image = flow.write(&file, 0, image, false).await.map_err(failed)?;
-        flow.write(&file, META_SLOT_BYTES as u64, image, false).await.map_err(failed)?;
-        flow.sync(&file).await.map_err(failed)?;
+        remove_tmp(disk, &tmp).map_err(|e| Error::io("create META", &tmp, None, e))?;
+        let written = write_slots(flow, disk, &tmp, slot(&meta, disk.block_size())?).await;
+        if written.is_err()
+            && let Err(error) = remove_tmp(disk, &tmp)
+        {
+            tracing::warn!(%error, "a META.tmp that was not finished could not be removed");
+        }
+        written.map_err(failed)?;
         disk.rename(&tmp, &path).map_err(failed)?;
         // If this fails the device may never learn the name, and the next sync would not say so: a
         // log that was built on what the cache shows would be without META after a power cut.
@@ -136,16 +133,23 @@ impl MetaFile {
     }
 
     /// Opens META of a log that is to be written. One that was never changed is made again first:
-    /// its name may not have become durable when it was made.
+    /// its name may not have become durable when it was made. Where there is no space for that it
+    /// is taken as it is: a full disk is no reason to keep a log shut.
     pub(crate) async fn take_over(
         flow: &Flow,
         disk: &dyn Disk,
         dir: &Path,
         loaded: &Loaded,
     ) -> Result<MetaFile> {
-        match loaded.meta.sequence == UNCHANGED {
-            true => MetaFile::make(flow, disk, dir, loaded.meta.clone()).await,
-            false => MetaFile::open(disk, dir, loaded),
+        if loaded.meta.sequence != UNCHANGED {
+            return MetaFile::open(disk, dir, loaded);
+        }
+        match MetaFile::make(flow, disk, dir, loaded.meta.clone()).await {
+            Err(error) if no_space(&error) => {
+                tracing::warn!(%error, "META was not made again: its name may not be durable");
+                MetaFile::open(disk, dir, loaded)
+            }
+            made => made,
         }
     }
 
@@ -186,6 +190,29 @@ impl MetaFile {
         self.meta = meta;
         Ok(())
     }
+}
+
+/// Creates the file and writes both slots, durably but for its name.
+async fn write_slots(flow: &Flow, disk: &dyn Disk, path: &Path, image: Buf) -> io::Result<()> {
+    let file = disk.create(path, 2 * META_SLOT_BYTES as u64)?;
+    let image = flow.write(&file, 0, image, false).await?;
+    flow.write(&file, META_SLOT_BYTES as u64, image, false).await?;
+    let synced = flow.sync(&file).await;
+    flow.release(&file);
+    synced
+}
+
+/// Removes what an earlier attempt left.
+fn remove_tmp(disk: &dyn Disk, path: &Path) -> io::Result<()> {
+    match disk.unlink(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+        _ => Ok(()),
+    }
+}
+
+/// Whether a file could not be made for want of space, or of the right to make one that large.
+fn no_space(error: &Error) -> bool {
+    error.kind() == ErrorKind::StorageFull || error.io_kind() == Some(io::ErrorKind::FileTooLarge)
 }
 
 /// The slot that the update with this number writes first.

@@ -8,6 +8,7 @@
 //!
 //! The contract stands on [`crate`]; each file says which part of it it keeps.
 
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::cast;
@@ -74,6 +75,11 @@ pub struct Wal {
     engine: Mutex<Engine>,
 }
 
+/// The path from the root of what is named from the directory that the process is in.
+fn absolute(dir: &Path) -> Result<PathBuf> {
+    std::path::absolute(dir).map_err(|e| Error::io("open", dir, None, e))
+}
+
 impl Wal {
     /// Opens the log in `config.log_dir`: creates it, or recovers what a crash left.
     ///
@@ -86,6 +92,9 @@ impl Wal {
     /// `StorageFull`, `Io`.
     pub fn open(config: WalConfig) -> Result<Wal> {
         config.validate()?;
+        // Wherever the process changes to while the log is open.
+        let log_dir = absolute(&config.log_dir)?;
+        let config = WalConfig { log_dir, ..config };
         let (disk, backend) = open_disk(&config.log_dir, config.backend)?;
         let host: Arc<dyn Host> = Arc::new(ThreadHost::new());
         let existed = disk.list(&config.log_dir).is_ok_and(|names| {

@@ -288,10 +288,19 @@ impl Reader {
     fn batch(&mut self) -> Result<RecordBatch> {
         let (lsn, limit) = (self.next, self.limit());
         let hand = self.hand()?;
-        // A cut may have lowered the limit just now: then this is not given.
+        // The limit may have been lowered just now, below what this reader has given already.
         let (header, last) = (hand.header, hand.last.min(limit).max(lsn));
-        hand.body.prove(&header).map_err(|why| hand.damaged(lsn, &why))?;
-        let count = u32::try_from(last.get() + 1 - lsn.get()).expect("a batch is bounded");
+        let within = |lsn: Lsn| u32::try_from(lsn.get() - header.first_lsn.get());
+        let [from, to] = [lsn, last.next()].map(|lsn| within(lsn).expect("a batch is bounded"));
+        let count = match hand.body.prove(&header) {
+            Ok(()) => to - from,
+            // One of them is bad, or one that is not asked for: those before it are given first.
+            Err(_) => {
+                hand.body.range(&header, from).map_err(|why| hand.damaged(lsn, &why))?;
+                let good = |i: &u32| hand.body.range(&header, *i).is_ok();
+                u32::try_from((from..to).take_while(good).count()).expect("a batch is bounded")
+            }
+        };
         let body = hand.body.clone();
         Ok(RecordBatch::new(header, body, LsnRange::new(lsn, count)))
     }
@@ -387,19 +396,20 @@ impl Reader {
             self.check_first()?;
             return Err(self.nowhere());
         }
-        let window = (self.window / found.len() as u64).max(SMALL_WINDOW);
+        let lanes = found.len() as u64;
+        let window = (self.window / lanes).max(SMALL_WINDOW);
         let mut new = found;
         new.retain(|segment| !self.merge.has(segment, self.window_in(segment, window)));
         self.merge.keep_from(self.next);
         for segment in new {
-            let cursor = self.cursor(&segment, window)?;
+            let cursor = self.cursor(&segment, window, AHEAD / lanes)?;
             self.merge.add(segment, cursor);
         }
         Ok(())
     }
 
     /// A cursor at the next record or before it.
-    fn cursor(&self, segment: &Segment, window: u64) -> Result<Cursor> {
+    fn cursor(&self, segment: &Segment, window: u64, ahead: u64) -> Result<Cursor> {
         let path = &segment.file.path;
         let file = match segment.open(&*self.disk) {
             Ok(file) => file,
@@ -414,7 +424,7 @@ impl Reader {
         let mut cursor = Cursor::new(file, segment.file.id, segment.file.geometry, at, window);
         cursor.set_end(segment.end());
         if self.window > SMALL_WINDOW {
-            cursor.read_ahead(AHEAD);
+            cursor.read_ahead(ahead);
         }
         debug_assert!(len(at) > 0);
         Ok(cursor)

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::FORMAT_VERSION;
 use crate::format::meta::{Cut, Meta};
+use crate::format::{FORMAT_VERSION, LogId};
 use crate::io::{Disk, open_disk};
 use crate::lsn::Lsn;
 use crate::options::{Backend, RecoveryPolicy};
@@ -61,9 +61,10 @@ pub struct ReadOnlyWal {
     seen: Seen,
 }
 
-/// What META said of cuts at the last look.
+/// What META said of the log and of cuts at the last look.
 #[derive(Clone, Copy, Debug)]
-struct Seen {
+pub(super) struct Seen {
+    log_id: LogId,
     /// The last one.
     cut: Option<Cut>,
     /// That of the next one, or a lower one.
@@ -71,12 +72,18 @@ struct Seen {
 }
 
 impl Seen {
-    fn of(meta: &Meta) -> Seen {
-        Seen { cut: meta.cuts.last().copied(), next_epoch: meta.next_epoch }
+    pub(super) fn of(meta: &Meta) -> Seen {
+        let Meta { log_id, next_epoch, .. } = *meta;
+        Seen { log_id, cut: meta.cuts.last().copied(), next_epoch }
     }
 
     /// From where on records that were served after this look are no more, if `now` is a later one.
-    fn cut_since(&self, now: &Meta) -> Option<Lsn> {
+    pub(super) fn cut_since(&self, now: &Meta) -> Option<Lsn> {
+        if now.log_id != self.log_id || now.next_epoch < self.next_epoch {
+            // Another log stands there now, or an older copy of this one: of none of its records
+            // is it known that they are those which were served.
+            return Some(Lsn::FIRST);
+        }
         match now.cut_since(self.next_epoch) {
             // Nothing takes a cut back: META was rebuilt, and knows nothing of those before.
             None if now.cuts.last() != self.cut.as_ref() => Some(Lsn::FIRST),
@@ -138,6 +145,8 @@ pub(super) fn look(disk: &dyn Disk, dir: &Path) -> Result<Look> {
             }
             Err(error) => error,
         };
+        // A writer may have come after the lock was looked at.
+        let live = live || disk.is_locked(&dir.join(LOCK)).unwrap_or(false);
         let gone = error.io_kind() == Some(io::ErrorKind::NotFound);
         let damage = error.kind() == ErrorKind::Corrupt;
         // Beside a writer a segment may go, or grow between two reads; damage stays where it is.
@@ -177,8 +186,9 @@ impl ReadOnlyWal {
     /// [`Wal::open`](super::Wal::open). `Io`; with `NotFound` in it a writer removed segments
     /// faster than they could be looked at: try again.
     pub fn open(dir: impl AsRef<Path>) -> Result<ReadOnlyWal> {
-        let dir = dir.as_ref();
-        ReadOnlyWal::open_on(disk_of(dir)?, dir)
+        // Wherever the process changes to before `refresh`.
+        let dir = super::absolute(dir.as_ref())?;
+        ReadOnlyWal::open_on(disk_of(&dir)?, dir)
     }
 
     /// Opens a log on a disk of one's own.

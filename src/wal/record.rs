@@ -66,7 +66,7 @@ impl Eq for RecordData {}
 /// [`Reader::next_batch`](super::Reader::next_batch) gives.
 ///
 /// - Shape: at least one record; LSNs follow each other, in the order of [`iter`](Self::iter).
-#[derive(Debug, PartialEq, Eq)]
+/// - Memory: as long as it lives, all of its batch as it was appended, up to 40 MiB.
 pub struct RecordBatch {
     header: FrameHeader,
     body: Body,
@@ -101,12 +101,19 @@ impl RecordBatch {
     }
 }
 
+impl fmt::Debug for RecordBatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RecordBatch({} to {})", self.lsns.first(), self.lsns.last())
+    }
+}
+
 impl super::Records for RecordBatch {
     fn count(&self) -> usize {
         self.lsns.count() as usize
     }
 
     fn record(&self, i: usize) -> &[u8] {
+        assert!(i < self.count(), "record {i} of {}", self.count());
         let i = u32::try_from(i).expect("below `count`, as the trait says");
         let range = self.body.range(&self.header, self.skipped() + i);
         &self.body[range.expect("below `count`, and proven")]

@@ -29,7 +29,7 @@ use super::encode::{BodyEncoder, Encoded};
 use super::health::{Health, Pulse};
 use super::mailbox::{Cut, Mailbox};
 use super::metrics::{Meters, Metrics, add};
-use super::recovery::RecoveryReport;
+use super::recovery::{LOCK, RecoveryReport};
 use super::room::{Grant, MAX_QUEUED_BATCHES, Room};
 use super::sync_choice::SyncChoice;
 use super::ticket::{Answer, Cells};
@@ -214,6 +214,22 @@ impl Shared {
             controls: crossbeam_channel::unbounded(),
             config,
             world,
+        }
+    }
+
+    /// Refuses to touch a name in the log's directory unless the lock there is ours: it may have
+    /// been moved, and another log be there now, whose segments have the same names.
+    pub(crate) fn expect_ours(&self, op: &'static str) -> Result<()> {
+        let lock = self.dir.join(LOCK);
+        match self.world.disk.holds(&lock) {
+            Ok(true) => Ok(()),
+            Ok(false) => {
+                let why = "the log's directory was moved or replaced while it was open: close the \
+                           log and open it where it is now";
+                let gone = std::io::Error::new(std::io::ErrorKind::NotFound, why);
+                Err(Error::io(op, &self.dir, None, gone))
+            }
+            Err(e) => Err(Error::io(op, &lock, None, e)),
         }
     }
 

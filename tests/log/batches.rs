@@ -7,7 +7,7 @@ use prkdb_core::{
     BatchConfig, CompressionConfig, CompressionType, Lsn, ReadOnlyWal, Reader, Wal, WalConfig,
 };
 
-use crate::support::format::log;
+use crate::support::format::{forge, log};
 use crate::support::{config, on_each_backend, record};
 
 /// LSN, time and bytes.
@@ -117,4 +117,57 @@ fn damage_is_the_same_error_one_by_one_and_by_batch() {
         assert_eq!(error.offset(), Some(frame.offset as u64));
         assert_eq!(all.next_batch().unwrap().unwrap_err().to_string(), error.to_string());
     });
+}
+
+/// A body of these records, of which one has a wrong checksum, as Snappy that compresses nothing.
+fn body(records: &[&[u8]], wrong: usize) -> (usize, Vec<u8>) {
+    let mut raw = records.concat();
+    let mut end = 0;
+    for (i, record) in records.iter().enumerate() {
+        end += u32::try_from(record.len()).unwrap();
+        let crc = crc32fast::hash(record) ^ u32::from(i == wrong);
+        raw.extend([end, crc].map(u32::to_le_bytes).concat());
+    }
+    assert!((61..128).contains(&raw.len()), "its lengths are a byte each");
+    let len = u8::try_from(raw.len()).unwrap();
+    (raw.len(), [&[len, 60 << 2, len - 1], &raw[..]].concat())
+}
+
+/// Only who compressed a damaged batch, or may write the files, can bring it about.
+#[test]
+fn what_stands_before_a_bad_record_of_a_compressed_batch_is_given() {
+    if !CompressionType::Snappy.is_built_in() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let wal = Wal::open(config(dir.path(), prkdb_core::Backend::Auto)).unwrap();
+    fill(&wal);
+    while wal.segment_count() < 2 {
+        wal.append_batch([vec![7; 300_000]]).unwrap().wait().unwrap();
+    }
+    wal.close().unwrap();
+    let (frames, _) = log(dir.path());
+    let frame = frames.iter().find(|frame| frame.first == 26).unwrap();
+    assert_eq!(frame.count, 5);
+    let mut segment = fs::read(&frame.path).unwrap();
+    let (raw_len, stored) = body(&[b"some", b"words", b"of", b"any", b"length at all"], 2);
+    forge(&mut segment, frame, 2, raw_len, &stored);
+    fs::write(&frame.path, segment).unwrap();
+    let log = ReadOnlyWal::open(dir.path()).unwrap();
+    for (from, good) in [(26, 2), (27, 1), (28, 0), (29, 2), (30, 1)] {
+        let reader = || log.reader(Lsn::new(from)).unwrap();
+        let one: Vec<_> = reader().take_while(Result::is_ok).map(Result::unwrap).collect();
+        let mut all = reader();
+        if good > 0 {
+            let batch = all.next_batch().unwrap().unwrap();
+            assert!(batch.iter().eq(one.iter().take(good).map(|record| &*record.data)), "{from}");
+        }
+        if from <= 28 {
+            let error = all.next_batch().unwrap().unwrap_err().to_string();
+            assert!(error.contains("record 28"), "{from}: {error}");
+            assert_eq!(one.len(), good, "{from}");
+            let last = reader().nth(good).unwrap().unwrap_err();
+            assert_eq!(last.to_string(), error);
+        }
+    }
 }

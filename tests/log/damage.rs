@@ -410,3 +410,36 @@ fn assert_place(e: &Error, dir: &Path) {
     assert!(e.path().is_some_and(|path| path.starts_with(dir)), "names no file: {e}");
     assert!(e.offset().is_some(), "names no offset: {e}");
 }
+
+/// What only somebody who may write the files can do: a later frame that claims an earlier LSN.
+#[test]
+fn a_forged_lsn_that_comes_back_in_a_segment_is_cut_or_refused() {
+    let root = tempfile::tempdir().unwrap();
+    let (live, dead) = (root.path().join("live"), root.path().join("dead"));
+    let wal = open(&live, Backend::Auto);
+    for batch in [&[1][..], &[2, 3], &[4, 5]] {
+        let batch: Vec<_> = batch.iter().map(|lsn| record(1, *lsn)).collect();
+        wal.append_batch(&batch).unwrap().wait().unwrap();
+    }
+    copy(&live, &dead);
+    wal.close().unwrap();
+    for (first, claimed) in [(4, 3), (4, 1), (2, 1)] {
+        let dir = root.path().join(format!("{first} as {claimed}"));
+        copy(&dead, &dir);
+        let (frames, _) = format::log(&dir);
+        let frame = frames.iter().find(|frame| frame.first == first).unwrap();
+        format::change_header(frame, 24, claimed);
+        // Promised, unless it was the last.
+        match Wal::open(config(&dir, Backend::Auto)) {
+            Ok(wal) => {
+                assert_eq!((first, wal.next_lsn().get()), (4, 4));
+                fill(&wal, 1, 10, 1);
+                wal.close().unwrap();
+            }
+            Err(e) => assert_eq!((first, e.kind()), (2, ErrorKind::Corrupt), "{e}"),
+        }
+        prkdb_core::repair(&dir, &mut |_, _| {}).unwrap();
+        let first = ReadOnlyWal::open(&dir).unwrap().read(Lsn::FIRST).unwrap();
+        assert_eq!(*first.data, *record(1, 1));
+    }
+}

@@ -211,3 +211,30 @@ fn what_an_unfinished_creation_left_is_a_fresh_log() {
         assert!(!dir.join("pool/00000000000000000001.making").exists());
     });
 }
+
+/// A checkpoint links the files of a closed log: what is appended later is not in it.
+#[test]
+fn a_tail_that_a_checkpoint_links_is_not_written_on() {
+    on_each_backend(|dir, backend| {
+        let (log, snap) = (dir.join("log"), dir.join("snap"));
+        let wal = open(&log, backend);
+        fill(&wal, 1, 100, 5);
+        wal.close().unwrap();
+        fs::create_dir(&snap).unwrap();
+        for path in segments(&log) {
+            fs::hard_link(&path, snap.join(path.file_name().unwrap())).unwrap();
+        }
+        fs::copy(log.join("META"), snap.join("META")).unwrap();
+        let wal = open(&log, backend);
+        fill(&wal, 1, 50, 5);
+        wal.close().unwrap();
+        let wal = open(&snap, backend);
+        assert_eq!(wal.next_lsn().get(), 101, "{backend}");
+        fill(&wal, 2, 50, 5);
+        wal.close().unwrap();
+        let life = |life, lsns: std::ops::Range<u64>| lsns.map(move |lsn| record(life, lsn));
+        let ours: Vec<_> = life(1, 1..151).collect();
+        let theirs: Vec<_> = life(1, 1..101).chain(life(2, 101..151)).collect();
+        assert!(contents(&log) == ours && contents(&snap) == theirs, "{backend}");
+    });
+}

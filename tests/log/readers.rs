@@ -18,7 +18,7 @@ use prkdb_core::{
     Backend, Durability, ErrorKind, Lsn, ReadLevel, ReadOnlyWal, Reader, Record, Wal, WalConfig,
 };
 
-use crate::support::{Random, config, fill, record, segments};
+use crate::support::{Random, config, fill, on_each_backend, open, read_all, record, segments};
 
 /// What the cutter did and the readers met.
 struct Histories {
@@ -351,4 +351,26 @@ fn of_segments_written_side_by_side_any_may_be_used_again_under_a_follower() {
         }
         fs::write(path, &before).unwrap();
     }
+}
+
+/// An operator makes room by removing a log; the service makes another one in its place.
+#[test]
+fn a_follower_does_not_go_on_in_another_log() {
+    on_each_backend(|dir, backend| {
+        let dir = dir.join("log");
+        let first = open(&dir, backend);
+        fill(&first, 1, 10, 1);
+        first.close().unwrap();
+        let mut log = ReadOnlyWal::open(&dir).unwrap();
+        let mut reader = log.reader(Lsn::FIRST).unwrap();
+        assert_eq!(reader.by_ref().count(), 10);
+        fs::remove_dir_all(&dir).unwrap();
+        let second = open(&dir, backend);
+        fill(&second, 2, 20, 1);
+        second.close().unwrap();
+        log.refresh().unwrap();
+        let error = reader.next().unwrap().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Truncated, "{error}");
+        assert_eq!(read_all(log.reader(Lsn::FIRST).unwrap(), 1)[0], record(2, 1));
+    });
 }

@@ -5,7 +5,7 @@ use std::sync::Mutex;
 
 use prkdb_core::bugs::{Bug, plant};
 
-use super::{attempt, expecting, lanes, script, slots};
+use super::{attempt, edges, expecting, lanes, mending, script, slots};
 
 /// What has to notice a bug.
 enum By {
@@ -25,6 +25,13 @@ fn watch(bug: Bug) -> By {
         Bug::MetaInOneSlot | Bug::OlderMetaSlotFirst => {
             By::Test("slots::broken_off_and_cut_again", slots::broken_off_and_cut_again)
         }
+        // It takes a failed sync of a mending, and a power cut in the life after it.
+        Bug::MendingUnmarked => By::Test("mending::a_failure_each", mending::a_failure_each),
+        // It takes a device that lost what it had called durable, and a resume.
+        Bug::AnsweredForgotten => By::Test(
+            "edges::resume_remembers_what_was_answered",
+            edges::resume_remembers_what_was_answered,
+        ),
         // No engine makes hard links.
         Bug::LinkedFileReused => By::Test(
             "script::a_segment_that_a_checkpoint_links_is_never_written_again",

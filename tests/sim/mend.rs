@@ -24,7 +24,7 @@ const DIR: &str = "/log";
 const RECORDS: u64 = 120;
 const TOGETHER: u64 = 6;
 
-fn config(recovery: RecoveryPolicy) -> WalConfig {
+pub(super) fn config(recovery: RecoveryPolicy) -> WalConfig {
     WalConfig { segment_bytes: 1 << 20, recovery, ..WalConfig::new(DIR) }
 }
 
@@ -36,7 +36,7 @@ fn content(life: u64, lsn: u64) -> Vec<u8> {
 
 /// Waits for each record; for the last few only when all of them are in flight: of those no
 /// watermark tells.
-fn append(wal: &Wal, life: u64, count: u64) -> prkdb_core::Result<()> {
+pub(super) fn append(wal: &Wal, life: u64, count: u64) -> prkdb_core::Result<()> {
     let (mut tickets, next) = (Vec::new(), wal.next_lsn().get());
     for i in 0..count {
         let ticket = wal.append_batch([content(life, next + i)])?;
@@ -108,15 +108,21 @@ fn ranges(lsns: impl IntoIterator<Item = u64>) -> Vec<Range<u64>> {
 
 /// How a log was written and left.
 #[derive(Clone, Copy, Debug)]
-struct Case {
-    lanes: usize,
-    closed: bool,
-    damage: usize,
+pub(super) struct Case {
+    pub(super) lanes: usize,
+    pub(super) closed: bool,
+    pub(super) damage: usize,
 }
 
 fn damaged(n: u64, case: Case) -> (Sim, Vec<Range<u64>>) {
-    let Case { lanes: num_segments, closed, damage } = case;
     let sim = Sim::new(n, Model::weak(n.is_multiple_of(2)), Faults::default());
+    let lost = damaged_on(&sim, case);
+    (sim, lost)
+}
+
+/// A log, damaged in one of the ways that there are, or in none; what is lost by that.
+pub(super) fn damaged_on(sim: &Sim, case: Case) -> Vec<Range<u64>> {
+    let Case { lanes: num_segments, closed, damage } = case;
     let config = WalConfig { num_segments, ..config(RecoveryPolicy::TornTail) };
     let wal = Wal::open_in(sim.world(), config).expect("a healthy world");
     append(&wal, 1, RECORDS).expect("a healthy world");
@@ -126,8 +132,7 @@ fn damaged(n: u64, case: Case) -> (Sim, Vec<Range<u64>>) {
         sim.crash(CrashKind::Kill);
         drop(wal);
     }
-    let lost = DAMAGES[damage](&sim, &places(&sim));
-    (sim, lost)
+    DAMAGES.get(damage).map(|damage| damage(sim, &places(sim))).unwrap_or_default()
 }
 
 /// The default policy refuses the log as it is now, or finds in it what it should: of a segment
@@ -341,7 +346,7 @@ fn a_read_error_is_no_damage_under_any_policy() {
 }
 
 /// All that a log gives, by LSN, over its holes.
-fn contents(wal: &Wal) -> Vec<(u64, Vec<u8>)> {
+pub(super) fn contents(wal: &Wal) -> Vec<(u64, Vec<u8>)> {
     let mut all = Vec::new();
     for read in wal.reader(Lsn::FIRST).expect("the log starts there") {
         match read {

@@ -18,6 +18,11 @@ pub trait Hook: Send + Sync {
     /// `open`, `create`, `create-dir`, `rename`, `unlink`, `sync-dir`, `lock` or `queue` is called.
     fn before(&self, _call: &'static str, _path: &Path) {}
 
+    /// Whether that call fails instead of being made.
+    fn fails(&self, _call: &'static str, _path: &Path) -> bool {
+        false
+    }
+
     /// It was, or what `submit` gave this name was answered.
     fn after(&self, _call: &'static str) {}
 
@@ -30,6 +35,9 @@ pub trait Hook: Send + Sync {
     fn read(&self, _path: &Path, _at: u64, _len: usize) -> io::Result<()> {
         Ok(())
     }
+
+    /// It is said of a file that so many bytes of it will be read soon.
+    fn will_need(&self, _path: &Path, _at: u64, _len: u64) {}
 
     /// Answers are asked for.
     fn reap(&self) {}
@@ -114,7 +122,10 @@ impl<H: Hook> Through<H> {
         call: impl FnOnce(&dyn Disk) -> io::Result<T>,
     ) -> io::Result<T> {
         self.hook.before(name, path);
-        let done = call(&*self.disk);
+        let done = match self.hook.fails(name, path) {
+            true => Err(io::ErrorKind::PermissionDenied.into()),
+            false => call(&*self.disk),
+        };
         self.hook.after(name);
         done
     }
@@ -144,6 +155,9 @@ impl<H: Hook + 'static> Disk for Through<H> {
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        if self.hook.fails("rename-from", from) {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
         self.around("rename", to, |disk| disk.rename(from, to))
     }
 
@@ -165,6 +179,10 @@ impl<H: Hook + 'static> Disk for Through<H> {
 
     fn is_locked(&self, path: &Path) -> io::Result<bool> {
         self.disk.is_locked(path)
+    }
+
+    fn holds(&self, path: &Path) -> io::Result<bool> {
+        self.disk.holds(path)
     }
 
     fn space(&self, dir: &Path) -> io::Result<u64> {
@@ -225,6 +243,11 @@ impl<H: Hook + 'static> File for WatchedFile<H> {
     fn read_at(&self, at: u64, buf: &mut [u8]) -> io::Result<usize> {
         self.hook.read(self.file.path(), at, buf.len())?;
         self.file.read_at(at, buf)
+    }
+
+    fn will_need(&self, at: u64, len: u64) {
+        self.hook.will_need(self.file.path(), at, len);
+        self.file.will_need(at, len);
     }
 
     fn as_any(&self) -> &dyn Any {

@@ -181,7 +181,7 @@ fn a_reserved_part_in_use_is_refused_as_newer() {
         let found = Footer::decode(&forged, &SEGMENT, FOOTER_OFFSET);
         assert_eq!(found, Err(UNKNOWN_PART), "byte {at}");
     }
-    for (at, value) in [(92, 5), (94, 2), (95, 1), (104 + 2 * 16, 1), (61_440 + 6, 1), (65_535, 1)]
+    for (at, value) in [(92, 5), (94, 2), (95, 2), (104 + 2 * 16, 1), (61_440 + 6, 1), (65_535, 1)]
     {
         let forged = forged_block(&meta().encode().unwrap(), &[], |b| b[at] = value);
         assert_eq!(Meta::decode(&forged), Err(UNKNOWN_PART), "byte {at}");

@@ -98,6 +98,7 @@ fn meta() -> Meta {
         last_backend: 2,
         next_epoch: 3,
         clean: true,
+        mending: false,
         durable_upto: Lsn::new(1006),
         first_lsn: Lsn::new(7),
         highest_number: 3,

@@ -50,10 +50,11 @@ prop_compose! {
         numbers in (0..1u64 << 63, 0..1u64 << 63, any::<u64>(), 0..1u64 << 63),
         log_id: LogId,
         clean: bool,
+        mending: bool,
         sizes in (1u64..4096, 1u64..4096),
         block in 12u32..=16,
         methods in (0u8..5, any::<u8>()),
-        first_lsn in 1u64..,
+        first_lsn in 1u64..=3 << 62,
     ) -> Meta {
         let mut at = 0;
         let removed = steps.iter().map(|(gap, len)| {
@@ -77,6 +78,7 @@ prop_compose! {
                 .collect(),
             next_epoch: numbers.1,
             clean,
+            mending,
             durable_upto: Lsn::new(numbers.2),
             first_lsn: Lsn::new(first_lsn),
             highest_number: numbers.3,

@@ -246,9 +246,15 @@ impl File for OsFile {
 #[cfg(all(target_os = "linux", not(prkdb_portable)))]
 fn will_need(file: &fs::File, at: u64, len: u64) {
     use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
-    let (Ok(at), Ok(len)) = (i64::try_from(at), i64::try_from(len)) else { return };
-    // Advice that is not taken costs time and nothing else.
-    posix_fadvise(file, at, len, PosixFadviseAdvice::POSIX_FADV_WILLNEED).ok();
+    // Of one request the kernel reads no more than the device takes at once or its readahead is,
+    // whichever is more, and drops the rest: 128 KiB is the least that either usually is.
+    const PIECE: u64 = 128 << 10;
+    for from in (at..at.saturating_add(len)).step_by(crate::cast::len(PIECE)) {
+        let count = PIECE.min(at + len - from);
+        let (Ok(from), Ok(count)) = (i64::try_from(from), i64::try_from(count)) else { return };
+        // Advice that is not taken costs time and nothing else.
+        posix_fadvise(file, from, count, PosixFadviseAdvice::POSIX_FADV_WILLNEED).ok();
+    }
 }
 
 #[cfg(not(all(target_os = "linux", not(prkdb_portable))))]

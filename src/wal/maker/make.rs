@@ -39,6 +39,7 @@ impl Maker {
 
     /// Makes one segment with room for `need` bytes, as large as it is time for and space allows.
     async fn make(&self, flow: &Flow, need: u64) -> Result<Made> {
+        self.shared.expect_ours("make segment")?;
         let full = self.shared.config.segment_bytes;
         let least = Geometry::size_for(need, self.shared.block).max(MIN_SEGMENT_BYTES);
         let mut size = self.stock().growth_bytes.max(least).min(full);
@@ -102,6 +103,7 @@ impl Maker {
                 fill_with_zeros(flow, &file, new.geometry, 0, pace).await?;
                 self.calibrate(flow, &file, new.geometry).await?;
                 self.overtaken(new.id.epoch).map_or(Ok(()), Err)?;
+                self.shared.expect_ours("make segment")?;
                 install(flow, new, &file, &path, true).await
             };
             let made = made.await;

@@ -108,7 +108,9 @@ impl Maker {
 
     /// Removes a file that nothing needs. If that fails it is found and removed at the next open.
     fn discard(&self, path: &std::path::Path) {
-        if let Err(error) = self.shared.world.disk.unlink(path)
+        // What has that name may be another log's by now.
+        if self.shared.expect_ours("remove").is_ok()
+            && let Err(error) = self.shared.world.disk.unlink(path)
             && error.kind() != std::io::ErrorKind::NotFound
         {
             tracing::warn!(path = %path.display(), %error, "can't remove an unused file");

@@ -160,11 +160,20 @@ impl Maker {
             return Ok(Admission::Fits);
         };
         let fits = |used: u64| used.saturating_add(size) <= limit;
-        if fits(self.used_bytes()?) {
+        let before = self.used_bytes()?;
+        if fits(before) {
             return Ok(Admission::Fits);
         }
         if (window.is_some() || self.has_leftovers()) && self.make_room(flow).await? {
-            return Ok(Admission::MadeRoom);
+            let waits = self.has_leftovers() || !self.stock().free.is_empty();
+            if waits || self.used_bytes()? < before {
+                return Ok(Admission::MadeRoom);
+            }
+            // To go on would cut all there is and free nothing.
+            let why = "a segment that was cut could not be removed, so its space is not free; is \
+                       the directory still writable?";
+            let error = Error::new(ErrorKind::StorageFull, "make segment", why);
+            return Ok(Admission::Refused(error.at(&self.shared.dir, None)));
         }
         // What was in the way may have been cut for its age while that was waited for.
         let used = self.used_bytes()?;

@@ -52,6 +52,9 @@ impl Teller {
         let metrics = shared.metrics();
         self.groups.store(metrics.groups, Relaxed);
         self.not_before_ns.store(shared.now_ns().saturating_add(nanos(EVERY)), Relaxed);
+        if shared.expect_ours("tell metrics").is_err() {
+            return;
+        }
         if let Err(error) = write(flow, &*shared.world.disk, &shared.dir, &metrics).await {
             tracing::debug!(%error, "the file METRICS could not be written");
         }

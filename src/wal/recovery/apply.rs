@@ -27,11 +27,12 @@ use super::copy::keep_reserve;
 use super::create::{backend_code, create};
 use super::footers::{end_old_segments, wants_footer};
 use super::inspect::inspect;
+use super::judge::damage;
 use super::listing::catalog_of;
-use super::mend::{Mended, mend};
+use super::mend::{Mended, mend, name_again};
 use super::pool::{ready_pool, remove_spent};
 use super::ranges::drop_below;
-use super::site::{Recovered, Site};
+use super::site::{Recovered, Site, Wanted};
 use super::{Found, Plan, Progress, Scan, State};
 
 /// Creates the log, or recovers it, and fills the catalog.
@@ -40,24 +41,24 @@ pub(crate) async fn recover(
     disk: &dyn Disk,
     host: &dyn Host,
     shared: &Shared,
-    must_be_new: bool,
+    wanted: Wanted,
 ) -> Result<Recovered> {
     let config = &shared.config;
     let site = Site { flow: &flow, disk, host, dir: &config.log_dir, wipe: config.wipe_retired };
     let entries = disk.list(site.dir).map_err(|e| Error::io("open", site.dir, None, e))?;
     let contents = classify(site.dir, &entries)?;
-    if contents == Contents::Log && must_be_new {
+    if contents == Contents::Log && matches!(wanted, Wanted::New) {
         let why = "there is a log already, and create_new was asked for";
         return Err(Error::invalid("open", why).at(site.dir, None));
     }
     match contents {
         Contents::Fresh => create(site, shared).await,
-        Contents::Log => reopen(site, shared).await,
+        Contents::Log => reopen(site, shared, wanted).await,
     }
 }
 
 /// Judges an old log as the policy has it, which may mend it before.
-async fn judge(site: Site<'_>, shared: &Shared) -> Result<(Plan, Option<Mended>)> {
+async fn judge(site: Site<'_>, shared: &Shared, wanted: Wanted) -> Result<(Plan, Option<Mended>)> {
     let config = &shared.config;
     let passes = match config.recovery {
         RecoveryPolicy::TornTail | RecoveryPolicy::Strict => 1,
@@ -73,6 +74,13 @@ async fn judge(site: Site<'_>, shared: &Shared) -> Result<(Plan, Option<Mended>)
     if u64::from(plan.meta.meta.block_size) != shared.block {
         let why = "another process made the log at this moment; open it again";
         return Err(Error::new(ErrorKind::Locked, "open", why).at(site.dir, None));
+    }
+    if let Wanted::Ours(known) = wanted
+        && plan.next <= known
+        && !bugs::on(Bug::AnsweredForgotten)
+    {
+        // The log itself need not say so: of the last group nothing that follows it told.
+        return Err(damage(site.dir, &plan.found, plan.next, known));
     }
     report(&plan);
     if let Some(mended) = &mended {
@@ -90,15 +98,18 @@ fn then(policy: RecoveryPolicy) -> RecoveryPolicy {
 }
 
 /// Judges an old log, and carries the judgement out.
-async fn reopen(site: Site<'_>, shared: &Shared) -> Result<Recovered> {
+async fn reopen(site: Site<'_>, shared: &Shared, wanted: Wanted) -> Result<Recovered> {
     let (config, disk) = (&shared.config, site.disk);
-    let (mut plan, mended) = judge(site, shared).await?;
+    let (mut plan, mended) = judge(site, shared, wanted).await?;
     let full = plan.meta.meta.clean.then_some(config.segment_bytes);
     let mut retired = ready_pool(site, full)?;
     let mut listed = catalog_of(disk, &plan.found)?;
     let mut meta = MetaFile::take_over(site.flow, disk, site.dir, &plan.meta).await?;
     let in_place = plan.meta.meta.clean || bugs::on(Bug::WriteOnInTornSegment);
-    let tail = if in_place { take_tail(&mut plan) } else { None };
+    let tail = if in_place { take_tail(disk, &mut plan) } else { None };
+    if plan.meta.meta.mending {
+        name_again(site)?;
+    }
     // A footer that is written now is in doubt if that fails: to the next recovery it is no clean
     // log then.
     let ends = plan.found.iter().any(|f| wants_footer(&plan, f));
@@ -161,6 +172,7 @@ fn segment_bytes(site: Site<'_>) -> Result<u64> {
 /// What META says of a log that is being written.
 fn mark_open(m: &mut Meta, plan: &Plan, shared: &Shared) {
     m.clean = bugs::on(Bug::CleanWhileWriting);
+    m.mending = false;
     m.durable_upto = plan.next.prev();
     drop_below(&mut m.removed, m.first_lsn);
     m.next_epoch = plan.epoch + 1;
@@ -192,8 +204,9 @@ fn report(plan: &Plan) {
 
 /// After a clean close: the segment with the last record goes on in place, if it has no footer, is
 /// of the last epoch, and nothing but zeros follow: behind rotten padding no frame would be found
-/// again. One that was cut takes no more frames: they would be cut too.
-fn take_tail(plan: &mut Plan) -> Option<Found> {
+/// again. One that was cut takes no more frames: they would be cut too. Nor does one that has a
+/// second name: a checkpoint has it too.
+fn take_tail(disk: &dyn Disk, plan: &mut Plan) -> Option<Found> {
     let last = plan.found.iter().filter(|f| !f.kept.is_empty()).max_by_key(|f| f.kept_last());
     let next_epoch = Some(plan.meta.meta.next_epoch);
     let goes_on = |f: &&Found| {
@@ -201,6 +214,10 @@ fn take_tail(plan: &mut Plan) -> Option<Found> {
         whole && f.cut_at.is_none() && f.file.id.epoch.checked_add(1) == next_epoch
     };
     let tail = last.filter(goes_on)?;
+    let alone = disk.open(&tail.file.path, Access::Direct).and_then(|file| file.links());
+    if !bugs::on(Bug::LinkedFileReused) && !alone.is_ok_and(|names| names == 1) {
+        return None;
+    }
     let number = tail.file.id.number;
     let at = plan.found.iter().position(|f| f.file.id.number == number)?;
     Some(plan.found.remove(at))

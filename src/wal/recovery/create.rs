@@ -29,6 +29,7 @@ pub(super) async fn create(site: Site<'_>, shared: &Shared) -> Result<Recovered>
         last_backend: backend_code(site.disk.name()),
         next_epoch: 2,
         clean: false,
+        mending: false,
         durable_upto: Lsn::NONE,
         first_lsn: Lsn::FIRST,
         highest_number: 0,

@@ -10,6 +10,8 @@ use crate::bugs::{self, Bug};
 use crate::cast::len;
 use crate::error::{Error, Result};
 use crate::format::footer::Footer;
+use crate::format::frame::{FrameHeader, Tag};
+use crate::format::meta::Meta;
 use crate::io::{Access, Buf, FileRef};
 use crate::lsn::Lsn;
 use crate::segment::{Cursor, SegmentFile, Step, Summary};
@@ -42,8 +44,8 @@ pub(super) async fn end_old_segments(site: Site<'_>, plan: &mut Plan) -> Result<
     for (f, file) in synced {
         write_footer(site, f, &file, upto, plan.promised).await?;
     }
-    if !plan.meta.meta.clean {
-        confirm_footers(site, &plan.found, plan.meta.meta.next_epoch).await?;
+    if !plan.meta.meta.clean || plan.meta.meta.mending {
+        confirm_footers(site, &plan.found, &plan.meta.meta).await?;
     }
     Ok(())
 }
@@ -55,16 +57,14 @@ pub(super) fn wants_footer(plan: &Plan, f: &Found) -> bool {
 }
 
 /// Makes durable the footers that are seen in the segments of the last life, before the epoch that
-/// META says comes next is taken: all segments of earlier lives count as ended. The write of one
-/// may have failed, or the process been killed before it was forced. Where files are read past the
+/// META says comes next is taken: all segments of earlier lives count as ended. After a mending
+/// that did not end it may be those of any life. The write of one may have failed, or the process
+/// been killed before it was forced. Where files are read past the
 /// page cache a sync does; elsewhere it is written again, for what failed is in the cache all the
 /// same, and nothing more would bring it to the device.
-pub(super) async fn confirm_footers(
-    site: Site<'_>,
-    found: &[Found],
-    next_epoch: u64,
-) -> Result<()> {
-    for f in found.iter().filter(|f| f.file.id.epoch + 1 >= next_epoch) {
+pub(super) async fn confirm_footers(site: Site<'_>, found: &[Found], meta: &Meta) -> Result<()> {
+    let doubtful = |f: &&Found| meta.mending || f.file.id.epoch + 1 >= meta.next_epoch;
+    for f in found.iter().filter(doubtful) {
         let State::Sealed(footer) = &f.state else { continue };
         let failed = |e| Error::io("recover: sync", &f.file.path, None, e);
         let file = site.disk.open(&f.file.path, Access::Write).map_err(failed)?;
@@ -127,12 +127,17 @@ fn summary_upto(f: &Found, file: &FileRef, upto: Lsn) -> Result<Summary> {
     }
     let start = f.file.geometry.frames_start();
     let mut summary = Summary::new(start);
+    // A mark has no LSN. Of one that comes back the scan made the segment's end.
+    let goes_on = |summary: &Summary, header: &FrameHeader| {
+        let rises = header.tag == Tag::Mark || header.first_lsn > summary.last_lsn();
+        rises && header.first_lsn <= last
+    };
     let mut cursor = Cursor::new(Arc::clone(file), f.file.id, f.file.geometry, start, 1 << 20);
     loop {
         let step = cursor.step();
         match step.map_err(|e| Error::io("recover", &f.file.path, Some(cursor.at()), e))? {
             // The last may be one that was cut in the middle.
-            Step::Frame(frame) if frame.header.first_lsn <= last => {
+            Step::Frame(frame) if goes_on(&summary, &frame.header) => {
                 summary.add(frame.offset, &frame.header);
             }
             _ => return Ok(summary),

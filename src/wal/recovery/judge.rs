@@ -109,7 +109,7 @@ fn seen_beyond(f: &Found, next: Lsn) -> bool {
 }
 
 /// The error for a promised record that is missing: as near to the place as can be said.
-fn damage(dir: &Path, found: &[Found], next: Lsn, promised: Lsn) -> Error {
+pub(super) fn damage(dir: &Path, found: &[Found], next: Lsn, promised: Lsn) -> Error {
     let before = found.iter().find(|f| next > Lsn::FIRST && f.kept_last() == next.prev());
     let place = suspect(found, next).or(match before {
         Some(f) if matches!(f.state, State::Sealed(_)) => {

@@ -17,13 +17,14 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::bugs::{self, Bug};
 use crate::error::{Error, Result};
 use crate::format::meta::{Cut, Meta};
 use crate::format::segment::MAX_NUMBER;
 use crate::io::Access;
 use crate::lsn::Lsn;
 use crate::options::RecoveryPolicy;
-use crate::segment::{Run, Summary};
+use crate::segment::{Run, Summary, parse_name};
 
 use super::super::meta::MetaFile;
 use super::copy::copy_frames;
@@ -36,6 +37,9 @@ use super::site::Site;
 use super::sweep::{Met, Sweep, kept_run};
 use super::told::places;
 use super::{Found, GivenUp, Progress, RecoveryReport, State, Verdict};
+
+/// How the name of a file ends that left the log.
+const SET_ASIDE: &str = ".given-up";
 
 /// What was given up.
 #[derive(Debug)]
@@ -73,12 +77,16 @@ pub(super) async fn mend(
         return Ok(None);
     }
     let after = after(&survey, &loss, site.dir)?;
+    if survey.meta.meta.mending {
+        name_again(site)?;
+    }
     let mut given_up = places(site.disk, site.dir, &survey, &loss)?;
     let mut meta = MetaFile::take_over(site.flow, site.disk, site.dir, &survey.meta).await?;
     let upto = keep_unproven(site, &survey, &loss).await?;
     // Where a segment can't be read, whether the log was closed tells how much may have been
     // promised, and stays as it was. Elsewhere a footer of a mending that fails is in doubt.
     let intent = |m: &mut Meta| {
+        m.mending = !bugs::on(Bug::MendingUnmarked);
         m.clean &= !loss.unusable.is_empty();
         m.durable_upto = after.durable_upto;
         m.highest_number = after.highest_number;
@@ -92,9 +100,9 @@ pub(super) async fn mend(
             seal(site, f, &loss, i, upto).await?;
         }
     }
-    if loss.cut.is_some() {
+    if loss.cut.is_some() || survey.meta.meta.mending {
         // A cut begins an epoch.
-        confirm_footers(site, &survey.found, survey.meta.meta.next_epoch).await?;
+        confirm_footers(site, &survey.found, &survey.meta.meta).await?;
     }
     let unusable = |path: &Path| loss.unusable.iter().any(|bad| bad.path == path);
     set_aside(site, &mut given_up, |path| !unusable(path))?;
@@ -127,6 +135,7 @@ pub(crate) fn after(survey: &Survey, loss: &Loss, dir: &Path) -> Result<Meta> {
     }
     meta.forget_cuts();
     meta.clean = false;
+    meta.mending = false;
     meta.durable_upto = meta.durable_upto.max(loss.next.prev());
     meta.highest_number = highest_number(survey);
     if meta.encode().is_err() {
@@ -154,6 +163,23 @@ fn highest_number(survey: &Survey) -> u64 {
 fn next_epoch(survey: &Survey) -> u64 {
     let epochs = survey.found.iter().map(|f| f.file.id.epoch + 1);
     epochs.fold(survey.meta.meta.next_epoch, u64::max)
+}
+
+/// Takes the names of what a mending set aside once more, durably: where the directory could not be
+/// synced then, the device may never learn that the old name is gone, unless it goes again.
+pub(super) fn name_again(site: Site<'_>) -> Result<()> {
+    let failed = |path: &Path, e| Error::io("recover", path, None, e);
+    let entries = site.disk.list(site.dir).map_err(|e| failed(site.dir, e))?;
+    let names: Vec<String> = entries.into_iter().map(|entry| entry.name).collect();
+    for name in &names {
+        let Some((segment, _)) = name.split_once(SET_ASIDE) else { continue };
+        if parse_name(segment).is_some() && !names.iter().any(|name| name == segment) {
+            let (aside, old) = (site.dir.join(name), site.dir.join(segment));
+            site.disk.rename(&aside, &old).map_err(|e| failed(&aside, e))?;
+            site.disk.rename(&old, &aside).map_err(|e| failed(&old, e))?;
+        }
+    }
+    site.disk.sync_dir(site.dir).map_err(|e| failed(site.dir, e))
 }
 
 /// Gives what leaves the log whole another name, and notes it; durable when it returns.
@@ -190,8 +216,8 @@ fn set_aside(
 
 /// A name for a file that leaves the log, which nothing has.
 pub(crate) fn spare_name(name: &str, taken: &[String]) -> String {
-    let numbered = (2_u64..).map(|n| format!("{name}.given-up-{n}"));
-    let mut all = std::iter::once(format!("{name}.given-up")).chain(numbered);
+    let numbered = (2_u64..).map(|n| format!("{name}{SET_ASIDE}-{n}"));
+    let mut all = std::iter::once(format!("{name}{SET_ASIDE}")).chain(numbered);
     all.find(|free| !taken.contains(free)).expect("names are endless")
 }
 

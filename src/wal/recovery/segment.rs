@@ -91,7 +91,7 @@ pub(super) fn scan(
     let (start, end) = (geometry.frames_start(), geometry.frames_end());
     // A thread more pays where there is much to read.
     let file = match disk.readers() > 1 && end - start >= LARGE {
-        true => ahead(&file, Stretch { from: start, end, piece: WINDOW, block: geometry.block }),
+        true => ahead(&file, Stretch { end, piece: WINDOW, block: geometry.block }),
         false => file,
     };
     let cursor = Cursor::new(file, segment.id, geometry, start, WINDOW);
@@ -181,15 +181,16 @@ fn walk(
                 let header = &frame.header;
                 tell(frame.end());
                 watermark = watermark.max(header.durable_upto);
-                summary.add(frame.offset, header);
+                let (first, last) = (header.first_lsn, header.last_lsn());
                 if header.tag == Tag::Mark {
+                    summary.add(frame.offset, header);
                     continue;
                 }
-                let (first, last) = (header.first_lsn, header.last_lsn());
+                if runs.last().is_some_and(|run: &Run| run.last >= first) {
+                    break Some((frame.offset, "its LSN was used before".to_string()));
+                }
+                summary.add(frame.offset, header);
                 match runs.last_mut().zip(ends.last_mut()) {
-                    Some((run, _)) if run.last >= first => {
-                        break Some((frame.offset, "its LSN was used before".to_string()));
-                    }
                     Some((run, end)) if run.last.next() == first => {
                         (run.last, *end) = (last, frame.end());
                     }

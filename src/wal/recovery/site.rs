@@ -23,6 +23,17 @@ pub(crate) struct Recovered {
     pub(crate) tail: Option<(SegmentFile, FileRef, Summary, Option<Arc<Segment>>)>,
 }
 
+/// Which log is wanted.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Wanted {
+    /// One that is not there yet.
+    New,
+    /// Whichever is there.
+    Any,
+    /// That which this process wrote: up to here it was answered as durable.
+    Ours(Lsn),
+}
+
 /// Where recovery works.
 #[derive(Clone, Copy)]
 pub(super) struct Site<'a> {

@@ -8,7 +8,7 @@ use crate::io::World;
 use crate::options::{RecoveryPolicy, SyncMethod, WalConfig};
 
 use super::super::meta::{META, MetaFile};
-use super::super::recovery::{GivenUp, recover, set_apart, spare_name};
+use super::super::recovery::{GivenUp, Wanted, recover, set_apart, spare_name};
 use super::super::shared::Shared;
 use super::on_queue;
 
@@ -42,7 +42,7 @@ pub(super) fn carry_out(
             given_up.push(meta_given_up(dir, why, kept_as));
             MetaFile::create(&flow, disk, dir, meta.clone()).await?;
         }
-        let mut recovered = recover(flow.clone(), disk, host, shared, false).await?;
+        let mut recovered = recover(flow.clone(), disk, host, shared, Wanted::Any).await?;
         set_apart(disk, dir, &recovered.stock.unwiped)?;
         let change = |m: &mut Meta| {
             m.clean = true;

@@ -45,6 +45,8 @@ pub(super) fn rebuild(disk: &dyn Disk, dir: &Path) -> Result<Loaded> {
         last_backend: 0,
         next_epoch: ours().map(|header| header.id.epoch).max().unwrap_or(0) + 1,
         clean: false,
+        // Nobody knows what was going on when it was lost.
+        mending: true,
         durable_upto: Lsn::NONE,
         first_lsn: Lsn::FIRST,
         highest_number: ours().map(|header| header.id.number).max().unwrap_or(0),

@@ -75,6 +75,7 @@ pub(super) async fn write(
         block_size: u32::try_from(disk.block_size()).expect("a block is far below 4 GiB"),
         next_epoch: 2,
         clean: true,
+        mending: false,
         highest_number: new.number,
         cuts: Vec::new(),
         ..old

@@ -90,11 +90,27 @@ pub(super) struct Tally<'a> {
     /// A place, and whether a finding named it.
     pub(super) watch: Option<(PathBuf, u64)>,
     pub(super) met: bool,
+    /// A place that can't be read, told at the end if nothing else tells of it.
+    kept: Option<Finding>,
 }
 
 impl Tally<'_> {
     pub(super) fn new(found: &mut dyn FnMut(Finding)) -> Tally<'_> {
-        Tally { found, summary: VerifySummary::default(), watch: None, met: false }
+        Tally { found, summary: VerifySummary::default(), watch: None, met: false, kept: None }
+    }
+
+    /// Keeps the finding of a place that can't be read, which the walk through its file may meet
+    /// again, and then tells in its order.
+    pub(super) fn keep(&mut self, finding: Finding) {
+        self.kept = Some(finding);
+    }
+
+    /// All that was found, once all was looked at.
+    pub(super) fn finish(mut self) -> VerifySummary {
+        if let Some(finding) = self.kept.take() {
+            self.tell(finding);
+        }
+        self.summary
     }
 
     pub(super) fn tell(&mut self, finding: Finding) {
@@ -104,6 +120,8 @@ impl Tally<'_> {
             _ if finding.is_damage() => &mut summary.damaged,
             _ => &mut summary.torn,
         } += 1;
+        let same = |kept: &mut Finding| (kept.kind, &kept.path) == (finding.kind, &finding.path);
+        self.kept.take_if(same);
         if let Some((path, offset)) = &self.watch {
             self.met |= *path == finding.path && *offset == finding.offset;
         }

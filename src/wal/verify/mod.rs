@@ -74,7 +74,7 @@ impl ReadOnlyWal {
             Err(error) if error.kind() == ErrorKind::Corrupt => tally.tell_error(dir, &error, None),
             Err(error) => return Err(error),
         }
-        Ok(tally.summary)
+        Ok(tally.finish())
     }
 
     /// As [`ReadOnlyWal::verify`], on a disk of one's own and the caller's thread.
@@ -89,7 +89,7 @@ impl ReadOnlyWal {
     ) -> Result<VerifySummary> {
         let mut tally = Tally::new(found);
         verify(disk, dir.as_ref(), 1, &mut tally, progress)?;
-        Ok(tally.summary)
+        Ok(tally.finish())
     }
 }
 
@@ -100,25 +100,8 @@ fn verify(
     tally: &mut Tally<'_>,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<()> {
-    let live = disk.is_locked(&dir.join(LOCK));
-    if live.map_err(|e| Error::io("verify", &dir.join(LOCK), None, e))? {
-        let Plan { meta, found, next, promised, .. } = match look(disk, dir) {
-            Ok(look) => look.plan,
-            Err(error) if error.kind() == ErrorKind::Corrupt => {
-                tally.tell_error(dir, &error, None);
-                return Ok(());
-            }
-            Err(error) => return Err(error),
-        };
-        let survey = Survey { meta, found, unusable: Vec::new(), upto: promised };
-        let mut lost = lost_in_lanes(disk, dir, &survey, tally)?;
-        // What he writes at this moment is in one lane already and not yet in another.
-        lost.retain(|(from, _)| *from < next);
-        let removed = &survey.meta.meta.removed;
-        let context =
-            Context { disk, live: true, beyond: false, woven: false, removed, lost: &lost };
-        tell_holes(dir, &survey.meta.meta, tally);
-        return read_all(context, &survey.found, threads, tally, progress);
+    if is_live(disk, dir)? {
+        return verify_beside(disk, dir, threads, tally, progress);
     }
     let mut survey = match survey(disk, dir, &Progress::default()) {
         Ok(survey) => survey,
@@ -128,6 +111,10 @@ fn verify(
         }
         Err(error) => return Err(error),
     };
+    if is_live(disk, dir)? {
+        // He came while it was looked at.
+        return verify_beside(disk, dir, threads, tally, progress);
+    }
     let removed = survey.meta.meta.removed.clone();
     let lost = lost_in_lanes(disk, dir, &survey, tally)?;
     let unusable = std::mem::take(&mut survey.unusable);
@@ -159,6 +146,38 @@ fn verify(
     }
 }
 
+/// Whether somebody writes the log.
+fn is_live(disk: &dyn Disk, dir: &Path) -> Result<bool> {
+    let lock = dir.join(LOCK);
+    disk.is_locked(&lock).map_err(|e| Error::io("verify", &lock, None, e))
+}
+
+/// Verifies what a living writer has promised.
+fn verify_beside(
+    disk: &dyn Disk,
+    dir: &Path,
+    threads: usize,
+    tally: &mut Tally<'_>,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<()> {
+    let Plan { meta, found, next, promised, .. } = match look(disk, dir) {
+        Ok(look) => look.plan,
+        Err(error) if error.kind() == ErrorKind::Corrupt => {
+            tally.tell_error(dir, &error, None);
+            return Ok(());
+        }
+        Err(error) => return Err(error),
+    };
+    let survey = Survey { meta, found, unusable: Vec::new(), upto: promised };
+    let mut lost = lost_in_lanes(disk, dir, &survey, tally)?;
+    // What he writes at this moment is in one lane already and not yet in another.
+    lost.retain(|(from, _)| *from < next);
+    let removed = &survey.meta.meta.removed;
+    let context = Context { disk, live: true, beyond: false, woven: false, removed, lost: &lost };
+    tell_holes(dir, &survey.meta.meta, tally);
+    read_all(context, &survey.found, threads, tally, progress)
+}
+
 /// The records that are missing and were not given up, of a log where some were: what stood in
 /// which of several lanes only a look at all of them can say.
 fn lost_in_lanes(
@@ -182,7 +201,7 @@ fn lost_in_lanes(
             let (path, offset) = (error.path().unwrap_or(dir), error.offset().unwrap_or(0));
             let (path, detail) = (path.to_path_buf(), error.reason());
             let kind = FindingKind::Unreadable;
-            tally.tell(Finding { path, offset, kind, lsn: None, detail });
+            tally.keep(Finding { path, offset, kind, lsn: None, detail });
             Ok(vec![(Lsn::FIRST, Lsn::MAX)])
         }
         Err(error) => Err(error),

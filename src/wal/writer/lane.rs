@@ -74,11 +74,6 @@ impl Lanes {
         self.old.iter_mut().chain(&mut self.open)
     }
 
-    /// Whether some lane has room for `bytes` of frames.
-    pub(super) fn have_room(&self, bytes: u64) -> bool {
-        self.open.iter().any(|lane| lane.left() >= bytes)
-    }
-
     /// Whether another segment would serve a group of `bytes`: fewer are open than may be, or the
     /// one whose turn comes has no room for it.
     pub(super) fn want_one(&self, bytes: u64) -> bool {
@@ -138,12 +133,12 @@ impl Lanes {
         self.turn = 0;
     }
 
-    /// Rolls all lanes that hold records, but the one with the last: only there the log can go on.
-    pub(super) fn roll_all_but_last(&mut self) {
-        let last = self.open.iter().map(|lane| lane.summary.last_lsn()).max();
+    /// Rolls all lanes that hold records, but that with `last`, the last of the log: only there it
+    /// can go on.
+    pub(super) fn roll_all_but_last(&mut self, last: Lsn) {
         let before = |lane: &mut Lane| {
             let ends = lane.summary.last_lsn();
-            ends > Lsn::NONE && Some(ends) < last
+            Lsn::NONE < ends && ends < last
         };
         self.old.extend(self.open.extract_if(.., before).map(Lane::roll));
         self.turn = 0;

@@ -308,8 +308,7 @@ impl Writer {
     fn mark_due(&self) -> Option<Duration> {
         let quiet = self.flight.is_empty() && self.gather.is_none() && self.backlog.is_empty();
         let risen = self.shared.catalog.durable() > self.marked;
-        let room = self.lanes.have_room(self.shared.block);
-        (quiet && risen && room && !self.poisoned).then(|| self.idle_since + MARK_AFTER)
+        (quiet && risen && !self.poisoned).then(|| self.idle_since + MARK_AFTER)
     }
 }
 

@@ -52,6 +52,8 @@ impl Writer {
         self.time_us = self.time_us.max(self.shared.world.host.wall_us());
         loop {
             self.place_queued();
+            // Who waited for records to come waits for those that have come now.
+            self.want = self.want.max(self.waits.greatest(self.next_lsn.prev()));
             if !self.close_is_due() {
                 break;
             }
@@ -322,7 +324,15 @@ impl Writer {
     /// A frame without records that says how far the promise goes.
     fn place_mark(&mut self) {
         if !self.lanes.next_turn(self.shared.block) {
-            return;
+            // They are full to the last block.
+            match self.shared.mailbox.take_ready(self.shared.block) {
+                Some(made) => self.open_lane(made),
+                // A segment that is being made may be ready by then.
+                None => {
+                    self.idle_since = self.now;
+                    return;
+                }
+            }
         }
         let lane = self.lanes.current();
         let (at, id) = (lane.tail, lane.segment.id);

@@ -271,7 +271,7 @@ impl Writer {
     pub(super) fn roll_at_end(&mut self) {
         let closing = matches!(self.ending, Ending::Close(_));
         if closing && self.backlog.is_empty() && self.gather.is_none() {
-            self.lanes.roll_all_but_last();
+            self.lanes.roll_all_but_last(self.next_lsn.prev());
         }
     }
 
