@@ -203,7 +203,7 @@ fn what_waits_to_be_wiped_waits_through_a_repair() {
     let config = WalConfig { wipe_retired: true, ..config };
     let mut waited = 0;
     for n in 1.. {
-        let sim = Sim::new(n, Model::weak(true), Faults::default());
+        let sim = Sim::new(7, Model::weak(true), Faults::default());
         let wal = Wal::open_in(sim.world(), config.clone()).expect("a healthy world");
         for lsn in 1..=300 {
             wal.append_batch([record(1, lsn)]).expect("healthy").wait().expect("healthy");

@@ -31,6 +31,8 @@ use std::sync::Once;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
+use prkdb_core::io::sim::CrashKind;
+
 mod aside;
 #[cfg(feature = "bugs")]
 mod bank;
@@ -59,6 +61,15 @@ mod work;
 
 /// Seeds of a run that was not told how many.
 const SEEDS: u64 = 5_000;
+
+/// Seed, whether files are written past the page cache, and what a crash is: where operations are
+/// counted through, each way is one schedule, so that none of its operations is left out.
+const WAYS: [(u64, bool, CrashKind); 4] = [
+    (1, true, CrashKind::Power),
+    (2, true, CrashKind::Kill),
+    (3, false, CrashKind::Power),
+    (4, false, CrashKind::Kill),
+];
 
 thread_local! {
     /// A panic in this thread is expected: it is noted, not printed.

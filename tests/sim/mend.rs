@@ -18,6 +18,7 @@ use prkdb_core::{
     repair_in, repair_to_in,
 };
 
+use crate::WAYS;
 use crate::damage::{frames, segments};
 
 const DIR: &str = "/log";
@@ -114,8 +115,8 @@ pub(super) struct Case {
     pub(super) damage: usize,
 }
 
-fn damaged(n: u64, case: Case) -> (Sim, Vec<Range<u64>>) {
-    let sim = Sim::new(n, Model::weak(n.is_multiple_of(2)), Faults::default());
+fn damaged(seed: u64, direct: bool, case: Case) -> (Sim, Vec<Range<u64>>) {
+    let sim = Sim::new(seed, Model::weak(direct), Faults::default());
     let lost = damaged_on(&sim, case);
     (sim, lost)
 }
@@ -187,9 +188,10 @@ fn check(wal: &Wal, lost: &[Range<u64>], lives: &[u64], n: u64) {
 }
 
 /// Crashes the recovery at each of its operations; gives how many there were.
-fn at_every_operation(policy: RecoveryPolicy, case: Case) -> u64 {
+fn at_every_operation(way: (u64, bool, CrashKind), policy: RecoveryPolicy, case: Case) -> u64 {
+    let (seed, direct, kind) = way;
     for n in 1.. {
-        let (sim, mut lost) = damaged(n, case);
+        let (sim, mut lost) = damaged(seed, direct, case);
         if policy == RecoveryPolicy::PointInTime {
             lost = [lost[0].start..RECORDS + 1].to_vec();
         }
@@ -206,7 +208,7 @@ fn at_every_operation(policy: RecoveryPolicy, case: Case) -> u64 {
                 }
                 opened => {
                     assert!(!done, "operation {n}: {:?}", opened.err());
-                    sim.crash(if n % 3 == 0 { CrashKind::Kill } else { CrashKind::Power });
+                    sim.crash(kind);
                     default_accepts_nothing_less(&sim, DIR, &lost, n);
                 }
             }
@@ -235,21 +237,21 @@ fn at_every_operation(policy: RecoveryPolicy, case: Case) -> u64 {
 
 #[test]
 fn a_salvage_can_be_cut_short_anywhere() {
-    every_case(RecoveryPolicy::Salvage);
+    every_case(RecoveryPolicy::Salvage, [WAYS[0], WAYS[3]]);
 }
 
 #[test]
 fn a_cut_to_a_point_in_time_can_be_cut_short_anywhere() {
-    every_case(RecoveryPolicy::PointInTime);
+    every_case(RecoveryPolicy::PointInTime, [WAYS[1], WAYS[2]]);
 }
 
-fn every_case(policy: RecoveryPolicy) {
-    for damage in 0..DAMAGES.len() {
+fn every_case(policy: RecoveryPolicy, ways: [(u64, bool, CrashKind); 2]) {
+    for (way, damage) in ways.iter().flat_map(|way| (0..DAMAGES.len()).map(move |d| (*way, d))) {
         for (lanes, closed) in [(1, true), (1, false), (2, false)] {
             let case = Case { lanes, closed, damage };
             // How much a segment held that can't be read at all only a closed log knows.
             if closed || damage != 3 {
-                let points = at_every_operation(policy, case);
+                let points = at_every_operation(way, policy, case);
                 println!("{policy:?}, {case:?}: {points} operations");
                 assert!(points > 20, "{points} operations are no recovery");
             }
@@ -258,9 +260,9 @@ fn every_case(policy: RecoveryPolicy) {
 }
 
 /// Takes META too, in every second world.
-fn damaged_with_meta(n: u64, damage: usize) -> (Sim, Vec<Range<u64>>) {
-    let (sim, lost) = damaged(n, Case { lanes: 1, closed: true, damage });
-    if damage < 3 && n.is_multiple_of(2) {
+fn damaged_with_meta(direct: bool, damage: usize) -> (Sim, Vec<Range<u64>>) {
+    let (sim, lost) = damaged(7, direct, Case { lanes: 1, closed: true, damage });
+    if damage < 3 && direct {
         for at in [20, (64 << 10) + 20] {
             sim.flip(format!("{DIR}/META"), at, 1).expect("it is inside");
         }
@@ -280,7 +282,7 @@ fn crashed_repair(sim: &Sim, n: u64, to_new: bool, lost: &[Range<u64>]) -> (bool
     let outcome = run("/first");
     let crashed = sim.crashed();
     assert!(crashed || outcome.is_ok(), "operation {n}: {outcome:?}");
-    sim.crash(if n.is_multiple_of(3) { CrashKind::Kill } else { CrashKind::Power });
+    sim.crash(if to_new { CrashKind::Kill } else { CrashKind::Power });
     sim.set_faults(Faults::default());
     let to = if crashed { "/second" } else { "/first" };
     if crashed {
@@ -294,9 +296,9 @@ fn crashed_repair(sim: &Sim, n: u64, to_new: bool, lost: &[Range<u64>]) -> (bool
 #[test]
 fn a_repair_can_be_cut_short_anywhere() {
     for damage in 0..DAMAGES.len() {
-        for to_new in [false, true] {
+        for (to_new, direct) in [(false, false), (false, true), (true, false), (true, true)] {
             for n in 1.. {
-                let (sim, lost) = damaged_with_meta(n, damage);
+                let (sim, lost) = damaged_with_meta(direct, damage);
                 let (crashed, at) = crashed_repair(&sim, n, to_new, &lost);
                 let config = WalConfig { log_dir: at.into(), ..config(RecoveryPolicy::TornTail) };
                 let wal = Wal::open_in(sim.world(), config.clone());
@@ -323,7 +325,8 @@ fn a_read_error_is_no_damage_under_any_policy() {
     for policy in [RecoveryPolicy::PointInTime, RecoveryPolicy::Salvage] {
         let mut failed = 0;
         for n in 1..40 {
-            let (sim, lost) = damaged(n, Case { lanes: 1, closed: true, damage: 0 });
+            let case = Case { lanes: 1, closed: true, damage: 0 };
+            let (sim, lost) = damaged(n, n.is_multiple_of(2), case);
             let before: Vec<_> = segments(&sim);
             sim.set_faults(Faults { read_eio: 200, ..Faults::default() });
             let opened = Wal::open_in(sim.world(), config(policy));

@@ -3,6 +3,7 @@
 //! ```text
 //! nth_call     for each way to fail, once and for good: operation 1, 2, .. fails, until none is
 //!              left, of a life and of the recovery after a crash
+//! every_call   the same of a life that rolls, cuts, resets and resumes
 //! exhaustive   a script of 8 calls at most: each crash point x each outcome of the power cut,
 //!              sector by sector, name by name, to a limit
 //! ```
@@ -10,6 +11,7 @@
 use prkdb_core::io::sim::Sim;
 use prkdb_core::{Durability, Lsn, Result, SyncMethod, Wal, WalConfig};
 
+mod every_call;
 mod exhaustive;
 mod nth_call;
 

@@ -11,9 +11,11 @@ use std::time::Duration;
 use prkdb_core::io::sim::{CrashKind, Faults, Model, Sim};
 use prkdb_core::{CompactionPolicy, Error, ErrorKind, Lsn, Result, Wal, WalConfig};
 
+use crate::WAYS;
+
 const DIR: &str = "/log";
 
-fn config() -> WalConfig {
+pub fn config() -> WalConfig {
     WalConfig { segment_bytes: 1 << 20, ..WalConfig::new(DIR) }
 }
 
@@ -28,46 +30,52 @@ fn at_every_operation<N: Default>(
     script: fn(&Wal, &mut N) -> Result<()>,
     check: fn(&Wal, &N, u64),
 ) -> u64 {
-    for n in 1.. {
-        let kind = if n % 3 == 0 { CrashKind::Kill } else { CrashKind::Power };
-        let sim = Sim::new(n, Model::weak(n % 2 == 0), Faults::default());
-        let wal = Wal::open_in(sim.world(), config()).expect("a healthy world opens");
-        prepare(&wal);
-        sim.set_faults(Faults { crash_at: Some(sim.ops() + n), ..Faults::default() });
-        let mut noted = N::default();
-        let ran = script(&wal, &mut noted);
-        let crashed = sim.crashed();
-        assert!(crashed || ran.is_ok(), "operation {n}: {ran:?}");
-        sim.crash(kind);
-        drop(wal);
-        // The recovery is crashed as well, somewhere.
-        sim.set_faults(Faults { crash_at: Some(sim.ops() + 1 + n % 40), ..Faults::default() });
-        if let Ok(wal) = Wal::open_in(sim.world(), config())
-            && !sim.crashed()
-        {
-            sim.set_faults(Faults::default());
-            check(&wal, &noted, n);
-        }
-        sim.crash(CrashKind::Power);
+    let points = |way| (1..).take_while(|n| crash_at(way, *n, prepare, script, check)).count();
+    WAYS.map(|way| points(way) as u64).into_iter().sum()
+}
+
+/// Crashes it at operation `n`; false if it ended before.
+fn crash_at<N: Default>(
+    (seed, direct, kind): (u64, bool, CrashKind),
+    n: u64,
+    prepare: fn(&Wal),
+    script: fn(&Wal, &mut N) -> Result<()>,
+    check: fn(&Wal, &N, u64),
+) -> bool {
+    let sim = Sim::new(seed, Model::weak(direct), Faults::default());
+    let wal = Wal::open_in(sim.world(), config()).expect("a healthy world opens");
+    prepare(&wal);
+    sim.set_faults(Faults { crash_at: Some(sim.ops() + n), ..Faults::default() });
+    let mut noted = N::default();
+    let ran = script(&wal, &mut noted);
+    let crashed = sim.crashed();
+    assert!(crashed || ran.is_ok(), "operation {n}: {ran:?}");
+    sim.crash(kind);
+    drop(wal);
+    // The recovery is crashed as well, somewhere.
+    sim.set_faults(Faults { crash_at: Some(sim.ops() + 1 + n % 40), ..Faults::default() });
+    if let Ok(wal) = Wal::open_in(sim.world(), config())
+        && !sim.crashed()
+    {
         sim.set_faults(Faults::default());
-        let wal = Wal::open_in(sim.world(), config()).expect("a healthy world opens");
         check(&wal, &noted, n);
-        // What was cut must not come back behind what is written now.
-        let (next, after) = (wal.next_lsn(), format!("after {n}"));
-        wal.append_batch([&after]).expect("room").wait().expect("a healthy world writes");
-        sim.crash(CrashKind::Power);
-        drop(wal);
-        let wal = Wal::open_in(sim.world(), config()).expect("a healthy world opens");
-        assert_eq!(wal.durable_lsn(), next, "operation {n}: more or less than was appended");
-        assert_eq!(*wal.read(next).expect("it is there").data, *after.as_bytes());
-        wal.truncate_after(next.prev()).expect("a healthy world truncates");
-        check(&wal, &noted, n);
-        wal.close().expect("a healthy world closes");
-        if !crashed {
-            return n;
-        }
     }
-    unreachable!("a script ends")
+    sim.crash(CrashKind::Power);
+    sim.set_faults(Faults::default());
+    let wal = Wal::open_in(sim.world(), config()).expect("a healthy world opens");
+    check(&wal, &noted, n);
+    // What was cut must not come back behind what is written now.
+    let (next, after) = (wal.next_lsn(), format!("after {n}"));
+    wal.append_batch([&after]).expect("room").wait().expect("a healthy world writes");
+    sim.crash(CrashKind::Power);
+    drop(wal);
+    let wal = Wal::open_in(sim.world(), config()).expect("a healthy world opens");
+    assert_eq!(wal.durable_lsn(), next, "operation {n}: more or less than was appended");
+    assert_eq!(*wal.read(next).expect("it is there").data, *after.as_bytes());
+    wal.truncate_after(next.prev()).expect("a healthy world truncates");
+    check(&wal, &noted, n);
+    wal.close().expect("a healthy world closes");
+    crashed
 }
 
 /// What a script knows of the user slot: the last state that was confirmed, and the one under way.
@@ -121,13 +129,13 @@ fn append_at_places_a_batch_where_it_was_wanted_or_not_at_all() {
 /// What a script knows of the log: its content when the last call was confirmed, and the content
 /// it has if the call under way is done.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Content {
+pub struct Content {
     first: u64,
     records: Vec<String>,
 }
 
 #[derive(Debug, Default)]
-struct Known {
+pub struct Known {
     confirmed: Content,
     asked: Content,
 }
@@ -147,6 +155,26 @@ impl Content {
 }
 
 impl Known {
+    /// Of a log that `prepare` filled.
+    pub fn prepared() -> Known {
+        Known { confirmed: prepared(), asked: prepared() }
+    }
+
+    pub fn first(&self) -> u64 {
+        self.confirmed.first
+    }
+
+    pub fn last(&self) -> u64 {
+        self.confirmed.first + self.confirmed.records.len() as u64 - 1
+    }
+
+    /// After a call that failed: what is found is what it came to.
+    pub fn settle(&mut self, wal: &Wal, n: u64) {
+        self.check(wal, n);
+        self.confirmed = Content::of(wal);
+        self.asked = self.confirmed.clone();
+    }
+
     /// Says what the log holds once `call` is done, calls, and notes that it is.
     fn call(
         &mut self,
@@ -164,20 +192,20 @@ impl Known {
     }
 
     /// Appends a batch of three records, which fill a segment in six batches or so.
-    fn append(&mut self, wal: &Wal, text: &str) -> Result<()> {
+    pub fn append(&mut self, wal: &Wal, text: &str) -> Result<()> {
         let batch: Vec<String> = (0..3).map(|i| format!("{text} {i}")).collect();
         let padded: Vec<_> = batch.iter().map(|text| padded(text)).collect();
         self.call(|log| log.records.extend(batch), || wal.append_batch(padded)?.wait().map(drop))
     }
 
-    fn truncate_after(&mut self, wal: &Wal, keep: u64) -> Result<()> {
+    pub fn truncate_after(&mut self, wal: &Wal, keep: u64) -> Result<()> {
         let keeps = |log: &mut Content| {
             log.records.truncate(usize::try_from(keep + 1 - log.first).expect("a small log"));
         };
         self.call(keeps, || wal.truncate_after(Lsn::new(keep)))
     }
 
-    fn truncate_before(&mut self, wal: &Wal, first: u64) -> Result<()> {
+    pub fn truncate_before(&mut self, wal: &Wal, first: u64) -> Result<()> {
         let drops = |log: &mut Content| {
             log.records.drain(..usize::try_from(first - log.first).expect("a small log"));
             log.first = first;
@@ -185,13 +213,13 @@ impl Known {
         self.call(drops, || wal.truncate_before(Lsn::new(first)))
     }
 
-    fn reset_to(&mut self, wal: &Wal, next: u64) -> Result<()> {
+    pub fn reset_to(&mut self, wal: &Wal, next: u64) -> Result<()> {
         let empties = |log: &mut Content| *log = Content { first: next, records: Vec::new() };
         self.call(empties, || wal.reset_to(Lsn::new(next)))
     }
 
     /// What was confirmed is there, or what was asked for, and it stays when the log goes on.
-    fn check(&self, wal: &Wal, n: u64) {
+    pub fn check(&self, wal: &Wal, n: u64) {
         let found = Content::of(wal);
         let confirmed = if self.confirmed.first == 0 { prepared() } else { self.confirmed.clone() };
         let known = found == confirmed || found == self.asked;
@@ -209,7 +237,7 @@ fn padded(text: &str) -> Vec<u8> {
     record
 }
 
-fn prepare(wal: &Wal) {
+pub fn prepare(wal: &Wal) {
     for batch in 0..10 {
         let batch: Vec<_> = (0..3).map(|i| padded(&format!("old {batch} {i}"))).collect();
         wal.append_batch(batch).expect("room").wait().expect("a healthy world writes");
@@ -300,31 +328,41 @@ fn a_size_window_is_kept_at_every_crash() {
     let window = 4 << 20;
     let config = || WalConfig { compaction: CompactionPolicy::SizeWindow(window), ..config() };
     let mut cut = 0;
-    for n in 1.. {
-        let sim = Sim::new(n, Model::weak(n % 2 == 0), Faults::default());
-        let wal = Wal::open_in(sim.world(), config()).unwrap();
-        append_padded(&wal, 1..61).unwrap();
-        assert!(used(&sim) <= window + (1 << 20), "{} bytes", used(&sim));
-        sim.set_faults(Faults { crash_at: Some(sim.ops() + n), ..Faults::default() });
-        let outcome = append_padded(&wal, 61..110);
-        let (first, durable, done) = (wal.first_lsn(), wal.durable_lsn(), outcome.is_ok());
-        assert!(done || sim.crashed(), "{outcome:?}");
-        assert!(used(&sim) <= window + (1 << 20), "{} bytes before crash {n}", used(&sim));
-        sim.crash(CrashKind::Power);
-        drop(wal);
-        sim.set_faults(Faults::default());
-        let wal = Wal::open_in(sim.world(), config()).unwrap();
-        assert!(wal.first_lsn() >= first && wal.durable_lsn() >= durable, "crash {n}");
-        check_numbers(&wal);
-        cut = cut.max(wal.first_lsn().get());
-        // Recovery may have copied the tail; what is too much then goes in the background.
-        sim.pass(Duration::from_millis(100));
-        assert!(used(&sim) <= window + (1 << 20), "{} bytes after recovery {n}", used(&sim));
-        wal.close().unwrap();
-        if done {
-            return assert!(cut > 40, "only {cut} records were ever cut");
+    for direct in [true, false] {
+        for n in 1.. {
+            let (done, first) = crash_in_a_window(direct, n, window, config());
+            cut = cut.max(first);
+            if done {
+                break;
+            }
         }
     }
+    assert!(cut > 40, "only {cut} records were ever cut");
+}
+
+/// Whether it came to its end before operation `n`, and where the log starts then.
+fn crash_in_a_window(direct: bool, n: u64, window: u64, config: WalConfig) -> (bool, u64) {
+    let sim = Sim::new(7, Model::weak(direct), Faults::default());
+    let wal = Wal::open_in(sim.world(), config.clone()).unwrap();
+    append_padded(&wal, 1..61).unwrap();
+    assert!(used(&sim) <= window + (1 << 20), "{} bytes", used(&sim));
+    sim.set_faults(Faults { crash_at: Some(sim.ops() + n), ..Faults::default() });
+    let outcome = append_padded(&wal, 61..110);
+    let (first, durable, done) = (wal.first_lsn(), wal.durable_lsn(), outcome.is_ok());
+    assert!(done || sim.crashed(), "{outcome:?}");
+    assert!(used(&sim) <= window + (1 << 20), "{} bytes before crash {n}", used(&sim));
+    sim.crash(CrashKind::Power);
+    drop(wal);
+    sim.set_faults(Faults::default());
+    let wal = Wal::open_in(sim.world(), config).unwrap();
+    assert!(wal.first_lsn() >= first && wal.durable_lsn() >= durable, "crash {n}");
+    check_numbers(&wal);
+    let first = wal.first_lsn().get();
+    // Recovery may have copied the tail; what is too much then goes in the background.
+    sim.pass(Duration::from_millis(100));
+    assert!(used(&sim) <= window + (1 << 20), "{} bytes after recovery {n}", used(&sim));
+    wal.close().unwrap();
+    (done, first)
 }
 
 #[test]

@@ -98,7 +98,7 @@ fn a_meta_whose_name_did_not_become_durable_is_no_ground_for_a_log() {
     let mut failed = 0;
     for model in models() {
         for n in 1.. {
-            let sim = Sim::new(n, model.clone(), Faults::default());
+            let sim = Sim::new(7, model.clone(), Faults::default());
             // What fails is answered, and what would take it back never happens.
             let faults = Faults { fail_nth: Some(n), crash_at: Some(n + 1), ..Faults::default() };
             sim.set_faults(faults);

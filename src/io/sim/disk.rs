@@ -107,7 +107,7 @@ impl Disk for SimDisk {
         let mut guard = self.shared.lock();
         let state = &mut *guard;
         let how = state.faults.fail_as;
-        let failing = state.tick(self.life)? && how != Failure::Interrupted;
+        let failing = state.tick(self.life)? && !how.is_passing();
         if failing && how.did_nothing() {
             return Err(how.error("sync_dir"));
         }

@@ -73,22 +73,34 @@ pub enum Failure {
     Canceled,
     /// EINTR: nothing was done. Only queued reads and writes are interrupted.
     Interrupted,
+    /// EAGAIN: the same.
+    Again,
+    /// A write of several blocks writes the first one alone; nothing else fails.
+    Short,
 }
 
 impl Failure {
     /// Every one there is.
-    pub const ALL: [Failure; 6] = [
+    pub const ALL: [Failure; 8] = [
         Failure::Device,
         Failure::Full,
         Failure::Quota,
         Failure::TooLarge,
         Failure::Canceled,
         Failure::Interrupted,
+        Failure::Again,
+        Failure::Short,
     ];
+
+    /// Whether it is one that whoever asked has to go on after: only queued reads and writes meet
+    /// it.
+    pub(super) fn is_passing(self) -> bool {
+        matches!(self, Failure::Interrupted | Failure::Again | Failure::Short)
+    }
 
     /// Whether the request was never carried out.
     pub(super) fn did_nothing(self) -> bool {
-        matches!(self, Failure::Canceled | Failure::Interrupted)
+        matches!(self, Failure::Canceled | Failure::Interrupted | Failure::Again)
     }
 
     pub(super) fn error(self, what: &str) -> io::Error {
@@ -99,6 +111,8 @@ impl Failure {
             Failure::TooLarge => io::Error::from_raw_os_error(libc::EFBIG),
             Failure::Canceled => io::Error::from_raw_os_error(libc::ECANCELED),
             Failure::Interrupted => io::ErrorKind::Interrupted.into(),
+            Failure::Again => io::ErrorKind::WouldBlock.into(),
+            Failure::Short => unreachable!("a short write is no error: {what}"),
         }
     }
 }

@@ -109,7 +109,8 @@ impl State {
         if !aligned(at, buf) {
             return (Err(unaligned()), None);
         }
-        let failure = failure.or_else(|| self.draw_failure());
+        let short = failure == Some(Failure::Short);
+        let failure = failure.filter(|_| !short).or_else(|| self.draw_failure());
         if let Some(failure) = failure.filter(|failure| failure.did_nothing()) {
             return (Err(failure.error("write")), None);
         }
@@ -117,7 +118,9 @@ impl State {
             return (Err(self.interruption()), None);
         }
         let mut len = buf.len();
-        if failure.is_none() && len > BLOCK && self.rng.chance(self.faults.short_write) {
+        if short {
+            len = len.min(BLOCK);
+        } else if failure.is_none() && len > BLOCK && self.rng.chance(self.faults.short_write) {
             len = BLOCK * (1 + self.rng.index(len / BLOCK - 1));
         }
         let growth = (at + len as u64).saturating_sub(self.inodes[&inode].size);
@@ -168,7 +171,7 @@ impl State {
         if access != Access::Cached && !aligned(at, buf) {
             return Err(unaligned());
         }
-        if let Some(failure) = failure {
+        if let Some(failure) = failure.filter(|failure| *failure != Failure::Short) {
             return Err(failure.error("read"));
         }
         if self.rng.chance(self.faults.read_eio) {
@@ -196,7 +199,7 @@ impl State {
         failure: Option<Failure>,
     ) -> io::Result<usize> {
         let file = self.inodes.get_mut(&inode).expect("an open file is kept");
-        let failure = failure.filter(|failure| *failure != Failure::Interrupted);
+        let failure = failure.filter(|failure| !failure.is_passing());
         if let Some(failure) = failure.filter(|failure| failure.did_nothing()) {
             return Err(failure.error("sync"));
         }
