@@ -24,7 +24,7 @@ use prkdb_core::{Append, Backend, ErrorKind, Lsn, ReadOnlyWal, Wal};
 mod support;
 
 use support::disk::{Image, Kind, Mount};
-use support::{Random, backends, config, record};
+use support::{Random, backends, config, config_in_turn, record};
 
 /// Tickets that are left out while records are appended.
 const OUTSTANDING: usize = 16;
@@ -204,7 +204,8 @@ impl Life {
                 let read_only = ReadOnlyWal::open(&log).unwrap();
                 let first = read_only.first_lsn().unwrap_or(read_only.next_lsn());
                 let (reader, acked) = (read_only.reader(first).unwrap(), self.acked);
-                self.wal = Wal::open(config(&log, backend)).unwrap();
+                let turn = self.random.below(6);
+                self.wal = Wal::open(config_in_turn(&log, backend, turn, &[1, 2])).unwrap();
                 self.acked = acked;
                 self.check(reader);
                 self.cut();

@@ -107,10 +107,12 @@ fn append_and_kill(
     let mut draw = |bound| usize::try_from(random.below(bound)).unwrap();
     let durability = ["sync", "written"][draw(2)];
     let batch = ["1", "7", "100"][draw(3)];
+    let codec = if cfg!(feature = "lz4") { ["none", "none", "lz4"][draw(3)] } else { "none" };
     let mut child = Command::new(env!("CARGO_BIN_EXE_prkdb"))
         .arg("append")
         .arg(dir)
         .args(["--acks", "--backend", backend, "--durability", durability, "--batch", batch])
+        .args(["--codec", codec])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()

@@ -36,7 +36,7 @@ use prkdb_core::{Append, Backend, Durability, ErrorKind, Lsn, ReadOnlyWal, Wal};
 mod support;
 
 use support::disk::{Image, Kind};
-use support::{Random, backends, config, read_all, record};
+use support::{Random, backends, config, config_in_turn, read_all, record};
 
 /// `_IOR('X', 125, u32)`: from now on the mounted file system answers nothing but errors.
 const FS_IOC_SHUTDOWN: libc::c_ulong = 0x8004_587d;
@@ -185,7 +185,9 @@ fn cycles(kind: Kind) {
     let mut known = Known { first: 1, ..Known::default() };
     for life in 1..=count {
         let backend = backends[usize::try_from(life).unwrap() % backends.len()];
-        let open = |dir: &Path| Wal::open(config(dir, backend)).unwrap();
+        let turn = life / backends.len() as u64;
+        let config = |dir: &Path| config_in_turn(dir, backend, turn, &[1, 2, 4]);
+        let open = |dir: &Path| Wal::open(config(dir)).unwrap();
         let lost = cycle(&image, open, life, Durability::Sync, &mut known, &mut random);
         assert_eq!(lost, 0, "life {life} on {backend}: acknowledged records are gone");
     }

@@ -10,9 +10,10 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::{BTreeMap, VecDeque};
+use std::path::Path;
 use std::process::Command;
 
-use prkdb_core::{Backend, SyncMethod, Wal, WalConfig};
+use prkdb_core::{Backend, Lsn, ReadOnlyWal, SyncMethod, Wal, WalConfig};
 
 mod support;
 
@@ -27,6 +28,13 @@ const KINDS: &[(&str, &[&str])] = &[
     ("syncs", &["fdatasync", "msync"]),
 ];
 
+/// Batches of one record that the child appends.
+const BATCHES: u64 = 2000;
+
+fn record(number: u64) -> Vec<u8> {
+    [&number.to_le_bytes()[..], &[7; (64 << 10) - 8]].concat()
+}
+
 /// Does nothing unless another test runs it under strace.
 #[test]
 fn child_keeps_groups_in_flight() {
@@ -36,10 +44,9 @@ fn child_keeps_groups_in_flight() {
     let mut config = WalConfig { backend, ..WalConfig::new(dir) };
     config.batch_config.max_buffer_bytes = 8 << 20;
     let wal = Wal::open(config).unwrap();
-    let record = vec![7; 64 << 10];
     let mut tickets = VecDeque::new();
-    for _ in 0..2000 {
-        tickets.push_back(wal.append_batch([&record]).unwrap());
+    for number in 0..BATCHES {
+        tickets.push_back(wal.append_batch([record(number)]).unwrap());
         if tickets.len() > 64 {
             tickets.pop_front().unwrap().wait().unwrap();
         }
@@ -69,6 +76,11 @@ struct Run {
 impl Run {
     /// Runs the child; none, said aloud, where that can't be.
     fn of(backend: Backend) -> Option<Run> {
+        Run::with(backend, &[], |_| ())
+    }
+
+    /// The same where strace is told more; `look` sees the log afterwards.
+    fn with(backend: Backend, more: &[&str], look: impl FnOnce(&Path)) -> Option<Run> {
         let root = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         if let Err(e) = prkdb_core::probe(root.path(), backend) {
             support::must_be_missing(backend, &e);
@@ -76,7 +88,9 @@ impl Run {
         }
         let trace = root.path().join("trace");
         let run = Command::new("strace")
-            .args(["-f", "-Y", "--seccomp-bpf", "-e", &format!("trace={WATCHED}"), "-o"])
+            .args(["-f", "-Y", "--seccomp-bpf", "-e", &format!("trace={WATCHED}")])
+            .args(more)
+            .arg("-o")
             .arg(&trace)
             .arg(std::env::current_exe().unwrap())
             .args(["--exact", "child_keeps_groups_in_flight", "--nocapture"])
@@ -90,6 +104,7 @@ impl Run {
             }
         };
         assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+        look(&root.path().join("log"));
         let said = String::from_utf8(run.stdout).unwrap();
         let figure = |line: &str| {
             let (name, number) = line.rsplit_once(' ')?;
@@ -148,6 +163,31 @@ fn enters_and_groups(run: &Run) -> (u64, u64) {
     assert!(groups >= 2000, "{groups} groups of 2000 batches that are one each");
     assert!(others.is_empty(), "{others:?}");
     (enters, groups)
+}
+
+/// The kernel may turn `io_uring_enter` away with what was handed over still queued: entered again
+/// it is done, once, and nobody hears of it.
+#[test]
+fn an_enter_that_is_turned_away_loses_and_repeats_nothing() {
+    for (errno, when) in [("EINTR", "3+4"), ("EBUSY", "4+5"), ("EAGAIN", "5+7")] {
+        let inject = format!("inject=io_uring_enter:error={errno}:when={when}");
+        let look = |log: &Path| {
+            let log = ReadOnlyWal::open(log).unwrap();
+            let mut found = 0;
+            for read in log.reader(Lsn::FIRST).unwrap() {
+                let read = read.unwrap_or_else(|e| panic!("{errno}: {e}"));
+                assert_eq!(read.lsn.get(), found + 1, "{errno}");
+                assert!(*read.data == record(found)[..], "{errno}: record {} is another", read.lsn);
+                found += 1;
+            }
+            assert_eq!(found, BATCHES, "{errno}");
+        };
+        let Some(run) = Run::with(Backend::Uring, &["-e", &inject], look) else { return };
+        let turned = run.calls.iter().filter(|(_, call)| call.contains("(INJECTED)")).count();
+        println!("{errno}: {turned} enters were turned away");
+        assert!(turned > 50, "{errno}: {turned}");
+        assert!(run.said["groups"] >= BATCHES, "{errno}: a group is missing or was merged");
+    }
 }
 
 #[test]

@@ -343,8 +343,8 @@ fn a_size_window_is_kept_at_every_crash() {
 /// Whether it came to its end before operation `n`, and where the log starts then.
 fn crash_in_a_window(direct: bool, n: u64, window: u64, config: WalConfig) -> (bool, u64) {
     let sim = Sim::new(7, Model::weak(direct), Faults::default());
-    let wal = Wal::open_in(sim.world(), config.clone()).unwrap();
-    append_padded(&wal, 1..61).unwrap();
+    let wal = Wal::open_in(sim.world(), config.clone()).expect("a healthy world");
+    append_padded(&wal, 1..61).expect("a healthy world");
     assert!(used(&sim) <= window + (1 << 20), "{} bytes", used(&sim));
     sim.set_faults(Faults { crash_at: Some(sim.ops() + n), ..Faults::default() });
     let outcome = append_padded(&wal, 61..110);
@@ -354,14 +354,14 @@ fn crash_in_a_window(direct: bool, n: u64, window: u64, config: WalConfig) -> (b
     sim.crash(CrashKind::Power);
     drop(wal);
     sim.set_faults(Faults::default());
-    let wal = Wal::open_in(sim.world(), config).unwrap();
+    let wal = Wal::open_in(sim.world(), config).expect("a healthy world");
     assert!(wal.first_lsn() >= first && wal.durable_lsn() >= durable, "crash {n}");
     check_numbers(&wal);
     let first = wal.first_lsn().get();
     // Recovery may have copied the tail; what is too much then goes in the background.
     sim.pass(Duration::from_millis(100));
     assert!(used(&sim) <= window + (1 << 20), "{} bytes after recovery {n}", used(&sim));
-    wal.close().unwrap();
+    wal.close().expect("a healthy world");
     (done, first)
 }
 

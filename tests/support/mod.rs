@@ -23,7 +23,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
 use std::time::SystemTime;
 
-use prkdb_core::{Backend, ReadOnlyWal, Reader, Wal, WalConfig};
+use prkdb_core::{Backend, ReadOnlyWal, Reader, SyncMethod, Wal, WalConfig};
 
 pub mod damages;
 pub mod disk;
@@ -86,6 +86,14 @@ pub fn on_each_backend(test: impl Fn(&Path, Backend)) {
 /// A log of small segments.
 pub fn config(dir: &Path, backend: Backend) -> WalConfig {
     WalConfig { backend, segment_bytes: 1 << 20, ..WalConfig::new(dir) }
+}
+
+/// The same with as many lanes and the sync method that come in this turn: each with each.
+pub fn config_in_turn(dir: &Path, backend: Backend, turn: u64, lanes: &[usize]) -> WalConfig {
+    let turn = usize::try_from(turn).unwrap();
+    let methods = [SyncMethod::Auto, SyncMethod::Dsync, SyncMethod::Fdatasync];
+    let (num_segments, sync_method) = (lanes[turn % lanes.len()], methods[turn / lanes.len() % 3]);
+    WalConfig { num_segments, sync_method, ..config(dir, backend) }
 }
 
 pub fn open(dir: &Path, backend: Backend) -> Wal {
