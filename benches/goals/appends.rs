@@ -17,7 +17,7 @@ use crate::null::Null;
 use crate::numbers;
 use crate::outcome::Stop;
 use crate::yardstick::memory::Memory;
-use crate::yardstick::{Load, Means, Method, RawFile, Window};
+use crate::yardstick::{self, Load, Method, RawFile, Window};
 
 /// Nothing ends a measurement early: the folder of an interrupted one stays below `target/tmp`.
 static STOP: AtomicBool = AtomicBool::new(false);
@@ -42,12 +42,17 @@ pub fn rate(sample: &Sample) -> f64 {
 
 /// The median latency, microseconds.
 pub fn p50(sample: &mut Sample) -> f64 {
+    latency(sample, 500)
+}
+
+/// The latency that so many of a thousand appends do not exceed, microseconds.
+pub fn latency(sample: &mut Sample, per_mille: usize) -> f64 {
     let latencies = &mut sample.latencies_ns;
     if latencies.is_empty() {
         return f64::NAN;
     }
-    let middle = latencies.len() / 2;
-    numbers::float(*latencies.select_nth_unstable(middle).1) / 1e3
+    let at = (latencies.len() * per_mille / 1000).min(latencies.len() - 1);
+    numbers::float(*latencies.select_nth_unstable(at).1) / 1e3
 }
 
 /// How a log of the goals is set.
@@ -76,32 +81,50 @@ pub fn on_log(log: &Log, workload: &Workload, length: Duration) -> Result<Sample
 pub fn raw_file(dir: &Path) -> Result<Raw, Stop> {
     let file = RawFile::create(&dir.join("raw"), RAW_BYTES, true);
     let file = file.map_err(|e| Stop::Failed(format!("the raw loop's file: {e}")))?;
-    let means = Means::of(&file);
+    let means = yardstick::Means::of(&file);
     Ok(Raw { file, means })
 }
 
-/// The raw loop of the same blocks and depth in one window.
+/// How the raw loop writes: what it was found to do most with, before it is measured.
+#[derive(Clone, Copy)]
+pub struct Means {
+    pub method: Method,
+    pub depth: usize,
+}
+
+/// The raw loop of the same blocks in one window.
 pub fn raw(
     raw: &Raw,
     workload: &Workload,
-    method: Method,
+    Means { method, depth }: Means,
     length: Duration,
 ) -> Result<Sample, Stop> {
-    let (write_bytes, depth) = (workload.batch_bytes(), workload.raw_depth());
-    let load = Load { write_bytes, depth, method };
+    let load = Load { write_bytes: workload.batch_bytes(), depth, method };
     load::raw_loop(raw, workload, load, timing(length), &STOP)
 }
 
-/// The method that makes more of these writes durable, by windows of its own.
-pub fn faster(file: &Raw, workload: &Workload, length: Duration) -> Result<Method, Stop> {
-    let mut ratios = Vec::new();
-    for _ in 0..5 {
-        let [dsync, synced] = [Method::Dsync, Method::WriteThenFdatasync]
-            .map(|method| raw(file, workload, method, length / 5));
-        ratios.push(numbers::per(synced?.batches, dsync?.batches));
+/// The method and the depth, of these, that make the most writes durable, by windows of their own,
+/// forwards and backwards in turn.
+pub fn calibrated(
+    file: &Raw,
+    workload: &Workload,
+    depths: &[usize],
+    length: Duration,
+) -> Result<Means, Stop> {
+    let methods = [Method::Dsync, Method::WriteThenFdatasync];
+    let each = |depth: &usize| methods.map(|method| Means { method, depth: *depth });
+    let all: Vec<Means> = depths.iter().flat_map(each).collect();
+    let mut rates = vec![Vec::new(); all.len()];
+    for round in 0..4 {
+        for i in 0..all.len() {
+            let at = if round % 2 == 0 { i } else { all.len() - 1 - i };
+            let sample = raw(file, workload, all[at], length / 5)?;
+            rates[at].push(Some(rate(&sample)));
+        }
     }
-    let is_slower = numbers::median(&ratios).is_some_and(|ratio| ratio > 1.1);
-    Ok(if is_slower { Method::WriteThenFdatasync } else { Method::Dsync })
+    let median = |at: &usize| numbers::median(&rates[*at]).unwrap_or(0.0);
+    let best = (0..all.len()).max_by(|a, b| median(a).total_cmp(&median(b)));
+    Ok(all[best.expect("there are some")])
 }
 
 /// A log whose writes go nowhere.

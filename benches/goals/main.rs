@@ -37,7 +37,7 @@ use std::time::Duration;
 use prkdb_core::{Backend, BatchConfig, Wal, WalConfig, probe};
 use tempfile::TempDir;
 
-use appends::{config, on_log, p50, rate, raw, warm};
+use appends::{config, latency, on_log, p50, rate, raw, warm};
 use bench::log::Log;
 use bench::workload::{Kind, Workload};
 use outcome::{Stop, print, say};
@@ -87,6 +87,7 @@ fn goals() -> Result<(), Stop> {
         Ok(_) => {
             device(&run)?;
             waiting(&run)?;
+            rolling(&run)?;
             backends(&run)?;
         }
         Err(e) => say(format_args!("SKIPPED, all that needs io_uring: {e}")),
@@ -168,15 +169,38 @@ fn device(run: &Run) -> Result<(), Stop> {
         let file = appends::raw_file(folder.path())?;
         let config = config(&folder.path().join("log"), Backend::Uring);
         let log = warm("uring", if is_deep { deep(config) } else { config })?;
-        let method = match work.kind {
-            Kind::Unsynced => Method::Unsynced,
-            _ => appends::faster(&file, work, run.pace.window)?,
-        };
+        let depths = [work.raw_depth()];
+        let mut means = appends::calibrated(&file, work, &depths, run.pace.window)?;
+        if work.kind == Kind::Unsynced {
+            means.method = Method::Unsynced;
+        }
         let ours = |window| Ok(rate(&on_log(&log, work, window)?));
-        pair.run(run.pace, ours, |window| Ok(rate(&raw(&file, work, method, window)?)))?;
+        pair.run(run.pace, ours, |window| Ok(rate(&raw(&file, work, means, window)?)))?;
         log.close()?;
     }
+    deepest(run)?;
     fresh(run)
+}
+
+/// Both as deep as the bare ring does most: what the default leaves on the table.
+fn deepest(run: &Run) -> Result<(), Stop> {
+    let name = "P2-deep";
+    if !run.wants(name) {
+        return Ok(());
+    }
+    let work = workload("batch-1000x100-tickets");
+    let folder = run.folder()?;
+    let file = appends::raw_file(folder.path())?;
+    let means = appends::calibrated(&file, work, &[4, 8, 16, 32], run.pace.window)?;
+    let (depth, method) = (means.depth, means.method.name());
+    let what = format!("the same, both {depth} deep, where the bare ring ({method}) does most");
+    let pair = Pair { name, what, goal: Goal::AtLeast(0.9), unit: RECORDS };
+    let config = deep(config(&folder.path().join("log"), Backend::Uring));
+    let log = warm("uring", WalConfig { depth, ..config })?;
+    let work = Workload { tickets: 2 * depth, ..*work };
+    let ours = |window| Ok(rate(&on_log(&log, &work, window)?));
+    pair.run(run.pace, ours, |window| Ok(rate(&raw(&file, &work, means, window)?)))?;
+    log.close()
 }
 
 /// Segments that are written for the first time: a log of its own for each window.
@@ -193,7 +217,7 @@ fn fresh(run: &Run) -> Result<(), Stop> {
     }
     let folder = run.folder()?;
     let file = appends::raw_file(folder.path())?;
-    let method = appends::faster(&file, work, run.pace.window)?;
+    let means = appends::calibrated(&file, work, &[work.raw_depth()], run.pace.window)?;
     let ours = |window: Duration| {
         let folder = run.folder()?;
         let wal = Wal::open(config(&folder.path().join("log"), Backend::Uring))?;
@@ -201,7 +225,7 @@ fn fresh(run: &Run) -> Result<(), Stop> {
         wal.close()?;
         Ok(rate)
     };
-    pair.run(run.pace, ours, |window| Ok(rate(&raw(&file, work, method, window / 5)?)))
+    pair.run(run.pace, ours, |window| Ok(rate(&raw(&file, work, means, window / 5)?)))
 }
 
 fn waiting(run: &Run) -> Result<(), Stop> {
@@ -215,9 +239,10 @@ fn waiting(run: &Run) -> Result<(), Stop> {
         let (work, folder) = (workload(name), run.folder()?);
         let file = appends::raw_file(folder.path())?;
         let log = warm("uring", config(&folder.path().join("log"), Backend::Uring))?;
-        let method = appends::faster(&file, work, run.pace.window)?;
+        let depths = [work.raw_depth()];
+        let means = appends::calibrated(&file, work, &depths, run.pace.window)?;
         let ours = |window| Ok(p50(&mut on_log(&log, work, window)?));
-        pair.run(run.pace, ours, |window| Ok(p50(&mut raw(&file, work, method, window)?)))?;
+        pair.run(run.pace, ours, |window| Ok(p50(&mut raw(&file, work, means, window)?)))?;
         log.close()?;
     }
     let pair = Pair {
@@ -233,6 +258,29 @@ fn waiting(run: &Run) -> Result<(), Stop> {
         let ours = |window| appends::tasks(&log, work, window);
         pair.run(run.pace, ours, |window| Ok(rate(&on_log(&log, work, window)?)))?;
         Arc::into_inner(log).map_or(Ok(()), Log::close)?;
+    }
+    Ok(())
+}
+
+/// What it costs those who wait that a segment is full and the next one begins.
+fn rolling(run: &Run) -> Result<(), Stop> {
+    let (work, folder) = (workload("single-1"), run.folder()?);
+    let row = |name, what: &str| {
+        let what = format!("{what} of a record, segments of 1 MiB; of 24 MiB");
+        Pair { name, what, goal: Goal::Told, unit: Unit::Micros }
+    };
+    for (pair, per_mille) in [(row("roll-p50", "p50"), 500), (row("roll-p999", "p99.9"), 999)] {
+        if !run.wants(pair.name) {
+            continue;
+        }
+        let large = config(&folder.path().join(pair.name), Backend::Uring);
+        let log_dir = folder.path().join(format!("{}-small", pair.name));
+        let small = WalConfig { log_dir, segment_bytes: 1 << 20, ..large.clone() };
+        let (small, large) = (warm("uring", small)?, warm("uring", large)?);
+        let of = |log, window| Ok(latency(&mut on_log(log, work, window)?, per_mille));
+        pair.run(run.pace, |window| of(&small, window), |window| of(&large, window))?;
+        small.close()?;
+        large.close()?;
     }
     Ok(())
 }

@@ -15,6 +15,10 @@ use crate::yardstick::BLOCK;
 
 /// What is read, bytes in frames.
 const BYTES: u64 = 384 << 20;
+/// The size of a killed log's last segment, and what is written into it and all before it, of 1, 4,
+/// 16, 64 and as many MiB: so that it is nine tenths full.
+const LARGE: u64 = 256 << 20;
+const KILLED_BYTES: u64 = (1 + 4 + 16 + 64 + 256 + 230) << 20;
 const CHUNK: usize = 1 << 20;
 const DROP_CACHES: &str = "/proc/sys/vm/drop_caches";
 
@@ -41,9 +45,9 @@ fn drop_caches() -> Result<(), Stop> {
     fs::write(path, "3").map_err(failed(path))
 }
 
-fn fill(wal: &Wal, workload: &Workload) -> Result<(), Stop> {
+fn fill(wal: &Wal, workload: &Workload, bytes: u64) -> Result<(), Stop> {
     let records = workload.records();
-    for _ in 0..BYTES / workload.batch_bytes() as u64 {
+    for _ in 0..bytes / workload.batch_bytes() as u64 {
         drop(wal.with(Durability::Queued).append_batch(&records)?);
     }
     wal.wait_durable(wal.next_lsn().prev())?.wait()?;
@@ -65,7 +69,7 @@ impl Cold {
     pub fn sealed(dir: &Path, workload: &Workload) -> Result<Cold, Stop> {
         let dir = dir.join("sealed");
         let wal = Wal::open(WalConfig::new(&dir).create_new())?;
-        fill(&wal, workload)?;
+        fill(&wal, workload, BYTES)?;
         wal.close()?;
         Cold::of(dir, |bytes| bytes.iter().rposition(|byte| *byte != 0).map_or(0, |at| at + 1))
     }
@@ -73,9 +77,9 @@ impl Cold {
     /// A log as a killed process leaves it: nothing says what is in its last segment.
     pub fn killed(dir: &Path, workload: &Workload) -> Result<Cold, Stop> {
         let (from, to) = (dir.join("open"), dir.join("killed"));
-        let config = WalConfig { segment_bytes: 256 << 20, ..WalConfig::new(&from) };
+        let config = WalConfig { segment_bytes: LARGE, ..WalConfig::new(&from) };
         let wal = Wal::open(config.create_new())?;
-        fill(&wal, workload)?;
+        fill(&wal, workload, KILLED_BYTES)?;
         fs::create_dir(&to).map_err(failed(&to))?;
         for path in segments(&from)?.into_iter().chain([from.join("META")]) {
             let copy = to.join(path.file_name().unwrap_or_default());

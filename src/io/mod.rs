@@ -219,8 +219,8 @@ pub trait Disk: Send + Sync + fmt::Debug {
     /// holds.
     fn direct(&self) -> bool;
 
-    /// How many files recovery reads at the same time, each on a thread of its own, with two more
-    /// that read ahead where it is large; with one it starts none.
+    /// How many files recovery reads at the same time, each on a thread of its own, with four
+    /// more that read ahead where it is large; with one it starts none.
     fn readers(&self) -> usize {
         1
     }

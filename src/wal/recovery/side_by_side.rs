@@ -8,7 +8,7 @@
 //!
 //! Used by `inspect`. Invariants: no worker outlives the call; scans are taken in order, and none
 //! after one that failed for good; with one reader, as under the simulator, no thread is started.
-//! A window and a frame are in memory for each worker, and of a large segment seven pieces of a
+//! A window and a frame are in memory for each worker, and of a large segment eleven pieces of a
 //! window's size that were read ahead.
 
 use std::sync::atomic::{AtomicBool, Ordering};
