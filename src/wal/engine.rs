@@ -19,7 +19,6 @@ use crate::lsn::Lsn;
 use super::mailbox::Job;
 use super::maker::Maker;
 use super::meta::{self, META};
-use super::readonly::Seen;
 use super::recovery::{LOCK, Recovered, Wanted, recover};
 use super::shared::{Control, Shared, poisoned};
 use super::ticket::pair;
@@ -41,8 +40,8 @@ pub(super) struct Engine {
     writer: Option<Box<dyn Running>>,
     maker: Option<Box<dyn Running>>,
     lock: Option<LockGuard>,
-    /// META when the writer began.
-    seen: Option<Seen>,
+    /// What was answered as durable, once a `resume` failed.
+    known: Option<Lsn>,
 }
 
 impl Engine {
@@ -65,14 +64,20 @@ impl Engine {
         opened.map_err(|e| Error::io("resume", &path, None, e))?;
         shared.expect_ours("resume")?;
         let known = self.answered(shared)?;
-        self.start(shared, Wanted::Ours(known))
+        let started = self.start(shared, Wanted::Ours(known));
+        // What a recovery that failed wrote down itself takes nothing back.
+        self.known = started.is_err().then_some(known);
+        started
     }
 
     /// Up to where records were answered as durable and not cut since.
     fn answered(&self, shared: &Shared) -> Result<Lsn> {
+        if let Some(known) = self.known {
+            return Ok(known);
+        }
         let known = shared.catalog.durable();
         let now = meta::load(&*shared.world.disk, &shared.dir)?;
-        let cut = self.seen.zip(now).and_then(|(seen, now)| seen.cut_since(&now.meta));
+        let cut = now.and_then(|now| shared.cut_since_seen(&now.meta));
         // A cut that failed may be in META all the same.
         Ok(cut.map_or(known, |cut| known.min(cut.prev())))
     }
@@ -80,7 +85,7 @@ impl Engine {
     /// Recovers the log and starts the threads that write it.
     fn start(&mut self, shared: &Arc<Shared>, wanted: Wanted) -> Result<()> {
         let recovered = recovered(shared, wanted)?;
-        self.seen = Some(Seen::of(recovered.meta.meta()));
+        shared.saw(recovered.meta.meta());
         shared.report(recovered.report.clone());
         shared.set_user_state(recovered.meta.meta().user_state.clone());
         // Before the threads run: a writer that finds the latch set poisons itself, and when one

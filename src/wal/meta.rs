@@ -113,16 +113,14 @@ impl MetaFile {
 
     /// Makes META, complete under another name first.
     async fn make(flow: &Flow, disk: &dyn Disk, dir: &Path, meta: Meta) -> Result<MetaFile> {
+        prepare(flow, disk, dir, &meta).await?;
+        MetaFile::name(disk, dir, meta)
+    }
+
+    /// Gives what `prepare` made its name.
+    fn name(disk: &dyn Disk, dir: &Path, meta: Meta) -> Result<MetaFile> {
         let (tmp, path) = (dir.join(META_TMP), dir.join(META));
         let failed = |e| Error::io("create META", &path, None, e);
-        remove_tmp(disk, &tmp).map_err(|e| Error::io("create META", &tmp, None, e))?;
-        let written = write_slots(flow, disk, &tmp, slot(&meta, disk.block_size())?).await;
-        if written.is_err()
-            && let Err(error) = remove_tmp(disk, &tmp)
-        {
-            tracing::warn!(%error, "a META.tmp that was not finished could not be removed");
-        }
-        written.map_err(failed)?;
         disk.rename(&tmp, &path).map_err(failed)?;
         // If this fails the device may never learn the name, and the next sync would not say so: a
         // log that was built on what the cache shows would be without META after a power cut.
@@ -144,12 +142,15 @@ impl MetaFile {
         if loaded.meta.sequence != UNCHANGED {
             return MetaFile::open(disk, dir, loaded);
         }
-        match MetaFile::make(flow, disk, dir, loaded.meta.clone()).await {
+        match prepare(flow, disk, dir, &loaded.meta).await {
             Err(error) if no_space(&error) => {
-                tracing::warn!(%error, "META was not made again: its name may not be durable");
+                tracing::warn!(%error, "META was not made again");
+                // That takes no space.
+                disk.sync_dir(dir).map_err(|e| Error::io("open", dir, None, e))?;
                 MetaFile::open(disk, dir, loaded)
             }
-            made => made,
+            Err(error) => Err(error),
+            Ok(()) => MetaFile::name(disk, dir, loaded.meta.clone()),
         }
     }
 
@@ -192,14 +193,33 @@ impl MetaFile {
     }
 }
 
-/// Creates the file and writes both slots, durably but for its name.
-async fn write_slots(flow: &Flow, disk: &dyn Disk, path: &Path, image: Buf) -> io::Result<()> {
-    let file = disk.create(path, 2 * META_SLOT_BYTES as u64)?;
-    let image = flow.write(&file, 0, image, false).await?;
-    flow.write(&file, META_SLOT_BYTES as u64, image, false).await?;
-    let synced = flow.sync(&file).await;
-    flow.release(&file);
-    synced
+/// Makes META.tmp, durable but for its name; nothing is left of one that could not be finished.
+async fn prepare(flow: &Flow, disk: &dyn Disk, dir: &Path, meta: &Meta) -> Result<()> {
+    let (tmp, path) = (dir.join(META_TMP), dir.join(META));
+    let failed = |e| Error::io("create META", &path, None, e);
+    remove_tmp(disk, &tmp).map_err(|e| Error::io("create META", &tmp, None, e))?;
+    let image = slot(meta, disk.block_size())?;
+    let made = match disk.create(&tmp, 2 * META_SLOT_BYTES as u64) {
+        Ok(file) => {
+            let written = write_slots(flow, &file, image).await;
+            flow.release(&file);
+            written
+        }
+        Err(e) => Err(e),
+    };
+    if made.is_err()
+        && let Err(error) = remove_tmp(disk, &tmp)
+    {
+        tracing::warn!(%error, "a META.tmp that was not finished could not be removed");
+    }
+    made.map_err(failed)
+}
+
+/// Writes both slots, durably.
+async fn write_slots(flow: &Flow, file: &FileRef, image: Buf) -> io::Result<()> {
+    let image = flow.write(file, 0, image, false).await?;
+    flow.write(file, META_SLOT_BYTES as u64, image, false).await?;
+    flow.sync(file).await
 }
 
 /// Removes what an earlier attempt left.

@@ -124,7 +124,8 @@ impl Wal {
         }
     }
 
-    /// Opens a log on a disk and threads of one's own, such as simulated ones.
+    /// Opens a log on a disk and threads of one's own, such as simulated ones. On real files the
+    /// directory should be named from the root: the process may change its own.
     ///
     /// # Errors
     /// As [`Wal::open`]; `config.backend` is not looked at.

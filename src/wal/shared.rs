@@ -19,6 +19,7 @@ use crossbeam_channel::{Receiver, Sender};
 
 use crate::cast::nanos;
 use crate::error::{Error, ErrorKind, Result};
+use crate::format::meta::Meta;
 use crate::io::{BufPool, ForkGuard, World};
 use crate::lsn::{Lsn, LsnRange};
 use crate::options::{Durability, WalConfig};
@@ -29,6 +30,7 @@ use super::encode::{BodyEncoder, Encoded};
 use super::health::{Health, Pulse};
 use super::mailbox::{Cut, Mailbox};
 use super::metrics::{Meters, Metrics, add};
+use super::readonly::Seen;
 use super::recovery::{LOCK, RecoveryReport};
 use super::room::{Grant, MAX_QUEUED_BATCHES, Room};
 use super::sync_choice::SyncChoice;
@@ -178,6 +180,8 @@ pub(crate) struct Shared {
     opened: Duration,
     /// What the last recovery found; read without waiting for one that runs.
     report: Mutex<Option<RecoveryReport>>,
+    /// META when the writer began, or after the last cut that was confirmed.
+    seen: Mutex<Option<Seen>>,
     /// The caller's bytes in META, as they are durable.
     user_state: Mutex<Vec<u8>>,
     /// The writer has left; whoever queues something after this empties the queue himself.
@@ -208,6 +212,7 @@ impl Shared {
             fork: ForkGuard::new(),
             opened: world.host.now(),
             report: Mutex::default(),
+            seen: Mutex::default(),
             user_state: Mutex::default(),
             gone: AtomicBool::new(false),
             batches: crossbeam_channel::bounded(MAX_QUEUED_BATCHES),
@@ -224,13 +229,24 @@ impl Shared {
         match self.world.disk.holds(&lock) {
             Ok(true) => Ok(()),
             Ok(false) => {
-                let why = "the log's directory was moved or replaced while it was open: close the \
-                           log and open it where it is now";
+                let why = "the log's directory was moved or replaced, or its LOCK removed, while \
+                           it was open: close the log and open it where it is now";
                 let gone = std::io::Error::new(std::io::ErrorKind::NotFound, why);
                 Err(Error::io(op, &self.dir, None, gone))
             }
             Err(e) => Err(Error::io(op, &lock, None, e)),
         }
+    }
+
+    /// This is META now, and the catalog agrees with it.
+    pub(crate) fn saw(&self, meta: &Meta) {
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(Seen::of(meta));
+    }
+
+    /// From where on records may have been cut since then, if this is META now.
+    pub(crate) fn cut_since_seen(&self, now: &Meta) -> Option<Lsn> {
+        let seen = *self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.and_then(|seen| seen.cut_since(now))
     }
 
     pub(crate) fn report(&self, report: RecoveryReport) {

@@ -4,11 +4,16 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
-use prkdb_core::{ErrorKind, Lsn, ReadOnlyWal, Wal};
+use prkdb_core::io::{Op, ThreadHost, World, open_disk};
+use prkdb_core::{Backend, ErrorKind, Lsn, ReadOnlyWal, Wal, WalConfig};
 
+use crate::support::through::{Hook, Through};
 use crate::support::{
-    contents, files, fill, format, on_each_backend, open, read_all, record, segments,
+    config, contents, copy, files, fill, format, on_each_backend, open, read_all, record, segments,
 };
 
 fn inodes(paths: &[std::path::PathBuf]) -> BTreeSet<u64> {
@@ -145,4 +150,43 @@ fn cutting_beside_appends_loses_nothing_above_the_cut() {
         wal.close().unwrap();
         assert!(contents(dir).len() >= 1500);
     });
+}
+
+/// META can't be written for longer than it takes until the watermark is due.
+struct SlowMeta(AtomicBool);
+
+impl Hook for SlowMeta {
+    fn submit(&self, op: &Op) -> Option<&'static str> {
+        if let Op::Write { file, .. } = op
+            && file.path().ends_with("META")
+            && self.0.load(Ordering::Relaxed)
+        {
+            std::thread::sleep(Duration::from_millis(1300));
+        }
+        None
+    }
+}
+
+#[test]
+fn no_watermark_of_before_is_written_while_the_log_is_cut() {
+    let root = tempfile::tempdir().unwrap();
+    let (log, dead) = (root.path().join("log"), root.path().join("dead"));
+    let hook = Arc::new(SlowMeta(AtomicBool::new(false)));
+    let disk = Through::new(open_disk(root.path(), Backend::Pwrite).unwrap().0, &hook);
+    let world = World { disk: Arc::new(disk), host: Arc::new(ThreadHost::new()) };
+    let config = WalConfig { num_segments: 2, ..config(&log, Backend::Pwrite) };
+    let wal = Wal::open_in(world, config).unwrap();
+    fill(&wal, 1, 100, 5);
+    hook.0.store(true, Ordering::Relaxed);
+    wal.truncate_after(Lsn::new(80)).unwrap();
+    hook.0.store(false, Ordering::Relaxed);
+    assert_eq!((wal.durable_lsn(), wal.next_lsn()), (Lsn::new(80), Lsn::new(81)));
+    fill(&wal, 2, 10, 1);
+    copy(&log, &dead);
+    wal.close().unwrap();
+    let wal = open(&dead, Backend::Pwrite);
+    assert_eq!(wal.durable_lsn(), Lsn::new(90), "what was answered after the cut is gone");
+    let found = read_all(wal.reader(Lsn::FIRST).unwrap(), 1);
+    assert!(found[79] == record(1, 80) && found[80] == record(2, 81));
+    wal.close().unwrap();
 }

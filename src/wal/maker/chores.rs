@@ -266,6 +266,8 @@ impl Maker {
             Cut::After(_) => shared.catalog.cut_from(next),
             Cut::Reset(next) => shared.catalog.reset(next),
         };
+        // Of records that come now this cut says nothing.
+        shared.saw(meta.meta());
         let spare = shared.mailbox.take_back(epoch).and_then(|made| self.spare(&made.segment));
         self.retire_all(flow, gone, spare).await?;
         shared.mailbox.space_came_back();
@@ -278,7 +280,8 @@ impl Maker {
         let to = pool_dir(&self.shared.dir).join(free_name(segment.id.number));
         let full = segment.geometry.size == self.shared.config.segment_bytes;
         let kept = full && self.stock().reusable() < POOL_SEGMENTS;
-        if kept && self.shared.world.disk.rename(&segment.path, &to).is_ok() {
+        let ours = self.shared.expect_ours("put a segment back").is_ok();
+        if kept && ours && self.shared.world.disk.rename(&segment.path, &to).is_ok() {
             return Some(to);
         }
         self.discard(&segment.path);
@@ -301,7 +304,7 @@ impl Maker {
             return Ok(());
         }
         add(&shared.meters.segments_retired, segments.len() as u64);
-        let mut retired = Vec::new();
+        let (mut retired, mut stuck) = (Vec::new(), false);
         let mut reusable = self.stock().reusable() + spare.iter().len();
         for segment in segments {
             match self.retire(segment, reusable < POOL_SEGMENTS) {
@@ -312,9 +315,11 @@ impl Maker {
                 // The cut is durable without it; the next open finds the file and removes it.
                 Err(error) => {
                     tracing::warn!(%error, "a segment below the cut could not be removed");
+                    stuck = true;
                 }
             }
         }
+        self.stock().stuck = stuck;
         for dir in [&shared.dir, &pool_dir(&shared.dir)] {
             let synced = shared.world.disk.sync_dir(dir);
             synced.map_err(|e| Error::io("retire segments", dir, None, e))?;

@@ -130,6 +130,8 @@ impl Maker {
     /// A retired segment under a new name and nonce; none if there is none fit for it.
     async fn recycle(&self, flow: &Flow) -> Result<Option<Made>> {
         loop {
+            // It may have been long since it was looked at.
+            self.shared.expect_ours("make segment")?;
             let Some(path) = self.stock().free.pop() else { return Ok(None) };
             let disk = &self.shared.world.disk;
             let fit = disk.open(&path, Access::Write).ok().filter(|file| {

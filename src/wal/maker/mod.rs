@@ -56,6 +56,8 @@ pub(crate) struct Stock {
     pub(crate) free: Vec<PathBuf>,
     /// Segments that an earlier life retired and did not wipe.
     pub(crate) unwiped: Vec<Retired>,
+    /// A segment that was cut last could not be removed: to cut more would free nothing.
+    pub(crate) stuck: bool,
 }
 
 impl Stock {

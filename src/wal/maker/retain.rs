@@ -164,12 +164,20 @@ impl Maker {
         if fits(before) {
             return Ok(Admission::Fits);
         }
-        if (window.is_some() || self.has_leftovers()) && self.make_room(flow).await? {
-            let waits = self.has_leftovers() || !self.stock().free.is_empty();
+        let full = size == config.segment_bytes;
+        if window.is_some() && !full && self.drop_pooled().is_some() {
+            // No file of the pool will become a smaller one.
+            return Ok(Admission::MadeRoom);
+        }
+        let pooled = self.stock().free.len();
+        let may_cut = window.is_some() && !self.stock().stuck;
+        if (may_cut || self.has_leftovers()) && self.make_room(flow).await? {
+            let waits = self.has_leftovers() || self.stock().free.len() > pooled;
             if waits || self.used_bytes()? < before {
                 return Ok(Admission::MadeRoom);
             }
-            // To go on would cut all there is and free nothing.
+        }
+        if window.is_some() && self.stock().stuck {
             let why = "a segment that was cut could not be removed, so its space is not free; is \
                        the directory still writable?";
             let error = Error::new(ErrorKind::StorageFull, "make segment", why);

@@ -43,6 +43,7 @@ impl Maker {
     async fn wipe(&self, flow: &Flow, path: &Path) -> Result<bool> {
         let failed = |e| Error::io("wipe segment", path, None, e);
         let file = self.shared.world.disk.open(path, Access::Write).map_err(failed)?;
+        self.shared.expect_ours("wipe segment")?;
         if file.links().map_err(failed)? > 1 {
             // A checkpoint shares the file, and wants what is in it.
             return Ok(false);

@@ -48,7 +48,14 @@ pub(super) async fn create(site: Site<'_>, shared: &Shared) -> Result<Recovered>
     Ok(Recovered {
         report: RecoveryReport { verdict, kept_through: Lsn::NONE, given_up, holes: Vec::new() },
         meta,
-        stock: Stock { epoch: 1, highest_number: 0, growth_bytes, free: Vec::new(), unwiped },
+        stock: Stock {
+            epoch: 1,
+            highest_number: 0,
+            growth_bytes,
+            free: Vec::new(),
+            unwiped,
+            stuck: false,
+        },
         next_lsn: Lsn::FIRST,
         time_us: 0,
         tail: None,

@@ -105,6 +105,10 @@ fn verify(
     }
     let mut survey = match survey(disk, dir, &Progress::default()) {
         Ok(survey) => survey,
+        // He came while it was looked at.
+        Err(_) if is_live(disk, dir)? => {
+            return verify_beside(disk, dir, threads, tally, progress);
+        }
         Err(error) if error.kind() == ErrorKind::Corrupt => {
             tally.tell_error(dir, &error, None);
             return Ok(());

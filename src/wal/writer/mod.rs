@@ -308,7 +308,9 @@ impl Writer {
     fn mark_due(&self) -> Option<Duration> {
         let quiet = self.flight.is_empty() && self.gather.is_none() && self.backlog.is_empty();
         let risen = self.shared.catalog.durable() > self.marked;
-        (quiet && risen && !self.poisoned).then(|| self.idle_since + MARK_AFTER)
+        // While the log is cut no segment is taken, and what is durable is about to be less.
+        let stays = self.cuts.is_empty() && matches!(self.ending, Ending::No);
+        (quiet && risen && stays && !self.poisoned).then(|| self.idle_since + MARK_AFTER)
     }
 }
 
