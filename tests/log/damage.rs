@@ -52,7 +52,7 @@ const TAIL_DAMAGES: &[(&str, TailDamage)] = &[
 /// A killed log with at least three batches that it can't prove to have promised, all of them
 /// whole: of one that a thread was still copying others may stand behind.
 fn killed_log(dir: &Path) -> Vec<Frame> {
-    for attempt in 0..20 {
+    for attempt in 0..100 {
         let dir = dir.join(attempt.to_string());
         append_and_kill(&dir, 1, 40 + attempt);
         let (frames, promised) = format::log(&dir);
@@ -65,7 +65,7 @@ fn killed_log(dir: &Path) -> Vec<Frame> {
             return above;
         }
     }
-    panic!("in 20 kills there were never three batches in flight");
+    panic!("in 100 kills there were never three batches in flight");
 }
 
 #[test]
