@@ -175,11 +175,15 @@ impl Flow {
         drop(state);
         let polled = future.poll(&mut Context::from_waker(Waker::noop()));
         let mut state = self.lock();
-        let State { outbox, asked, .. } = &mut *state;
+        let State { outbox, asked, released, broken, .. } = &mut *state;
         for (token, op) in outbox.drain(..) {
             asked.push((queue.submit(op), token));
         }
-        for file in state.released.drain(..) {
+        if broken.is_some() {
+            // What was in flight when it broke may be of such a file, and still is.
+            released.clear();
+        }
+        for file in released.drain(..) {
             queue.release(&file);
         }
         polled
@@ -284,7 +288,9 @@ mod tests {
             Waker::noop().clone()
         }
 
-        fn release(&mut self, _file: &FileRef) {}
+        fn release(&mut self, _file: &FileRef) {
+            panic!("a request of it is in flight");
+        }
 
         fn in_flight(&self) -> usize {
             1
@@ -300,7 +306,9 @@ mod tests {
         let file = disk.open(&path, Access::Write).unwrap();
         let mut queue = Broken { asked: 0 };
         let outcome = block_on(&mut queue, |flow| async move {
-            flow.write(&file, 0, Buf::zeroed(4096, 4096), true).await.map(drop)
+            let written = flow.write(&file, 0, Buf::zeroed(4096, 4096), true).await;
+            flow.release(&file);
+            written.map(drop)
         });
         let error = outcome.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::Other);
