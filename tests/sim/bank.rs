@@ -40,6 +40,7 @@ fn watch(bug: Bug) -> By {
         // They show only where a rare thing meets another.
         Bug::NoNonce
         | Bug::CanceledSyncBelieved
+        | Bug::CachedTailTrusted
         | Bug::ReadErrorIsEnd
         | Bug::LanesCutApart
         | Bug::ReaderAheadOfDurable => By::Seeds(5000),

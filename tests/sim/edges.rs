@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use prkdb_core::io::World;
-use prkdb_core::io::sim::{Faults, Model, Sim};
+use prkdb_core::io::sim::{Failure, Faults, Model, Sim};
 use prkdb_core::{
     BatchConfig, CompactionPolicy, Durability, ErrorKind, Finding, Lsn, ReadOnlyWal, Wal, WalConfig,
 };
@@ -32,6 +32,14 @@ fn append(wal: &Wal, len: usize) -> prkdb_core::Result<()> {
     wal.append_batch([vec![7; len]])?.wait().map(drop)
 }
 
+/// Nothing of the next write lands: no header on the disk tells of what was answered before it.
+fn poison(sim: &Sim, wal: &Wal) {
+    let (fail_nth, fail_as) = (Some(sim.ops() + 1), Failure::Canceled);
+    sim.set_faults(Faults { fail_nth, fail_on: true, fail_as, ..Faults::default() });
+    append(wal, 100).expect_err("nothing works");
+    sim.set_faults(Faults::default());
+}
+
 /// The last group was answered, nothing that came after it says so on the disk, and it is lost.
 pub fn resume_remembers_what_was_answered() {
     let sim = sim();
@@ -42,9 +50,7 @@ pub fn resume_remembers_what_was_answered() {
     let (path, bytes) = segments(&sim).pop().expect("the one there is");
     let (at, _) = frames(&bytes)[2];
     sim.flip(&path, at as u64 + 80, 1).expect("it is inside");
-    sim.set_faults(Faults { fail_nth: Some(sim.ops() + 1), fail_on: true, ..Faults::default() });
-    append(&wal, 100).expect_err("nothing works");
-    sim.set_faults(Faults::default());
+    poison(&sim, &wal);
     for _ in 0..2 {
         let refused = wal.resume().expect_err("record 3 was answered");
         assert_eq!(refused.kind(), ErrorKind::Corrupt, "{refused}");
@@ -57,9 +63,7 @@ pub fn resume_remembers_what_was_answered() {
     assert!(wal.durable_lsn() >= Lsn::new(3), "{}", wal.durable_lsn());
     // What was cut since is not asked for.
     wal.truncate_after(Lsn::new(1)).expect("a healthy world");
-    sim.set_faults(Faults { fail_nth: Some(sim.ops() + 1), fail_on: true, ..Faults::default() });
-    append(&wal, 100).expect_err("nothing works");
-    sim.set_faults(Faults::default());
+    poison(&sim, &wal);
     wal.resume().expect("a healthy world");
     assert!(wal.next_lsn() <= Lsn::new(3), "{}", wal.next_lsn());
     // But what was answered after that cut is.
@@ -68,9 +72,7 @@ pub fn resume_remembers_what_was_answered() {
     let (path, bytes) = segments(&sim).pop().expect("the one after the cut");
     let (at, _) = *frames(&bytes).last().expect("it holds the record");
     sim.flip(&path, at as u64 + 80, 1).expect("it is inside");
-    sim.set_faults(Faults { fail_nth: Some(sim.ops() + 1), fail_on: true, ..Faults::default() });
-    append(&wal, 100).expect_err("nothing works");
-    sim.set_faults(Faults::default());
+    poison(&sim, &wal);
     assert_eq!(wal.resume().expect_err("it was answered").kind(), ErrorKind::Corrupt);
     sim.flip(&path, at as u64 + 80, 1).expect("it is inside");
     wal.resume().expect("a healthy world");
