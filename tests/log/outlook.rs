@@ -10,6 +10,7 @@ use prkdb_core::{
     Backend, Durability, ErrorKind, FindingKind, Lsn, ReadOnlyWal, RecoveryPolicy, Wal, WalConfig,
 };
 
+use crate::support::format;
 use crate::support::through::{Hook, Through};
 use crate::support::{config, copy, fill, on_each_backend, open, record, segments};
 
@@ -223,10 +224,9 @@ fn verify_names_an_unreadable_place_of_lanes_with_a_hole_once() {
     let wal = Wal::open(lanes.clone()).unwrap();
     fill(&wal, 1, 3000, 10);
     wal.close().unwrap();
-    let all = segments(&dir);
-    let mut bytes = std::fs::read(&all[1]).unwrap();
-    bytes[200_000] ^= 1;
-    std::fs::write(&all[1], bytes).unwrap();
+    let (frames, _) = format::frames(&segments(&dir)[1]);
+    let frame = &frames[frames.len() / 2];
+    format::change(&frame.path, frame.offset..frame.offset + frame.len, |bytes| bytes[100] ^= 1);
     let wal = Wal::open(WalConfig { recovery: RecoveryPolicy::Salvage, ..lanes }).unwrap();
     assert_eq!(wal.holes().len(), 1);
     wal.close().unwrap();
