@@ -62,9 +62,11 @@ mod work;
 /// Seeds of a run that was not told how many.
 const SEEDS: u64 = 5_000;
 
-/// Seed, whether files are written past the page cache, and what a crash is: where operations are
-/// counted through, each way is one schedule, so that none of its operations is left out.
-const WAYS: [(u64, bool, CrashKind); 4] = [
+/// Seed, whether files are written past the page cache, and what a crash is.
+type Way = (u64, bool, CrashKind);
+
+/// Where operations are counted through, each way is one schedule, so that none is left out.
+const WAYS: [Way; 4] = [
     (1, true, CrashKind::Power),
     (2, true, CrashKind::Kill),
     (3, false, CrashKind::Power),

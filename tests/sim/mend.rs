@@ -18,8 +18,8 @@ use prkdb_core::{
     repair_in, repair_to_in,
 };
 
-use crate::WAYS;
 use crate::damage::{frames, segments};
+use crate::{WAYS, Way};
 
 const DIR: &str = "/log";
 const RECORDS: u64 = 120;
@@ -188,7 +188,7 @@ fn check(wal: &Wal, lost: &[Range<u64>], lives: &[u64], n: u64) {
 }
 
 /// Crashes the recovery at each of its operations; gives how many there were.
-fn at_every_operation(way: (u64, bool, CrashKind), policy: RecoveryPolicy, case: Case) -> u64 {
+fn at_every_operation(way: Way, policy: RecoveryPolicy, case: Case) -> u64 {
     let (seed, direct, kind) = way;
     for n in 1.. {
         let (sim, mut lost) = damaged(seed, direct, case);
@@ -245,7 +245,7 @@ fn a_cut_to_a_point_in_time_can_be_cut_short_anywhere() {
     every_case(RecoveryPolicy::PointInTime, [WAYS[1], WAYS[2]]);
 }
 
-fn every_case(policy: RecoveryPolicy, ways: [(u64, bool, CrashKind); 2]) {
+fn every_case(policy: RecoveryPolicy, ways: [Way; 2]) {
     for (way, damage) in ways.iter().flat_map(|way| (0..DAMAGES.len()).map(move |d| (*way, d))) {
         for (lanes, closed) in [(1, true), (1, false), (2, false)] {
             let case = Case { lanes, closed, damage };

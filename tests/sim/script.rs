@@ -11,7 +11,7 @@ use std::time::Duration;
 use prkdb_core::io::sim::{CrashKind, Faults, Model, Sim};
 use prkdb_core::{CompactionPolicy, Error, ErrorKind, Lsn, Result, Wal, WalConfig};
 
-use crate::WAYS;
+use crate::{WAYS, Way};
 
 const DIR: &str = "/log";
 
@@ -36,7 +36,7 @@ fn at_every_operation<N: Default>(
 
 /// Crashes it at operation `n`; false if it ended before.
 fn crash_at<N: Default>(
-    (seed, direct, kind): (u64, bool, CrashKind),
+    (seed, direct, kind): Way,
     n: u64,
     prepare: fn(&Wal),
     script: fn(&Wal, &mut N) -> Result<()>,

@@ -69,10 +69,8 @@ impl ReadOnlyWal {
     ) -> Result<VerifySummary> {
         let dir = dir.as_ref();
         let mut tally = Tally::new(found);
-        match disk_of(dir) {
-            Ok(disk) => verify(&*disk, dir, threads, &mut tally, progress)?,
-            Err(error) if error.kind() == ErrorKind::Corrupt => tally.tell_error(dir, &error, None),
-            Err(error) => return Err(error),
+        if let Some(disk) = unless_corrupt(disk_of(dir), dir, &mut tally)? {
+            verify(&*disk, dir, threads, &mut tally, progress)?;
         }
         Ok(tally.finish())
     }
@@ -103,22 +101,12 @@ fn verify(
     if is_live(disk, dir)? {
         return verify_beside(disk, dir, threads, tally, progress);
     }
-    let mut survey = match survey(disk, dir, &Progress::default()) {
-        Ok(survey) => survey,
-        // He came while it was looked at.
-        Err(_) if is_live(disk, dir)? => {
-            return verify_beside(disk, dir, threads, tally, progress);
-        }
-        Err(error) if error.kind() == ErrorKind::Corrupt => {
-            tally.tell_error(dir, &error, None);
-            return Ok(());
-        }
-        Err(error) => return Err(error),
-    };
+    let looked = survey(disk, dir, &Progress::default());
     if is_live(disk, dir)? {
-        // He came while it was looked at.
+        // He came while it was looked at, whatever that saw of him.
         return verify_beside(disk, dir, threads, tally, progress);
     }
+    let Some(mut survey) = unless_corrupt(looked, dir, tally)? else { return Ok(()) };
     let removed = survey.meta.meta.removed.clone();
     let lost = lost_in_lanes(disk, dir, &survey, tally)?;
     let unusable = std::mem::take(&mut survey.unusable);
@@ -150,6 +138,17 @@ fn verify(
     }
 }
 
+/// What was seen; none if it is damaged so that nothing more can be seen, which is told.
+fn unless_corrupt<T>(looked: Result<T>, dir: &Path, tally: &mut Tally<'_>) -> Result<Option<T>> {
+    match looked {
+        Err(error) if error.kind() == ErrorKind::Corrupt => {
+            tally.tell_error(dir, &error, None);
+            Ok(None)
+        }
+        looked => looked.map(Some),
+    }
+}
+
 /// Whether somebody writes the log.
 fn is_live(disk: &dyn Disk, dir: &Path) -> Result<bool> {
     let lock = dir.join(LOCK);
@@ -164,14 +163,8 @@ fn verify_beside(
     tally: &mut Tally<'_>,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<()> {
-    let Plan { meta, found, next, promised, .. } = match look(disk, dir) {
-        Ok(look) => look.plan,
-        Err(error) if error.kind() == ErrorKind::Corrupt => {
-            tally.tell_error(dir, &error, None);
-            return Ok(());
-        }
-        Err(error) => return Err(error),
-    };
+    let Some(look) = unless_corrupt(look(disk, dir), dir, tally)? else { return Ok(()) };
+    let Plan { meta, found, next, promised, .. } = look.plan;
     let survey = Survey { meta, found, unusable: Vec::new(), upto: promised };
     let mut lost = lost_in_lanes(disk, dir, &survey, tally)?;
     // What he writes at this moment is in one lane already and not yet in another.

@@ -11,12 +11,12 @@
 
 use std::time::Duration;
 
-use prkdb_core::io::sim::{CrashKind, Failure, Model, Sim};
+use prkdb_core::io::sim::{Failure, Model, Sim};
 use prkdb_core::{ErrorKind, Result, Wal};
 
 use super::nth_call::{expect_failure, fail_from};
-use crate::WAYS;
 use crate::script::{Known, config, prepare};
+use crate::{WAYS, Way};
 
 type Step = fn(&Wal, &mut Known) -> Result<()>;
 
@@ -38,12 +38,7 @@ const STEPS: &[Step] = &[
 ];
 
 /// Fails operation `n`; false if there was no `n`-th.
-fn fail_one(
-    (seed, direct, kind): (u64, bool, CrashKind),
-    failure: Failure,
-    sticky: bool,
-    n: u64,
-) -> bool {
+fn fail_one((seed, direct, kind): Way, failure: Failure, sticky: bool, n: u64) -> bool {
     let at = format!("direct {direct}, {kind:?}, {failure:?}, sticky {sticky}, operation {n}");
     let sim = Sim::new(seed, Model::weak(direct), Default::default());
     let wal = Wal::open_in(sim.world(), config()).expect("a healthy world opens");

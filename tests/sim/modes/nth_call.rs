@@ -4,7 +4,7 @@ use prkdb_core::io::sim::{CrashKind, Failure, Faults, Model, Sim};
 use prkdb_core::{Durability, Error, ErrorKind, Lsn, Result, Wal};
 
 use super::{Promised, config, open};
-use crate::WAYS;
+use crate::{WAYS, Way};
 
 /// Each step is tried, whatever became of those before; the first error is kept. I8: what is
 /// poisoned stays so.
@@ -29,12 +29,7 @@ fn all_steps(wal: &Wal, promised: &mut Promised) -> Result<()> {
 }
 
 /// Fails operation `n` of a life, and one of the recovery after it; false if there was no `n`-th.
-fn fail_one(
-    (seed, direct, kind): (u64, bool, CrashKind),
-    failure: Failure,
-    sticky: bool,
-    n: u64,
-) -> bool {
+fn fail_one((seed, direct, kind): Way, failure: Failure, sticky: bool, n: u64) -> bool {
     let at = format!("direct {direct}, {kind:?}, {failure:?}, sticky {sticky}, operation {n}");
     let sim = Sim::new(seed, Model::weak(direct), Faults::default());
     let mut promised = Promised::default();
