@@ -1,4 +1,4 @@
-//! Aligned memory that requests carry: allocated once, pooled, shared while a write is in flight.
+//! Aligned memory that requests carry: allocated once, used again, shared while it is written.
 //!
 //! A `Buf` is a window into reference-counted memory. Many may read it at once (the pieces of one
 //! large write are windows of one buffer); it can be changed only through the one handle that is
@@ -14,8 +14,8 @@
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::fmt;
 use std::ptr::NonNull;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use memmap2::MmapMut;
 
@@ -177,6 +177,13 @@ impl Buf {
         self.memory.layout.align()
     }
 
+    /// The window over all of the memory; none while another handle to it exists.
+    pub(super) fn whole(mut self) -> Option<Buf> {
+        Arc::get_mut(&mut self.memory)?;
+        let len = self.memory.layout.size();
+        Some(Buf { start: 0, len, ..self })
+    }
+
     /// Whether both are windows into the same memory.
     pub fn same_memory(&self, other: &Buf) -> bool {
         self.memory.id == other.memory.id
@@ -203,60 +210,6 @@ impl Buf {
 impl fmt::Debug for Buf {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Buf({}+{})", self.start, self.len)
-    }
-}
-
-/// Free buffers by size class, so that a log in its stride allocates nothing.
-///
-/// - Shape: classes of 4 KiB, 16 KiB, 64 KiB, 256 KiB and 1 MiB; larger buffers are not kept.
-/// - Units: each class keeps at most 4 MiB, or 256 buffers.
-#[derive(Debug)]
-pub struct BufPool {
-    align: usize,
-    classes: [Mutex<Vec<Buf>>; CLASSES.len()],
-}
-
-const CLASSES: [usize; 5] = [4 << 10, 16 << 10, 64 << 10, 256 << 10, 1 << 20];
-const CLASS_BYTES: usize = 4 << 20;
-const CLASS_COUNT: usize = 256;
-
-impl BufPool {
-    /// An empty pool of buffers at multiples of `align`.
-    pub fn new(align: usize) -> BufPool {
-        BufPool { align, classes: std::array::from_fn(|_| Mutex::new(Vec::new())) }
-    }
-
-    /// A buffer of `len` bytes whose content is whatever its last user left: the caller writes all
-    /// of it before it goes to disk.
-    pub fn take(&self, len: usize) -> Buf {
-        let Some(class) = CLASSES.iter().position(|&size| len <= size) else {
-            return Buf::zeroed(len, self.align);
-        };
-        let kept = self.classes[class].lock().unwrap_or_else(PoisonError::into_inner).pop();
-        let mut buf = kept.unwrap_or_else(|| Buf::zeroed(CLASSES[class], self.align));
-        buf.set_len(len);
-        buf
-    }
-
-    /// Drops the free buffers of the class of `len` bytes.
-    pub fn clear(&self, len: usize) {
-        if let Some(class) = CLASSES.iter().position(|&size| size == len) {
-            self.classes[class].lock().unwrap_or_else(PoisonError::into_inner).clear();
-        }
-    }
-
-    /// Takes a buffer back. One that is still shared, or of no class, is dropped.
-    pub fn give(&self, mut buf: Buf) {
-        buf.start = 0;
-        if Arc::get_mut(&mut buf.memory).is_none() {
-            return;
-        }
-        let size = buf.capacity();
-        let Some(class) = CLASSES.iter().position(|&c| c == size) else { return };
-        let mut free = self.classes[class].lock().unwrap_or_else(PoisonError::into_inner);
-        if free.len() < (CLASS_BYTES / size).min(CLASS_COUNT) {
-            free.push(buf);
-        }
     }
 }
 
@@ -371,22 +324,6 @@ mod tests {
         // More than a mapping gives.
         let apart = Buf::mapped(align, 4 * align);
         assert_eq!(apart.bytes().as_ptr().align_offset(4 * align), 0);
-    }
-
-    #[test]
-    fn the_pool_hands_the_same_memory_out_again() {
-        let pool = BufPool::new(4096);
-        let first = pool.take(5000);
-        assert_eq!((first.len(), first.capacity()), (5000, 16 << 10));
-        let same = first.clone();
-        pool.give(first.slice(100, 10));
-        let second = pool.take(6000);
-        assert!(!second.same_memory(&same), "a shared buffer must not come back");
-        drop(same);
-        pool.give(second.clone());
-        drop(first);
-        pool.give(second);
-        assert_eq!(pool.take(16 << 10).offset(), 0);
     }
 
     #[test]

@@ -10,13 +10,11 @@
 
 use std::fmt;
 use std::io;
-use std::sync::OnceLock;
 use std::task::Waker;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use crossbeam_channel::Sender;
-
+use super::notifier::Notifier;
 use super::{Completion, Queue, Until};
 
 /// How long a machine can wait before its next step.
@@ -104,15 +102,15 @@ pub struct ThreadHost {
     start: Instant,
     /// More than one thread runs at a time.
     parallel: bool,
-    /// To the thread that wakes tasks; it ends with the host.
-    notifier: OnceLock<Sender<Waker>>,
+    /// The thread that wakes tasks; it ends with the host.
+    notifier: Notifier,
 }
 
 impl ThreadHost {
     /// A host whose clock starts now.
     pub fn new() -> ThreadHost {
         let parallel = std::thread::available_parallelism().is_ok_and(|cores| cores.get() > 1);
-        ThreadHost { start: Instant::now(), parallel, notifier: OnceLock::new() }
+        ThreadHost { start: Instant::now(), parallel, notifier: Notifier::default() }
     }
 }
 
@@ -175,19 +173,7 @@ impl Host for ThreadHost {
     }
 
     fn wake(&self, waker: Waker) {
-        let notifier = self.notifier.get_or_init(|| {
-            let (sender, wakers) = crossbeam_channel::unbounded::<Waker>();
-            let work = move || wakers.iter().for_each(wake_quietly);
-            let thread = std::thread::Builder::new().name("prkdb-notifier".into());
-            if let Err(error) = thread.spawn(work) {
-                tracing::warn!(%error, "no thread for waking tasks; they are woken in place");
-            }
-            sender
-        });
-        // Without its thread the channel is closed and gives the waker back.
-        if let Err(refused) = notifier.send(waker) {
-            wake_quietly(refused.into_inner());
-        }
+        self.notifier.wake(waker);
     }
 
     fn spin(&self, ready: &dyn Fn() -> bool, upto: Duration) -> bool {
@@ -203,13 +189,6 @@ impl Host for ThreadHost {
 
     fn step(&self) -> bool {
         false
-    }
-}
-
-/// A waker is its runtime's code: a panic in it is not the log's.
-fn wake_quietly(waker: Waker) {
-    if std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| waker.wake())).is_err() {
-        tracing::error!("a task's waker panicked");
     }
 }
 

@@ -158,8 +158,8 @@ mod tests {
 
     /// A pool whose buffers are full of somebody else's bytes.
     fn used_pool() -> BufPool {
-        let pool = BufPool::new(BLOCK);
-        for len in [4 << 10, 16 << 10, 64 << 10, 256 << 10, 1 << 20] {
+        let pool = BufPool::new(BLOCK, 4 << 20);
+        for len in [4 << 10, 16 << 10, 64 << 10, 128 << 10, 256 << 10, 512 << 10, 1 << 20] {
             for _ in 0..3 {
                 let mut buf = Buf::zeroed(len, BLOCK);
                 buf.bytes_mut().unwrap().fill(0xee);

@@ -20,16 +20,19 @@ use super::mailbox::Job;
 use super::maker::Maker;
 use super::meta::{self, META};
 use super::recovery::{LOCK, Recovered, Wanted, recover};
-use super::shared::{Control, Shared, poisoned};
+use super::shared::{Control, GROUP_BYTES, Shared, poisoned};
 use super::ticket::pair;
-use super::writer::{GROUP_BYTES, QUEUE_DEPTH, Start, Writer};
+use super::writer::{QUEUE_DEPTH, Start, Writer};
 
-/// Group buffers that are registered with the kernel: 4 MiB in all.
-const REGISTERED: usize = 8;
-/// Registered buffers of the pool, which callers encode large batches into: 4 MiB more. Batches of
-/// 1000 x 100 B made 0.94 of the bare ring with them and 0.86 without.
-const REGISTERED_LARGE: usize = 16;
-const LARGE_BYTES: usize = 256 << 10;
+/// Buffers that are registered with the kernel by count and bytes, for a pipeline of 8 groups: nine
+/// groups, one of them gathering, and what callers encode large batches into. 7.5 MiB in all,
+/// within the 8 MiB that a user may usually lock. Batches of 1000 x 100 B made 0.94 of the bare
+/// ring with their buffers registered and 0.86 without.
+const REGISTERED: [(usize, usize); 3] = [(9, GROUP_BYTES), (16, MEDIUM), (4, 256 << 10)];
+/// Bytes of a buffer for a batch of some hundred records.
+const MEDIUM: usize = 128 << 10;
+/// So many more of those for each group that may be in flight beyond 8.
+const FOR_EACH_MORE: usize = 2;
 
 /// Requests in flight of recovery, and of the maker's two flows: each waits for its own.
 pub(super) const CHORES_DEPTH: usize = 2;
@@ -124,17 +127,17 @@ impl Engine {
             "prkdb-writer",
             Box::new(move || {
                 let align = len(of_writer.block);
-                let make = |count, bytes| (0..count).map(move |_| Buf::mapped(bytes, align));
-                let mut buffers: Vec<Buf> = make(REGISTERED, GROUP_BYTES).collect();
-                buffers.extend(make(REGISTERED_LARGE, LARGE_BYTES));
-                let queue = of_writer.world.disk.queue(QUEUE_DEPTH, &buffers)?;
-                // They go round with those that the pool makes when it has none; what it has from
-                // before a `resume` was registered with a ring that is gone.
-                of_writer.pool.clear(LARGE_BYTES);
-                buffers.drain(REGISTERED..).for_each(|buf| of_writer.pool.give(buf));
+                let deeper = of_writer.config.depth.saturating_sub(8) * FOR_EACH_MORE;
+                let mut residents = Vec::new();
+                for (count, bytes) in REGISTERED {
+                    let count = count + if bytes == MEDIUM { deeper } else { 0 };
+                    residents.extend((0..count).map(|_| Buf::mapped(bytes, align)));
+                }
+                let queue = of_writer.world.disk.queue(QUEUE_DEPTH, &residents)?;
+                of_writer.pool.house(residents);
                 of_writer.bell.install(queue.waker());
                 let marked = next_lsn.prev();
-                let start = Start { next_lsn, time_us, marked, tail, buffers };
+                let start = Start { next_lsn, time_us, marked, tail };
                 Ok((Box::new(Writer::new(of_writer, start)), queue))
             }),
         )?);

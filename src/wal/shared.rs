@@ -60,6 +60,12 @@ pub(crate) struct Asked {
 /// Frames from this size on are written from their own buffer instead of being copied.
 pub(crate) const LARGE: usize = 64 << 10;
 
+/// The largest group that is gathered from smaller batches, and the largest single write.
+pub(crate) const GROUP_BYTES: usize = 512 << 10;
+
+/// The most bytes of free buffers of one size that are kept.
+const MOST_KEPT: usize = 32 << 20;
+
 /// Somebody who waits until everything up to `lsn` is durable.
 pub(crate) struct Wait {
     pub(crate) lsn: Lsn,
@@ -195,6 +201,8 @@ impl Shared {
     pub(crate) fn new(config: WalConfig, world: World, block: usize) -> Shared {
         let limit = config.batch_config.max_buffer_bytes;
         let awake = Duration::from_micros(config.spin_us.into());
+        // What can be out at once: queued, and in flight.
+        let kept_bytes = limit.saturating_add(config.depth * GROUP_BYTES).min(MOST_KEPT);
         Shared {
             dir: config.log_dir.clone(),
             block: block as u64,
@@ -204,7 +212,7 @@ impl Shared {
             bell: Bell::default(),
             mailbox: Mailbox::default(),
             sync_choice: SyncChoice::new(config.sync_method),
-            pool: BufPool::new(block),
+            pool: BufPool::new(block, kept_bytes),
             encoder: BodyEncoder::new(block, config.effective_compression()),
             tickets: Cells::new(Arc::clone(&world.host), awake),
             meters: Meters::default(),
@@ -348,6 +356,12 @@ impl Shared {
 
     pub(crate) fn next_batch(&self) -> Option<Pending> {
         self.batches.1.try_recv().ok()
+    }
+
+    /// Answers a batch that never became part of the log.
+    pub(crate) fn refuse(&self, batch: Pending, why: Error) {
+        self.pool.give(batch.encoded.buf);
+        batch.answer.fail(why);
     }
 
     /// Whether batches are queued that the writer has not taken.

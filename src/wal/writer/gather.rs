@@ -14,9 +14,9 @@ use crate::lsn::Lsn;
 use crate::options::Durability;
 
 use super::super::encode::Encoded;
+use super::super::shared::GROUP_BYTES;
 use super::super::shared::Pending;
 use super::flight::{Counts, Placed};
-use super::place::GROUP_BYTES;
 
 /// The group that is being filled.
 pub(super) struct Gather {

@@ -25,7 +25,7 @@ use std::time::Duration;
 use crate::bugs::{self, Bug};
 use crate::cast::nanos;
 use crate::error::{Error, ErrorKind};
-use crate::io::{Buf, Completion, Machine, Next, OpId, Queue};
+use crate::io::{Completion, Machine, Next, OpId, Queue};
 use crate::lsn::Lsn;
 use crate::options::{Durability, MAX_DEPTH};
 
@@ -47,7 +47,6 @@ mod requests;
 mod start;
 mod waits;
 
-pub(crate) use place::GROUP_BYTES;
 pub(crate) use requests::QUEUE_DEPTH;
 pub(crate) use start::Start;
 use waits::Waits;
@@ -76,10 +75,6 @@ pub(crate) struct Writer {
     flight: Flight,
     requests: Vec<(OpId, Request)>,
     todo: VecDeque<Request>,
-    /// Registered group buffers that are free.
-    buffers: Vec<Buf>,
-    /// Which buffers those are.
-    registered: Vec<u64>,
     /// Lists of batches of groups to come, empty.
     lists: Vec<Vec<Placed>>,
     next_lsn: Lsn,
@@ -178,7 +173,7 @@ impl Writer {
         let why = self.refusal("append");
         add(&self.shared.meters.failed, self.backlog.len() as u64);
         for batch in self.backlog.drain(..) {
-            batch.answer.fail(why.clone());
+            self.shared.refuse(batch, why.clone());
         }
         self.waits.fail_all(|_| why.clone());
         while let Some(cutting) = self.cuts.pop_front() {
@@ -187,7 +182,7 @@ impl Writer {
         }
         while let Some(batch) = self.shared.next_batch() {
             add(&self.shared.meters.failed, 1);
-            batch.answer.fail(why.clone());
+            self.shared.refuse(batch, why.clone());
         }
     }
 
@@ -205,7 +200,9 @@ impl Writer {
             let last = group.last;
             self.lanes.list(&self.shared.catalog, group);
             self.shared.catalog.set_written(last);
+            let waiting = group.batches.len();
             group.answer_upto(Durability::Written, meters, now_ns);
+            self.answered |= group.batches.len() < waiting;
             if group.batches.is_empty() {
                 keep_list(&mut self.lists, std::mem::take(&mut group.batches));
             }

@@ -24,13 +24,11 @@ use crate::segment::Made;
 use super::super::encode::{BodyFields, Encoded};
 use super::super::mailbox::Taken;
 use super::super::metrics::{Meters, add};
-use super::super::shared::{Asked, LARGE, Pending};
+use super::super::shared::{Asked, GROUP_BYTES, LARGE, Pending};
 use super::flight::{Counts, Group, Placed, Stage};
 use super::gather::Gather;
 use super::{Ending, Writer};
 
-/// The largest group that is gathered from smaller batches, and the largest single write.
-pub(crate) const GROUP_BYTES: usize = 512 << 10;
 /// So many queued bytes are worth a group of their own while others are in flight.
 const WORTH_BYTES: usize = 32 << 10;
 /// So many groups are kept in flight whatever their size. With 8 callers who wait, 4 make 1.2 times
@@ -126,7 +124,7 @@ impl Writer {
         let next = self.next_lsn;
         let why = format!("it was to be record {expected}, the next record is {next}");
         add(&self.shared.meters.refused, 1);
-        batch.answer.fail(Error::invalid("append_at", why));
+        self.shared.refuse(batch, Error::invalid("append_at", why));
     }
 
     /// Gives the turn to a lane with room for a group of `bytes`, or of more; false if there is
@@ -148,7 +146,7 @@ impl Writer {
 
     fn start_gather(&mut self) {
         let tail = self.lanes.current().tail;
-        let buf = self.buffers.pop().unwrap_or_else(|| self.shared.pool.take(GROUP_BYTES));
+        let buf = self.shared.pool.take(GROUP_BYTES);
         let durable_upto = self.shared.catalog.durable();
         let batches = self.lists.pop().unwrap_or_default();
         self.gather = Some(Gather::new(buf, tail, self.next_lsn, durable_upto, self.now, batches));
@@ -163,7 +161,9 @@ impl Writer {
         let range = LsnRange::new(header.first_lsn, header.count);
         let Pending { durability, answer, grant, asked, encoded, .. } = batch;
         let placed = Placed { answer, range, durability, called_ns: asked.called_ns };
-        gather.batches.extend(queued(placed, asked, &self.shared.meters, nanos(self.now)));
+        let waits = queued(placed, asked, &self.shared.meters, nanos(self.now));
+        self.answered |= waits.is_none();
+        gather.batches.extend(waits);
         drop(grant);
         self.shared.pool.give(encoded.buf);
     }
@@ -182,7 +182,9 @@ impl Writer {
         drop(grant);
         let placed = Placed { answer, range, durability, called_ns: asked.called_ns };
         let mut batches = self.lists.pop().unwrap_or_default();
-        batches.extend(queued(placed, asked, &self.shared.meters, nanos(self.now)));
+        let waits = queued(placed, asked, &self.shared.meters, nanos(self.now));
+        self.answered |= waits.is_none();
+        batches.extend(waits);
         let counts = Counts { batches: 1, record_bytes };
         let group = self.group((at, frame_len), buf, range.first(), counts, durability, batches);
         self.launch(group);
@@ -399,7 +401,7 @@ impl Writer {
         let count = if full { &meters.storage_full } else { &meters.failed };
         add(count, self.backlog.len() as u64);
         for batch in self.backlog.drain(..) {
-            batch.answer.fail(error.clone());
+            self.shared.refuse(batch, error.clone());
         }
     }
 }

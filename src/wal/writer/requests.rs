@@ -25,9 +25,9 @@ use crate::segment::SparseIndex;
 use super::super::catalog::{Catalog, Segment};
 use super::super::mailbox::Job;
 use super::super::metrics::{Meters, add};
+use super::super::shared::GROUP_BYTES;
 use super::flight::{Counts, Group, Placed};
 use super::lane::Lanes;
-use super::place::GROUP_BYTES;
 use super::{Ending, Writer};
 
 /// How often an interrupted write is submitted again before it counts as failed.
@@ -179,7 +179,7 @@ impl Writer {
                 let (counts, since) = (group.counts, group.since);
                 let buf = group.buf.take().expect("kept until it is written");
                 self.count(records, counts, buf.len() as u64, since);
-                self.give_back(buf);
+                self.shared.pool.give(buf);
                 let now = self.now;
                 let lane = self.lanes.of(segment);
                 if dsync && bugs::on(Bug::PlainCoveredByForced) {
@@ -218,14 +218,6 @@ impl Writer {
         meters.group_batches.record(of.batches);
         meters.group_bytes.record(bytes);
         meters.write_ns.record(nanos(self.now.saturating_sub(since)));
-    }
-
-    fn give_back(&mut self, buf: Buf) {
-        if self.registered.contains(&buf.memory_id()) {
-            self.buffers.push(buf);
-        } else {
-            self.shared.pool.give(buf);
-        }
     }
 
     fn sync_done(&mut self, segment: u64, since: Duration, result: io::Result<usize>) {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::cast::round_up;
-use crate::io::{Buf, FileRef};
+use crate::io::FileRef;
 use crate::lsn::Lsn;
 use crate::segment::{SegmentFile, Summary};
 
@@ -21,8 +21,6 @@ pub(crate) struct Start {
     pub(crate) marked: Lsn,
     /// After a clean close: the segment to go on in.
     pub(crate) tail: Option<(SegmentFile, FileRef, Summary, Option<Arc<Segment>>)>,
-    /// Group buffers that the queue has registered.
-    pub(crate) buffers: Vec<Buf>,
 }
 
 impl Writer {
@@ -41,8 +39,6 @@ impl Writer {
             flight: Flight::default(),
             requests: Vec::new(),
             todo: Default::default(),
-            registered: start.buffers.iter().map(Buf::memory_id).collect(),
-            buffers: start.buffers,
             lists: Vec::new(),
             next_lsn: start.next_lsn,
             time_us: start.time_us,
