@@ -195,6 +195,8 @@ pub(crate) struct Listing {
 /// The segments of a log and its watermarks.
 #[derive(Debug, Default)]
 pub(crate) struct Catalog {
+    /// Another process may write the log, and cut it unheard until the next look.
+    followed: bool,
     segments: RwLock<Segments>,
     /// Where recoveries and truncations cut the log: what a reader got from there on may be no
     /// more.
@@ -215,6 +217,16 @@ pub(crate) struct Catalog {
 }
 
 impl Catalog {
+    /// Of a log that is only looked at.
+    pub(crate) fn following() -> Catalog {
+        Catalog { followed: true, ..Catalog::default() }
+    }
+
+    /// Whether others may take records out that it still lists.
+    pub(crate) fn is_followed(&self) -> bool {
+        self.followed
+    }
+
     /// Begins a change that readers must notice.
     fn change(&self) -> Change<'_> {
         let segments = self.segments.write().unwrap_or_else(PoisonError::into_inner);

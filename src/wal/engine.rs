@@ -93,7 +93,7 @@ impl Engine {
         shared.set_user_state(recovered.meta.meta().user_state.clone());
         // Before the threads run: a writer that finds the latch set poisons itself, and when one
         // fails at once nobody may undo that.
-        shared.set_gone(false);
+        shared.writer_comes();
         shared.latch.reset();
         shared.room.refuse(None);
         if let Err(e) = self.start_threads(shared, recovered) {
@@ -101,7 +101,7 @@ impl Engine {
             shared.latch.set(error.clone());
             shared.room.refuse(Some(poisoned("append", &error)));
             self.stop(shared, Control::Stop);
-            shared.set_gone(true);
+            shared.writer_leaves();
             return Err(error);
         }
         Ok(())

@@ -30,6 +30,7 @@ use crate::lsn::Lsn;
 use crate::segment::{Geometry, Made, SegmentFile, SparseIndex};
 use crate::sync::{AtomicUsize, Condvar, Mutex};
 
+use super::absence::Absence;
 use super::catalog::{Catalog, Listing, Segment};
 use super::mailbox::{Job, Mailbox, Taken};
 use super::room::Room;
@@ -253,6 +254,34 @@ fn the_writer_hears_of_all_that_is_queued() {
 fn a_lost_wake_up_is_found() {
     let outcome = panic::catch_unwind(|| explore(|| ring_the_bell(true)));
     assert!(outcome.is_err(), "this writer sleeps over what was queued, and nobody saw it");
+}
+
+// ---- the writer's absence ----------------------------------------------------------------------
+
+/// A writer leaves and the next one comes, while callers queue.
+#[test]
+fn what_is_queued_is_answered_or_the_next_writers() {
+    explore(|| {
+        let absence = Arc::new(Absence::default());
+        let queue = Arc::new(Mutex::new(Vec::new()));
+        let send = |absence: &Absence, queue: &Mutex<Vec<u32>>, batch| {
+            queue.lock().unwrap().push(batch);
+            absence.if_gone(|| std::mem::take(&mut *queue.lock().unwrap())).unwrap_or_default()
+        };
+        let caller = {
+            let (absence, queue) = (Arc::clone(&absence), Arc::clone(&queue));
+            thread::spawn(move || send(&absence, &queue, 1))
+        };
+        let mut refused =
+            absence.begins(|| std::mem::take(&mut *queue.lock().unwrap())).unwrap_or_default();
+        absence.ends();
+        // It comes to a log that has a writer.
+        let second = send(&absence, &queue, 2);
+        refused.extend(caller.join().unwrap());
+        let left = queue.lock().unwrap().clone();
+        assert!(second.is_empty() && left.contains(&2), "{left:?} are queued, {refused:?} not");
+        assert!(left.contains(&1) != refused.contains(&1), "{left:?} are queued, {refused:?} not");
+    });
 }
 
 // ---- the mailbox ------------------------------------------------------------------------------

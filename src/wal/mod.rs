@@ -17,6 +17,7 @@ use crate::io::{BackendReason, BackendReport, Host, ThreadHost, World, open_disk
 use crate::lsn::Lsn;
 use crate::options::{Backend, Durability, MAX_USER_STATE_BYTES, SyncMethod, WalConfig};
 
+mod absence;
 mod append;
 mod catalog;
 mod disk_use;

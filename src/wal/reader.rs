@@ -9,6 +9,7 @@
 //! one window each of the segments that were written side by side.
 
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::bugs::{self, Bug};
@@ -413,10 +414,7 @@ impl Reader {
         let path = &segment.file.path;
         let file = match segment.open(&*self.disk) {
             Ok(file) => file,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                let why = format!("record {} was cut while it was read", self.next);
-                return Err(Error::new(ErrorKind::Truncated, "read", why).at(path, None));
-            }
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(self.gone(path, None, e)),
             Err(e) => return Err(Error::io("read", path, None, e)),
         };
         let at = segment.offset_for(self.next);
@@ -462,15 +460,27 @@ impl Reader {
         match identity(&*self.disk, file) {
             Ok(None) => None,
             Ok(Some(id)) if id == file.id => None,
-            Err(e) if e.kind() != io::ErrorKind::NotFound => {
-                Some(Error::io("read", &file.path, Some(0), e))
+            Ok(Some(_)) => Some(self.truncated(&file.path, Some(offset))),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                Some(self.gone(&file.path, Some(offset), e))
             }
-            _ => {
-                let why = format!("record {} was cut while it was read", self.next);
-                let error = Error::new(ErrorKind::Truncated, "read", why);
-                Some(error.at(&file.path, Some(offset)))
-            }
+            Err(e) => Some(Error::io("read", &file.path, Some(0), e)),
         }
+    }
+
+    /// What it means that a segment of the catalog has no file.
+    fn gone(&self, path: &Path, offset: Option<u64>, e: io::Error) -> Error {
+        // Of its own cuts this process knows: they are in the catalog.
+        if self.catalog.is_followed() {
+            return self.truncated(path, offset);
+        }
+        let why = format!("record {}: {e}, and the log did not cut it", self.next);
+        Error::io("read", path, offset, io::Error::new(e.kind(), why))
+    }
+
+    fn truncated(&self, path: &Path, offset: Option<u64>) -> Error {
+        let why = format!("record {} was cut while it was read", self.next);
+        Error::new(ErrorKind::Truncated, "read", why).at(path, offset)
     }
 }
 

@@ -138,15 +138,18 @@ pub(super) fn look(disk: &dyn Disk, dir: &Path) -> Result<Look> {
         };
         // Open segments are opened once more here, and may be gone by then.
         let looked = looked.and_then(|plan| Ok((catalog_of(disk, &plan.found)?, plan)));
+        // A writer may have come after the lock was looked at: what he has not promised yet is not
+        // told from what a dead one left.
+        let came = !live && disk.is_locked(&dir.join(LOCK)).unwrap_or(false);
         let error = match looked {
+            Ok(_) if came && look < LOOKS => continue,
             Ok((listed, plan)) => {
                 let listed = listed.into_values().collect();
-                return Ok(Look { plan, listed, live });
+                return Ok(Look { plan, listed, live: live || came });
             }
             Err(error) => error,
         };
-        // A writer may have come after the lock was looked at.
-        let live = live || disk.is_locked(&dir.join(LOCK)).unwrap_or(false);
+        let live = live || came;
         let gone = error.io_kind() == Some(io::ErrorKind::NotFound);
         let damage = error.kind() == ErrorKind::Corrupt;
         // Beside a writer a segment may go, or grow between two reads; damage stays where it is.
@@ -198,7 +201,7 @@ impl ReadOnlyWal {
     pub fn open_on(disk: Arc<dyn Disk>, dir: impl AsRef<Path>) -> Result<ReadOnlyWal> {
         let dir = dir.as_ref().to_path_buf();
         let look = look(&*disk, &dir)?;
-        let catalog = Arc::new(Catalog::default());
+        let catalog = Arc::new(Catalog::following());
         let stat = stat_of(&*disk, &dir, &look.plan)?;
         let report = look.plan.report.clone();
         let (user_state, seen) = (Vec::new(), Seen::of(&look.plan.meta.meta));
@@ -211,18 +214,26 @@ impl ReadOnlyWal {
     fn serve(&mut self, look: Look) {
         let Look { plan, listed, live } = look;
         let first = plan.meta.meta.first_lsn;
-        let next = if live { plan.next.min(plan.promised.next()) } else { plan.next };
+        let cut = self.seen.cut_since(&plan.meta.meta);
+        // Nothing was cut, and no recovery ended: what was served and promised still is. A writer
+        // who recovers has not judged yet, and a footer that said more may be gone with its file.
+        let stays = cut.is_none() && self.seen.next_epoch == plan.meta.meta.next_epoch;
+        let (served, known) =
+            if stays { (self.catalog.next(), self.promised) } else { (Lsn::NONE, Lsn::NONE) };
+        let promised = plan.promised.max(known).next();
+        let next = match live {
+            true => plan.next.min(promised.max(served)),
+            false => plan.next,
+        };
         let next = next.max(first);
         let empty = next == first;
-        let promised = plan.promised.next().min(next);
+        let promised = promised.min(next);
         self.promised = before_holes(promised, &plan.meta.meta.removed).prev();
         self.stat.promised_lsn = (!empty && self.promised >= first).then_some(self.promised);
         self.stat.first_lsn = (!empty).then_some(first);
         self.stat.next_lsn = (!empty).then_some(next);
         self.stat.durable_lsn = (!empty).then_some(next.prev());
-        let seen = Seen::of(&plan.meta.meta);
-        let cut = self.seen.cut_since(&plan.meta.meta);
-        self.seen = seen;
+        self.seen = Seen::of(&plan.meta.meta);
         self.user_state = plan.meta.meta.user_state;
         self.report = plan.report;
         self.report.kept_through = before_holes(next, &plan.meta.meta.removed).prev();

@@ -25,6 +25,7 @@ use crate::lsn::{Lsn, LsnRange};
 use crate::options::{Durability, WalConfig};
 use crate::sync::{AtomicBool, AtomicUsize, Mutex, fence};
 
+use super::absence::Absence;
 use super::catalog::Catalog;
 use super::encode::{BodyEncoder, Encoded};
 use super::health::{Health, Pulse};
@@ -191,7 +192,7 @@ pub(crate) struct Shared {
     /// The caller's bytes in META, as they are durable.
     user_state: Mutex<Vec<u8>>,
     /// The writer has left; whoever queues something after this empties the queue himself.
-    gone: AtomicBool,
+    absence: Absence,
     batches: (Sender<Pending>, Receiver<Pending>),
     controls: (Sender<Control>, Receiver<Control>),
 }
@@ -222,7 +223,7 @@ impl Shared {
             report: Mutex::default(),
             seen: Mutex::default(),
             user_state: Mutex::default(),
-            gone: AtomicBool::new(false),
+            absence: Absence::default(),
             batches: crossbeam_channel::bounded(MAX_QUEUED_BATCHES),
             controls: crossbeam_channel::unbounded(),
             config,
@@ -328,29 +329,34 @@ impl Shared {
     }
 
     fn empty_if_gone(&self) {
-        fence(Ordering::SeqCst);
-        if self.gone.load(Ordering::SeqCst) {
-            self.drop_queued();
-        }
+        self.answer_all(self.absence.if_gone(|| self.queued()));
     }
 
-    /// The writer leaves, or comes back after `resume`.
-    pub(crate) fn set_gone(&self, gone: bool) {
-        self.gone.store(gone, Ordering::SeqCst);
-        fence(Ordering::SeqCst);
-        if gone {
-            self.drop_queued();
-        }
+    /// The writer leaves.
+    pub(crate) fn writer_leaves(&self) {
+        self.answer_all(self.absence.begins(|| self.queued()));
     }
 
-    /// Dropped batches answer for themselves.
-    fn drop_queued(&self) {
-        while let Ok(batch) = self.batches.1.try_recv() {
+    /// Another one comes, after `resume`; what is queued by then is his.
+    pub(crate) fn writer_comes(&self) {
+        self.absence.ends();
+    }
+
+    /// Takes all that is queued.
+    fn queued(&self) -> (Vec<Pending>, Vec<Control>) {
+        (self.batches.1.try_iter().collect(), self.controls.1.try_iter().collect())
+    }
+
+    /// Nobody will: controls that are dropped answer for themselves.
+    fn answer_all(&self, queued: Option<(Vec<Pending>, Vec<Control>)>) {
+        let Some((batches, controls)) = queued else { return };
+        for batch in batches {
             let kind = self.latch.get().map_or(ErrorKind::Closed, |_| ErrorKind::Poisoned);
             add(&self.meters.failed, 1);
-            batch.answer.fail(Error::new(kind, "append", "the log ended before it was written"));
+            let why = "the log ended before it was written";
+            self.refuse(batch, Error::new(kind, "append", why));
         }
-        while self.controls.1.try_recv().is_ok() {}
+        drop(controls);
         self.pulse.oldest(None);
     }
 

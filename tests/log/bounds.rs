@@ -127,6 +127,23 @@ fn cutting_what_is_not_there_takes_no_space() {
     assert!(used(&sim) <= before + (12 << 20), "{} after {before} bytes", used(&sim));
 }
 
+/// A follower that installs one snapshot after the other, and rests between them: META tells how
+/// far the promise goes, no segment is made for that.
+#[test]
+fn a_log_that_is_reset_again_and_again_takes_no_space() {
+    let sim = sim(1);
+    let wal = Wal::open_in(sim.world(), config(8)).unwrap();
+    wal.append_batch(["one"]).unwrap().wait().unwrap();
+    let mut before = None;
+    for round in 1..=20 {
+        wal.reset_to(Lsn::new(1000 * round)).unwrap();
+        sim.pass(Duration::from_secs(3));
+        let now = used(&sim);
+        assert!(now <= *before.get_or_insert(now), "{now} bytes after {round} resets");
+    }
+    assert_eq!(wal.append_batch(["two"]).unwrap().wait().unwrap().first(), Lsn::new(20_000));
+}
+
 #[test]
 fn a_log_can_not_be_reset_to_where_it_has_no_room_left() {
     let sim = sim(1);

@@ -21,6 +21,7 @@ mod bounds;
 mod damage;
 mod directory;
 mod filesystem;
+mod followed;
 mod golden_log;
 #[cfg(feature = "sim")]
 mod health;

@@ -39,6 +39,9 @@ pub trait Hook: Send + Sync {
     /// It is said of a file that so many bytes of it will be read soon.
     fn will_need(&self, _path: &Path, _at: u64, _len: u64) {}
 
+    /// The names in a directory are asked for.
+    fn list(&self, _dir: &Path) {}
+
     /// Answers are asked for.
     fn reap(&self) {}
 
@@ -166,6 +169,7 @@ impl<H: Hook + 'static> Disk for Through<H> {
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<Entry>> {
+        self.hook.list(dir);
         self.disk.list(dir)
     }
 

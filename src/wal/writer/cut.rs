@@ -87,8 +87,9 @@ impl Writer {
                 match outcome {
                     Ok(next) => {
                         self.next_lsn = next;
-                        // Nothing beyond is promised, written down or waited for any more.
-                        self.marked = self.marked.min(next.prev());
+                        // Nothing beyond is promised or waited for any more; all below is written
+                        // down, in META.
+                        self.marked = next.prev();
                         self.want = self.want.min(next.prev());
                         cutting.answer.ok(next);
                     }

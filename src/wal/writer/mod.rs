@@ -362,7 +362,7 @@ impl Drop for Writer {
             let why = "the writer thread ended unexpectedly";
             self.poison(Error::new(ErrorKind::Poisoned, "append", why));
         }
-        self.shared.set_gone(true);
+        self.shared.writer_leaves();
     }
 }
 
