@@ -18,6 +18,7 @@ mod bench;
 mod null;
 mod pairs;
 mod reads;
+mod stages;
 
 #[allow(dead_code, unused_imports, reason = "shared, with its tests")]
 #[path = "../../src/bin/prkdb/bench/numbers.rs"]
@@ -92,7 +93,8 @@ fn goals() -> Result<(), Stop> {
         }
         Err(e) => say(format_args!("SKIPPED, all that needs io_uring: {e}")),
     }
-    reading(&run)
+    reading(&run)?;
+    stages(&run)
 }
 
 impl Run {
@@ -358,6 +360,31 @@ fn reading(run: &Run) -> Result<(), Stop> {
             _ => log.batches(),
         };
         pair.run(run.pace, ours, |_| log.plain())?;
+    }
+    Ok(())
+}
+
+/// The cost of the hand-off: with a device, and without one.
+fn stages(run: &Run) -> Result<(), Stop> {
+    if !run.wants("stages") {
+        return Ok(());
+    }
+    stages::head()?;
+    let works = [("1 x 100 B", "single-1"), ("1000 x 100 B", "batch-1000x100-wait")];
+    let length = 2 * run.pace.window;
+    for (name, work) in works {
+        let folder = run.folder()?;
+        let log = appends::on_null(&folder.path().join("null"))?;
+        stages::row(&format!("{name}, null disk"), &log, workload(work), length)?;
+        log.close()?;
+        for backend in [Backend::Uring, Backend::Mmap, Backend::Pwrite] {
+            if probe(run.dir.path(), backend).is_err() {
+                continue;
+            }
+            let log = warm(backend.name(), config(&folder.path().join(backend.name()), backend))?;
+            stages::row(&format!("{name}, {backend}"), &log, workload(work), length)?;
+            log.close()?;
+        }
     }
     Ok(())
 }
