@@ -2,7 +2,9 @@
 //!
 //! ```text
 //! cycle: append, 16 tickets out -> StorageFull -> what is there is what was acknowledged
-//!        -> space: cut the start | take the ballast away | reopen and cut -> append works again
+//!        -> space: cut the start | take the ballast away | reopen and cut
+//!        -> is there room for a segment? an append is acknowledged
+//!           none? refused, at most: all is given back, then it is acknowledged
 //! ```
 //!
 //! Where each overwrite takes new blocks (btrfs), any write may fail, those of a cut and of `open`
@@ -28,6 +30,8 @@ use support::{Random, backends, config, config_in_turn, record};
 
 /// Tickets that are left out while records are appended.
 const OUTSTANDING: usize = 16;
+/// Free bytes in which a segment of 1 MiB fits, with what the file system notes of it.
+const ROOM: u64 = 3 << 19;
 
 type Batch = Vec<Vec<u8>>;
 
@@ -46,6 +50,8 @@ struct Life {
     made: u64,
     refused: u64,
     poisoned: u64,
+    /// Batches that were acknowledged.
+    served: u64,
 }
 
 impl Life {
@@ -54,8 +60,18 @@ impl Life {
         let (ballast, random) = (dir.join("ballast"), Random(seed));
         let rest = spare.map(|spare| (dir.join("rest"), spare));
         let (acked, unsure) = (BTreeMap::new(), Vec::new());
-        let life =
-            Life { wal, ballast, rest, random, acked, unsure, made: 0, refused: 0, poisoned: 0 };
+        let life = Life {
+            wal,
+            ballast,
+            rest,
+            random,
+            acked,
+            unsure,
+            made: 0,
+            refused: 0,
+            poisoned: 0,
+            served: 0,
+        };
         life.take_space();
         life
     }
@@ -63,9 +79,13 @@ impl Life {
     /// Leaves no more than the spare bytes.
     fn take_space(&self) {
         let Some((path, spare)) = &self.rest else { return };
-        let free = nix::sys::statvfs::statvfs(path.parent().unwrap()).unwrap();
-        let free = free.blocks_available() * free.fragment_size();
+        let free = self.free_bytes();
         drop(File::create(path).and_then(|file| grow(&file, free.saturating_sub(*spare))));
+    }
+
+    fn free_bytes(&self) -> u64 {
+        let free = nix::sys::statvfs::statvfs(self.ballast.parent().unwrap()).unwrap();
+        free.blocks_available() * free.fragment_size()
     }
 
     /// Others free what they took.
@@ -103,8 +123,7 @@ impl Life {
                 match ticket.wait() {
                     Ok(lsns) => {
                         assert_eq!(lsns.count() as usize, batch.len());
-                        let lsns = lsns.first().get()..;
-                        self.acked.extend(lsns.zip(batch));
+                        self.acknowledged(lsns.first(), batch);
                     }
                     Err(e) => {
                         let (is_full, is_healthy) = self.refusal(&e, batch);
@@ -114,6 +133,11 @@ impl Life {
             }
         }
         healthy
+    }
+
+    fn acknowledged(&mut self, first: Lsn, batch: Batch) {
+        self.acked.extend((first.get()..).zip(batch));
+        self.served += 1;
     }
 
     /// Whether the disk is full, and whether the log can still be written.
@@ -156,27 +180,63 @@ impl Life {
 
     /// Cuts the start somewhere.
     fn cut(&mut self) {
-        let mut keep = self.somewhere();
+        let keep = self.somewhere();
+        self.cut_to(keep);
+    }
+
+    fn cut_to(&mut self, mut keep: Lsn) {
         let mut cut = self.wal.truncate_before(keep);
         // There a footer may have found no room either, after the last answer.
         if self.rest.is_some() && cut.as_ref().is_err_and(|e| e.kind() == ErrorKind::Poisoned) {
-            self.poisoned += 1;
-            self.make_space();
-            self.wal.resume().unwrap();
+            self.resume();
             // What nobody was promised may be there or not: the next LSN can be another.
-            let reader = self.wal.reader(self.wal.first_lsn()).unwrap();
-            self.check(reader);
-            keep = self.somewhere();
+            keep = keep.min(self.wal.next_lsn());
             cut = self.wal.truncate_before(keep);
         }
         cut.unwrap();
         self.acked = self.acked.split_off(&keep.get());
     }
 
+    /// Goes on in the process after a write that failed, when there is space again.
+    fn resume(&mut self) {
+        self.poisoned += 1;
+        self.make_space();
+        self.wal.resume().unwrap();
+        let reader = self.wal.reader(self.wal.first_lsn()).unwrap();
+        self.check(reader);
+    }
+
     /// A record of the second half, or the end.
     fn somewhere(&mut self) -> Lsn {
         let (first, next) = (self.wal.first_lsn().get(), self.wal.next_lsn().get());
         Lsn::new(first + (next - first) / 2 + self.random.below((next - first) / 2 + 1))
+    }
+
+    /// Appends on a log for which space was made, or for which there may be none yet.
+    fn serve(&mut self) {
+        let has_room = self.free_bytes() >= ROOM;
+        let Err(e) = self.append_one() else { return };
+        let kind = e.kind();
+        match kind {
+            // Somebody else took what the cut had freed, or it freed no whole segment.
+            ErrorKind::StorageFull => assert!(!has_room, "refused with {ROOM} bytes free: {e}"),
+            _ => self.resume(),
+        }
+        self.make_space();
+        self.cut_to(self.wal.next_lsn());
+        self.append_one().unwrap_or_else(|e| panic!("all space was given back: {e}"));
+    }
+
+    fn append_one(&mut self) -> prkdb_core::Result<()> {
+        let batch = self.batch();
+        match self.wal.append_batch(&batch).and_then(Append::wait) {
+            Ok(lsns) => self.acknowledged(lsns.first(), batch),
+            Err(e) => {
+                self.refusal(&e, batch);
+                return Err(e);
+            }
+        }
+        Ok(())
     }
 
     fn cycle(mut self, dir: &Path, backend: Backend) -> Life {
@@ -190,11 +250,7 @@ impl Life {
         }
         match self.random.below(4) {
             _ if !healthy => {
-                self.poisoned += 1;
-                self.make_space();
-                self.wal.resume().unwrap();
-                let reader = self.wal.reader(self.wal.first_lsn()).unwrap();
-                self.check(reader);
+                self.resume();
                 self.cut();
             }
             0 if std::fs::remove_file(&self.ballast).is_ok() => {}
@@ -218,15 +274,7 @@ impl Life {
                 }
             }
         }
-        let batch = self.batch();
-        match self.wal.append_batch(&batch).and_then(Append::wait) {
-            Ok(lsns) => self.acked.extend((lsns.first().get()..).zip(batch)),
-            Err(e) => {
-                self.refusal(&e, batch);
-                // The ballast took it all: the next cut makes room.
-                self.cut();
-            }
-        }
+        self.serve();
         self.take_space();
         self
     }
@@ -252,8 +300,11 @@ fn cycles(name: &str, mount: impl Fn() -> Option<Mount>, spare: Option<u64>, cou
         println!("{backend} on {name}: seed {seed}");
         let mut life = Life::new(mount.path(), backend, seed, spare);
         for _ in 0..count {
+            let before = life.served;
             life = life.cycle(mount.path(), backend);
+            assert!(life.served > before, "a cycle in which nothing was acknowledged");
         }
+        println!("{backend} on {name}: {} batches acknowledged", life.served);
         let (refused, poisoned) = (life.refused, life.poisoned);
         assert!(refused + poisoned >= count, "{refused} refusals in {count} cycles");
         drop(life);
