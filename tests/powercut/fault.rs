@@ -24,8 +24,10 @@ pub struct Fault {
     what: What,
     /// So many of them pass before.
     left: u64,
-    random: Option<Random>,
+    pub random: Option<Random>,
     pub fired: u64,
+    /// Writes that were lost with a flush.
+    pub lost: u64,
 }
 
 impl Fault {
@@ -36,7 +38,7 @@ impl Fault {
             "flush" => What::Flush,
             other => panic!("no disk fails a {other}"),
         };
-        Fault { what, left: after, random: Some(Random(seed)), fired: 0 }
+        Fault { what, left: after, random: Some(Random(seed)), fired: 0, lost: 0 }
     }
 
     fn strikes(&mut self) -> bool {
@@ -70,6 +72,19 @@ impl Fault {
     pub fn of_flush(&mut self) -> bool {
         self.what == What::Flush && self.strikes()
     }
+}
+
+/// Whether a write is the log's: a frame begins in it, or one of its blocks names itself.
+pub fn is_of_log(data: &[u8]) -> bool {
+    data.chunks(BLOCK).any(|block| is_frame(block) || block.starts_with(b"PRKDB"))
+}
+
+/// Whether a write is of the journal of ext4 or XFS: their magic numbers. A flush that comes after
+/// it may be the journal's, who alone hears that it failed: what it took of a file nobody can know,
+/// when the file's own flush succeeds after it (seen on ext4, of fdatasync).
+pub fn is_of_journal(data: &[u8]) -> bool {
+    let magic = |block: &[u8]| block.starts_with(b"\xc0\x3b\x39\x98");
+    data.chunks(BLOCK).any(magic) || data.starts_with(b"\xfe\xed\xba\xbe")
 }
 
 /// Whether a block starts with the header of a frame with records, as FORMAT.md has it.

@@ -21,7 +21,7 @@ use fuser::{
     ReplyWrite, Request, WriteFlags,
 };
 
-use crate::fault::Fault;
+use crate::fault::{self, Fault};
 use crate::fuse::{self, Service};
 use crate::support::Random;
 use crate::tape::{Blocks, Tape};
@@ -156,9 +156,17 @@ impl Filesystem for Disks {
     }
 
     fn fsync(&self, _: &Request, file: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
-        if self.fault().of_flush() {
+        let mut guard = self.fault();
+        let fault = &mut *guard;
+        if fault.of_flush() {
+            let random = fault.random.as_mut().expect("it is armed");
+            let mut tape = self.tape(file);
+            if !tape.unflushed().any(fault::is_of_journal) {
+                fault.lost += tape.flush_fails(random, fault::is_of_log);
+            }
             return reply.error(Errno::EIO);
         }
+        drop(guard);
         let number = self.tape(file).flush_begins();
         self.hold_back();
         self.tape(file).flush_ends(number);
@@ -209,6 +217,8 @@ impl Service for Desk {
             }
             // How often it struck.
             ["heal"] => return std::mem::take(&mut *self.fault()).fired.to_string(),
+            // How many writes went with a flush that failed.
+            ["lost"] => return self.fault().lost.to_string(),
             ["fired"] => return self.fault().fired.to_string(),
             ["mounted", disk, device, at] => {
                 self.mounted.insert(disk.to_string(), [device.to_string(), at.to_string()]);

@@ -67,6 +67,12 @@ struct Write {
     done: u64,
 }
 
+/// A write that no flush covers yet, and what it replaced.
+struct Unflushed {
+    number: usize,
+    before: Vec<u8>,
+}
+
 struct Flush {
     begun: u64,
     done: u64,
@@ -79,8 +85,11 @@ pub struct Tape {
     base: Blocks,
     now: Blocks,
     writes: Vec<Write>,
+    unflushed: Vec<Unflushed>,
     flushes: Vec<Flush>,
     position: u64,
+    /// Writes that failed flushes took with them: such a tape can't be cut any more.
+    lost: u64,
 }
 
 impl Tape {
@@ -117,6 +126,9 @@ impl Tape {
         let done = self.advance();
         let write = &mut self.writes[number];
         write.done = done;
+        let mut before = vec![0; write.data.len()];
+        self.now.read(write.at, &mut before);
+        self.unflushed.push(Unflushed { number, before });
         self.now.write(write.at, &write.data);
     }
 
@@ -130,7 +142,32 @@ impl Tape {
     /// It is about to be answered.
     pub fn flush_ends(&mut self, number: usize) {
         let done = self.advance();
-        self.flushes[number].done = done;
+        let flush = &mut self.flushes[number];
+        flush.done = done;
+        let begun = flush.begun;
+        self.unflushed.retain(|unflushed| self.writes[unflushed.number].done > begun);
+    }
+
+    /// What the next flush has to save.
+    pub fn unflushed(&self) -> impl Iterator<Item = &[u8]> {
+        self.unflushed.iter().map(|unflushed| &self.writes[unflushed.number].data[..])
+    }
+
+    /// A flush fails: of the writes that were to be saved some are lost, for good, and no later
+    /// flush tells. Of those that `may_go` alone; how many that are.
+    pub fn flush_fails(&mut self, random: &mut Random, may_go: impl Fn(&[u8]) -> bool) -> u64 {
+        self.advance();
+        let chance = 250 * (1 + random.below(4));
+        let before = self.lost;
+        // The latest first: what is under a write that stays came earlier.
+        for Unflushed { number, before } in self.unflushed.drain(..).rev() {
+            let write = &self.writes[number];
+            if may_go(&write.data) && random.below(1000) < chance {
+                self.now.write(write.at, &before);
+                self.lost += 1;
+            }
+        }
+        self.lost - before
     }
 
     /// How many writes were under way when a flush began: what it does not cover.
@@ -144,6 +181,7 @@ impl Tape {
     /// The disk as a power cut at `position` leaves it: what is durable, and of the rest what
     /// `random` keeps, in units of `unit` bytes.
     pub fn cut(&self, position: u64, unit: usize, random: &mut Random) -> Blocks {
+        assert_eq!(self.lost, 0, "what failed flushes lost is not on the tape");
         let answered = self.flushes.iter().filter(|flush| flush.done <= position);
         let durable = answered.map(|flush| flush.begun).max().unwrap_or(0);
         let begun = self.writes.iter().filter(|write| write.begun <= position);
@@ -208,6 +246,36 @@ impl Fate {
             Fate::Reordered(chance) | Fate::Torn(chance) | Fate::UpTo(_, chance) => *chance,
         }
     }
+}
+
+#[test]
+fn a_failed_flush_takes_what_no_other_has_covered() {
+    let (mut kept, mut lost) = (0, 0);
+    for seed in 1..200 {
+        let mut tape = Tape::new(1 << 20, Blocks::default());
+        let all = |byte| vec![byte; BLOCK];
+        let read = |tape: &Tape, block| tape.read(block * BLOCK, BLOCK);
+        let write = |tape: &mut Tape, block, byte| {
+            let number = tape.write_begins(block * BLOCK, &all(byte));
+            tape.write_ends(number);
+        };
+        write(&mut tape, 0, 1);
+        let late = tape.write_begins(BLOCK, &all(2));
+        let flush = tape.flush_begins();
+        tape.write_ends(late);
+        tape.flush_ends(flush);
+        write(&mut tape, 2, 3);
+        let count = tape.flush_fails(&mut Random(seed), |data| data[0] != 3);
+        assert!(read(&tape, 0) == all(1), "seed {seed}: it was flushed");
+        assert!(read(&tape, 2) == all(3), "seed {seed}: it may not go");
+        assert!(read(&tape, 1) == all(if count == 1 { 0 } else { 2 }), "seed {seed}");
+        let (was, flush) = (read(&tape, 1), tape.flush_begins());
+        tape.flush_ends(flush);
+        assert!(tape.flush_fails(&mut Random(seed), |_| true) == 0, "seed {seed}: twice");
+        assert!(read(&tape, 1) == was, "seed {seed}: a later flush tells");
+        (kept, lost) = (kept + 1 - count, lost + count);
+    }
+    assert!(kept > 0 && lost > 0, "{kept} kept, {lost} lost");
 }
 
 #[test]

@@ -122,6 +122,11 @@ impl<'a> Life<'a> {
         self.served.ask(format_args!("heal")).parse().unwrap()
     }
 
+    /// What the server answers to a word that it knows.
+    pub fn ask(&self, word: &str) -> u64 {
+        self.served.ask(format_args!("{word}")).parse().unwrap()
+    }
+
     pub fn has_fired(&self) -> bool {
         self.served.ask(format_args!("fired")) != "0"
     }
