@@ -17,8 +17,11 @@ use prkdb_core::{Backend, Lsn, Wal};
 
 mod support;
 
+use support::watchdog::within_reason;
 use support::{Random, backends, contents, open};
 
+/// Longer than a life takes on a busy machine.
+const HANGS: Duration = Duration::from_secs(120);
 const CHILD: &str = "PRKDB_CUT_CHILD";
 
 /// What a life does next.
@@ -127,14 +130,16 @@ fn what_was_cut_never_comes_back_after_sigkill() {
     for life in 0..kills {
         let least = usize::try_from(random.below(12)).unwrap();
         let pause = Duration::from_micros(random.below(5000));
-        let done = work_and_kill(&dir, life, least, pause);
+        let what = format!("life {life}");
+        let work = || work_and_kill(&dir, life, least, pause);
+        let done = within_reason(&what, HANGS, work);
         let mut ops = Ops::new(life, log.len());
         for _ in 0..done {
             let op = ops.next();
             cuts += u64::from(matches!(op, Op::Cut(_)));
             apply(&mut log, op);
         }
-        let found = contents(&dir);
+        let found = within_reason(&what, HANGS, || contents(&dir));
         if found != log {
             under_way += 1;
             apply(&mut log, ops.next());
@@ -142,6 +147,7 @@ fn what_was_cut_never_comes_back_after_sigkill() {
         assert!(found == log, "life {life}: after {done} operations neither they nor one more");
     }
     println!("{kills} kills, {cuts} cuts confirmed, {under_way} times one more was done");
-    support::tally("cut", kills, kills);
+    // A kill strikes when an operation is half done: its outcome was open, and it was found done.
+    support::tally("cut", kills, under_way);
     assert!(cuts > kills / 2, "{cuts} cuts in {kills} lives: too few to say anything");
 }

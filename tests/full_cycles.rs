@@ -20,18 +20,23 @@ use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use prkdb_core::{Append, Backend, ErrorKind, Lsn, ReadOnlyWal, Wal};
 
 mod support;
 
 use support::disk::{Image, Kind, Mount};
+use support::watchdog::within_reason;
 use support::{Random, backends, config, config_in_turn, record};
 
 /// Tickets that are left out while records are appended.
 const OUTSTANDING: usize = 16;
 /// Free bytes in which a segment of 1 MiB fits, with what the file system notes of it.
 const ROOM: u64 = 3 << 19;
+
+/// Longer than any cycle takes on a busy machine: those on btrfs take seconds.
+const HANGS: Duration = Duration::from_secs(300);
 
 type Batch = Vec<Vec<u8>>;
 
@@ -314,9 +319,10 @@ fn cycles(volume: &Volume, mount: impl Fn() -> Option<Mount>, count: u64) {
         let seed = support::seed();
         println!("{backend} on {name}: seed {seed}");
         let mut life = Life::new(mount.path(), backend, seed, volume);
-        for _ in 0..count {
+        for number in 0..count {
             let before = life.served;
-            life = life.cycle(mount.path(), backend);
+            let what = format!("{backend} on {name}: cycle {number}");
+            life = within_reason(what, HANGS, || life.cycle(mount.path(), backend));
             assert!(life.served > before, "a cycle in which nothing was acknowledged");
         }
         println!("{backend} on {name}: {} batches acknowledged", life.served);

@@ -21,6 +21,10 @@ use prkdb_core::Backend;
 mod support;
 
 use support::Random;
+use support::watchdog::within_reason;
+
+/// Longer than any step takes on a busy machine.
+const HANGS: Duration = Duration::from_secs(120);
 
 #[test]
 fn acknowledged_records_survive_sigkill_on_uring() {
@@ -70,7 +74,9 @@ fn kill_cycles(dir: &Path, backend: &str) {
             kept.clear();
         }
         let first = kept.len() as u64 + 1;
-        let acked = append_and_kill(dir, backend, cycle, &mut random);
+        let what = format!("{backend}: cycle {cycle}");
+        let append = || append_and_kill(dir, backend, cycle, &mut random);
+        let acked = within_reason(&what, HANGS, append);
         with_acks += u64::from(acked.is_some());
         if let Some((first_acked, _)) = acked {
             assert_eq!(first_acked, first, "cycle {cycle}: LSNs went on elsewhere");
@@ -78,9 +84,9 @@ fn kill_cycles(dir: &Path, backend: &str) {
         if acked.is_none() && !dir.join("META").exists() {
             continue; // Killed before there was a log.
         }
-        let (status, _, talk) = prkdb("verify", dir);
+        let (status, _, talk) = within_reason(&what, HANGS, || prkdb("verify", dir));
         assert_eq!(status, Some(0), "cycle {cycle}: {talk}");
-        let (status, found, talk) = prkdb("cat", dir);
+        let (status, found, talk) = within_reason(&what, HANGS, || prkdb("cat", dir));
         assert_eq!(status, Some(0), "cycle {cycle}: {talk}");
         let found: Vec<_> = found.split_inclusive(|byte| *byte == b'\n').collect();
         let promised = acked.map_or(first - 1, |(_, last)| last);

@@ -2,7 +2,18 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
+
+/// Where this process has mounted something.
+static MOUNTED: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+
+/// For a process that is about to end without its destructors.
+pub fn unmount_all() {
+    for path in MOUNTED.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+        drop(Command::new("umount").arg("-l").arg(path).status());
+    }
+}
 
 /// A mounted directory; dropping it unmounts it, also in a panic.
 pub struct Mount {
@@ -19,6 +30,7 @@ impl Mount {
         let mounted = root.path().join("mounted");
         std::fs::create_dir(&mounted).unwrap();
         run(Command::new("mount").args(args).arg(&mounted))?;
+        MOUNTED.lock().unwrap_or_else(PoisonError::into_inner).push(mounted.clone());
         Some(Mount { root, mounted, is_on: true })
     }
 
@@ -67,6 +79,9 @@ impl Mount {
 
 impl Drop for Mount {
     fn drop(&mut self) {
+        let mut mounted = MOUNTED.lock().unwrap_or_else(PoisonError::into_inner);
+        mounted.retain(|path| *path != self.mounted);
+        drop(mounted);
         if !self.is_on {
             return;
         }

@@ -2,12 +2,12 @@
 //!
 //! A thread that waits for a disk that does not answer can't be ended, and neither can its process:
 //! first the file system goes, whose server is another process, with what is mounted from its
-//! files, then the tests.
+//! files, then the tests. Where there is no server what the tests mounted goes.
 
-use std::fmt::Arguments;
+use std::fmt::{Arguments, Display};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 struct State {
@@ -62,6 +62,24 @@ fn watch(state: &Mutex<State>, over: &Condvar, limit: Duration) {
         }
         state = over.wait_timeout(state, limit - passed).unwrap().0;
     }
+}
+
+/// Runs what must end; ends the test binary, and says what hangs, when it takes longer than `limit`.
+pub fn within_reason<T>(what: impl Display, limit: Duration, run: impl FnOnce() -> T) -> T {
+    let (done, over) = mpsc::channel::<()>();
+    let what = what.to_string();
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            if over.recv_timeout(limit) == Err(mpsc::RecvTimeoutError::Timeout) {
+                eprintln!("HANGS for {} s: {what}", limit.as_secs());
+                super::disk::unmount_all();
+                std::process::exit(101);
+            }
+        });
+        let outcome = run();
+        drop(done);
+        outcome
+    })
 }
 
 /// Unmounts what is mounted through loop devices on files in `served`.
