@@ -91,8 +91,8 @@ struct Original {
     files: Vec<(PathBuf, Vec<u8>)>,
     /// Blocks of these files that were others earlier, and what they held.
     stale: Vec<(PathBuf, usize, Vec<u8>)>,
-    /// From `FIRST` on.
-    records: Vec<Vec<u8>>,
+    /// From `FIRST` on: the bytes, and when, microseconds, they were appended.
+    records: Vec<(Vec<u8>, u64)>,
 }
 
 impl Original {
@@ -122,7 +122,9 @@ impl Original {
             }
         }
         let files = image(dir).into_iter().map(|(path, bytes)| (relative(&path), bytes)).collect();
-        let records = (FIRST..=RECORDS).map(|lsn| record(1, lsn)).collect();
+        let times = ReadOnlyWal::open(dir).unwrap().reader(Lsn::new(FIRST)).unwrap();
+        let times = times.map(|found| found.unwrap().time_us);
+        let records = (FIRST..=RECORDS).map(|lsn| record(1, lsn)).zip(times).collect();
         Original { dir: dir.into(), files, stale: stale.into_iter().collect(), records }
     }
 
@@ -195,17 +197,18 @@ impl Original {
     }
 
     /// Whether `reader` gives all records or an error; `Err` is what nobody would have noticed.
-    fn read(&self, reader: prkdb_core::Result<Reader>) -> Result<Fate, String> {
+    fn read(&self, reader: prkdb_core::Result<Reader>, struck: &Struck) -> Result<Fate, String> {
         let mut expected = self.records.iter();
         let reader = match reader {
             Ok(reader) => reader,
-            Err(e) => return refusal(&e),
+            Err(e) => return struck.refusal(&e),
         };
         for (record, lsn) in reader.zip(FIRST..) {
             match record {
-                Err(e) => return refusal(&e),
+                Err(e) => return struck.refusal(&e),
                 Ok(found)
-                    if found.lsn.get() == lsn && expected.next() == Some(&found.data.to_vec()) => {}
+                    if found.lsn.get() == lsn
+                        && expected.next() == Some(&(found.data.to_vec(), found.time_us)) => {}
                 Ok(found) => return Err(format!("record {lsn} is another one: {found:?}")),
             }
         }
@@ -216,31 +219,32 @@ impl Original {
     }
 
     /// Whether records that lie apart are themselves or an error.
-    fn read_some(&self, log: &ReadOnlyWal) -> Result<Fate, String> {
+    fn read_some(&self, log: &ReadOnlyWal, struck: &Struck) -> Result<Fate, String> {
         let mut fate = Fate::Harmless;
         for lsn in (FIRST..=RECORDS).step_by(397) {
-            let expected = &self.records[usize::try_from(lsn - FIRST).unwrap()];
+            let (expected, time) = &self.records[usize::try_from(lsn - FIRST).unwrap()];
             match log.read(Lsn::new(lsn)) {
-                Ok(found) if *found.data == expected[..] => {}
+                Ok(found) if *found.data == expected[..] && found.time_us == *time => {}
                 Ok(found) => return Err(format!("record {lsn} is another one: {found:?}")),
-                Err(e) => fate = refusal(&e)?,
+                Err(e) => fate = struck.refusal(&e)?,
             }
         }
         Ok(fate)
     }
 
     /// What becomes of the log in `dir`, whose files differ from these in one place.
-    fn judge(&self, dir: &Path, backend: Backend) -> Result<Fate, String> {
-        let mut damage = false;
+    fn judge(&self, dir: &Path, backend: Backend, damage: &Damage) -> Result<Fate, String> {
+        let struck = &Struck { dir, damage };
+        let mut finds = false;
         let verified = ReadOnlyWal::verify(
             dir,
-            &mut |finding| damage |= finding.is_damage() || finding.kind == FindingKind::Meta,
+            &mut |finding| finds |= finding.is_damage() || finding.kind == FindingKind::Meta,
             &mut |_, _| {},
         );
         let found = match verified {
-            Ok(_) if damage => Fate::Found,
+            Ok(_) if finds => Fate::Found,
             Ok(_) => Fate::Harmless,
-            Err(e) => refusal(&e)?,
+            Err(e) => struck.refusal(&e)?,
         };
         let beside = match ReadOnlyWal::open(dir) {
             Ok(log) => {
@@ -249,16 +253,16 @@ impl Original {
                     return Err(format!("the log begins at {:?}", log.first_lsn()));
                 }
                 expect_last_state(&log.user_state())?;
-                self.read_some(&log)?.min(self.read(log.reader(Lsn::new(FIRST)))?)
+                self.read_some(&log, struck)?.min(self.read(log.reader(Lsn::new(FIRST)), struck)?)
             }
-            Err(e) => refusal(&e)?,
+            Err(e) => struck.refusal(&e)?,
         };
         if beside == Fate::Refused && found == Fate::Harmless {
             return Err("a read fails, and verify finds nothing".into());
         }
         let opened = match Wal::open(config(dir, backend)) {
             Ok(wal) => {
-                let fate = self.read(wal.reader(Lsn::new(FIRST)))?;
+                let fate = self.read(wal.reader(Lsn::new(FIRST)), struck)?;
                 expect_last_state(&wal.user_state())?;
                 if wal.next_lsn().get() != RECORDS + 1 {
                     return Err(format!("the log goes on at {}", wal.next_lsn()));
@@ -266,8 +270,11 @@ impl Original {
                 wal.close().map_err(|e| format!("close: {e}"))?;
                 fate
             }
-            Err(e) => refusal(&e)?,
+            Err(e) => struck.refusal(&e)?,
         };
+        if opened == Fate::Refused && found == Fate::Harmless {
+            return Err("the log is refused, and verify finds nothing".into());
+        }
         Ok(found.min(beside).min(opened))
     }
 }
@@ -302,11 +309,29 @@ fn by_inode(dir: &Path) -> Vec<(u64, PathBuf, Vec<u8>)> {
     all
 }
 
-/// An error is right if it says that something is damaged, and where.
-fn refusal(e: &Error) -> Result<Fate, String> {
-    match (e.kind(), e.path()) {
-        (ErrorKind::Corrupt | ErrorKind::Unsupported, Some(_)) => Ok(Fate::Refused),
-        _ => Err(format!("not an error that names damage: {:?}: {e}", e.kind())),
+/// A log with its damage.
+struct Struck<'a> {
+    dir: &'a Path,
+    damage: &'a Damage,
+}
+
+impl Struck<'_> {
+    /// An error is right if it says that something is damaged, and where: the file, and a place
+    /// in it from which on something is wrong. What META says all else is compared with, so that
+    /// its damage may show anywhere in the log.
+    fn refusal(&self, e: &Error) -> Result<Fate, String> {
+        let Struck { dir, damage } = self;
+        let end = (damage.offset + damage.bytes.len()) as u64;
+        let is_there = |path: &Path| match damage.file.to_str() {
+            Some("META") => path.starts_with(dir),
+            _ => path == dir.join(&damage.file) && e.offset().is_some_and(|offset| offset < end),
+        };
+        match e.kind() {
+            ErrorKind::Corrupt | ErrorKind::Unsupported if e.path().is_some_and(is_there) => {
+                Ok(Fate::Refused)
+            }
+            kind => Err(format!("not an error that names this damage: {kind:?}: {e}")),
+        }
     }
 }
 
@@ -340,7 +365,7 @@ fn suffer(
         original.put(dir, &damage);
         let what = format!("damage {number} of seed {seed}, log {log}, {damage}, on {backend}");
         let judged = within_reason(&what, HANGS, || {
-            catch_unwind(AssertUnwindSafe(|| original.judge(dir, backend)))
+            catch_unwind(AssertUnwindSafe(|| original.judge(dir, backend, &damage)))
         });
         let fate = judged.unwrap_or_else(|_| Err("a panic".into()));
         let fate = fate.unwrap_or_else(|why| panic!("{what}: {why}"));
@@ -397,10 +422,18 @@ fn a_record_less_and_another_record_are_called_silent() {
     let root = tempfile::tempdir().unwrap();
     let dir = root.path().join("log");
     let mut original = Original::new(&dir, Backend::Auto, 1);
-    assert_eq!(original.judge(&dir, Backend::Auto), Ok(Fate::Harmless));
-    original.records.push(b"one more".to_vec());
-    assert!(original.judge(&dir, Backend::Auto).unwrap_err().contains("missing"));
+    let (kind, file, bytes, from) = (Kind::Flipped, "METRICS".into(), Vec::new(), String::new());
+    let nothing = Damage { kind, file, offset: 0, bytes, from };
+    let judge = |original: &Original| original.judge(&dir, Backend::Auto, &nothing);
+    assert_eq!(judge(&original), Ok(Fate::Harmless));
+    original.records.push((b"one more".to_vec(), 0));
+    assert!(judge(&original).unwrap_err().contains("missing"));
     original.records.pop();
-    original.records[2000][0] ^= 1;
-    assert!(original.judge(&dir, Backend::Auto).unwrap_err().contains("another one"));
+    original.records[2000].0[0] ^= 1;
+    assert!(judge(&original).unwrap_err().contains("another one"));
+    original.records[2000].0[0] ^= 1;
+    original.records[2000].1 += 1;
+    assert!(judge(&original).unwrap_err().contains("another one"));
+    original.records[2000].1 -= 1;
+    assert_eq!(judge(&original), Ok(Fate::Harmless));
 }
