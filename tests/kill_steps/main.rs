@@ -130,6 +130,7 @@ struct Run<'a> {
     script: &'a str,
     base: Option<(&'a Path, &'a Expected)>,
     kills: Counts,
+    lives: u64,
 }
 
 impl Run<'_> {
@@ -145,6 +146,7 @@ impl Run<'_> {
         let what = format!("{backend} {script}: {step} {before} {n}");
         check(&dir, backend, &history.expected(u64::MAX - 1), &what);
         std::fs::remove_dir_all(&dir).unwrap();
+        self.lives += 1;
         *self.kills.entry(step).or_default() += u64::from(counts.is_none());
         counts
     }
@@ -192,7 +194,8 @@ fn killed_at_each_step(backend: Backend) {
     }
     let mut random = Random(support::seed());
     println!("{backend}: seed {}", random.0);
-    let mut whole = Run { root, backend, script: "whole", base: None, kills: Counts::new() };
+    let new = |script, base| Run { root, backend, script, base, kills: Counts::new(), lives: 0 };
+    let mut whole = new("whole", None);
     whole.steps(&mut random);
     for step in STEPS {
         assert!(whole.kills.contains_key(step), "nothing was killed at {step}");
@@ -208,11 +211,11 @@ fn killed_at_each_step(backend: Backend) {
     let (torn, history) = killed.expect("it writes a dozen groups");
     let base = history.expected(u64::MAX - 1);
     let base = Some((torn.as_path(), &base));
-    let mut after = Run { root, backend, script: "after", base, kills: Counts::new() };
+    let mut after = new("after", base);
     after.steps(&mut random);
     assert!(after.kills.len() > STEPS.len() / 2, "{:?}", after.kills);
     let kills: u64 = whole.kills.values().chain(after.kills.values()).sum();
-    support::tally(format_args!("steps {backend}"), kills, kills);
+    support::tally(format_args!("steps {backend}"), whole.lives + after.lives, kills);
 }
 
 #[test]

@@ -27,6 +27,8 @@ pub struct Life<'a> {
     backends: &'a [Backend],
     writer: Writer,
     random: &'a mut Random,
+    /// Which one opened the log.
+    pub backend: Backend,
     wal: Option<Wal>,
     tickets: VecDeque<(Durability, u64, Append)>,
     pub history: History,
@@ -53,6 +55,7 @@ impl<'a> Life<'a> {
             backends,
             writer,
             random,
+            backend: Backend::Pwrite,
             wal,
             tickets,
             history,
@@ -86,7 +89,10 @@ impl<'a> Life<'a> {
             ..support::config(self.dir, backend)
         };
         let wal = match self.writer {
-            Writer::Honest => Wal::open(config).unwrap(),
+            Writer::Honest => {
+                self.backend = backend;
+                Wal::open(config).unwrap()
+            }
             Writer::WithoutSyncs => {
                 let buffered = DiskOptions { backend: Backend::Pwrite, direct: false };
                 let (disk, _) = open_disk(self.dir, buffered).unwrap();

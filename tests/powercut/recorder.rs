@@ -88,9 +88,11 @@ impl Recorder {
         self.0.ask(format_args!("overtaken {disk}")).parse().unwrap()
     }
 
-    /// Makes disk `to` what a power cut at `position` leaves of disk `from`.
-    pub fn cut(&self, from: usize, to: usize, position: u64, unit: u64, seed: u64) {
-        self.0.ask(format_args!("cut {from} {to} {position} {unit} {seed}"));
+    /// Makes disk `to` what a power cut at `position` leaves of disk `from`; how many writes it
+    /// dropped or tore.
+    pub fn cut(&self, from: usize, to: usize, position: u64, unit: u64, seed: u64) -> u64 {
+        let struck = self.0.ask(format_args!("cut {from} {to} {position} {unit} {seed}"));
+        struck.parse().unwrap()
     }
 
     /// Makes an empty file system; says why if it can't.

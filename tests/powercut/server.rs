@@ -206,11 +206,12 @@ impl Service for Desk {
             ["overtaken", of] => return lock(&self.tapes, disk(of)).overtaken().to_string(),
             ["cut", from, to, position, unit, seed] => {
                 let mut random = Random(number(seed));
-                let (size, blocks) = {
+                let (size, (blocks, struck)) = {
                     let tape = lock(&self.tapes, disk(from));
                     (tape.size, tape.cut(number(position), disk(unit), &mut random))
                 };
                 *lock(&self.tapes, disk(to)) = Tape::new(size, blocks);
+                return struck.to_string();
             }
             ["arm", what, _, _, _, after, _, seed] => {
                 *self.fault() = Fault::new(what, number(after), number(seed));

@@ -179,14 +179,14 @@ impl Tape {
     }
 
     /// The disk as a power cut at `position` leaves it: what is durable, and of the rest what
-    /// `random` keeps, in units of `unit` bytes.
-    pub fn cut(&self, position: u64, unit: usize, random: &mut Random) -> Blocks {
+    /// `random` keeps, in units of `unit` bytes; of how many writes something is missing.
+    pub fn cut(&self, position: u64, unit: usize, random: &mut Random) -> (Blocks, u64) {
         assert_eq!(self.lost, 0, "what failed flushes lost is not on the tape");
         let answered = self.flushes.iter().filter(|flush| flush.done <= position);
         let durable = answered.map(|flush| flush.begun).max().unwrap_or(0);
         let begun = self.writes.iter().filter(|write| write.begun <= position);
         let fate = Fate::draw(random, durable, position);
-        let mut blocks = self.base.clone();
+        let (mut blocks, mut struck) = (self.base.clone(), 0);
         for write in begun {
             if write.done < durable {
                 blocks.write(write.at, &write.data);
@@ -196,13 +196,17 @@ impl Tape {
             // (seen): no fault of who wrote files.
             let unit = if write.at < BLOCK { BLOCK } else { unit };
             let whole = fate.keeps_whole(write.begun, random);
+            let mut is_whole = true;
             for (number, piece) in write.data.chunks(unit).enumerate() {
-                if whole.unwrap_or_else(|| random.below(1000) < fate.chance()) {
+                let stays = whole.unwrap_or_else(|| random.below(1000) < fate.chance());
+                is_whole &= stays;
+                if stays {
                     blocks.write(write.at + number * unit, piece);
                 }
             }
+            struck += u64::from(!is_whole);
         }
-        blocks
+        (blocks, struck)
     }
 }
 
@@ -292,10 +296,12 @@ fn a_cut_keeps_what_was_flushed_and_loses_of_the_rest() {
     let (mut kept, mut lost, mut torn, mut unflushed) = (0, 0, 0, 0);
     for seed in 1..200 {
         let read = |position| {
-            let blocks = tape.cut(position, SECTOR, &mut Random(seed));
+            let (blocks, struck) = tape.cut(position, SECTOR, &mut Random(seed));
             let (mut first, mut second) = (all(0), all(0));
             blocks.read(0, &mut first);
             blocks.read(8 * BLOCK, &mut second);
+            let harmed = u64::from(first != all(1)) + u64::from(second != all(2));
+            assert_eq!(struck, harmed, "seed {seed}");
             (first, second)
         };
         let (first, second) = read(end);
