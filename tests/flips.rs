@@ -317,14 +317,14 @@ struct Struck<'a> {
 
 impl Struck<'_> {
     /// An error is right if it says that something is damaged, and where: the file, and a place
-    /// in it from which on something is wrong. What META says all else is compared with, so that
-    /// its damage may show anywhere in the log.
+    /// in it from which on something is wrong, or what stands just behind zeros, as padding is.
+    /// What META says all else is compared with, so that its damage may show anywhere in the log.
     fn refusal(&self, e: &Error) -> Result<Fate, String> {
         let Struck { dir, damage } = self;
         let end = (damage.offset + damage.bytes.len()) as u64;
         let is_there = |path: &Path| match damage.file.to_str() {
             Some("META") => path.starts_with(dir),
-            _ => path == dir.join(&damage.file) && e.offset().is_some_and(|offset| offset < end),
+            _ => path == dir.join(&damage.file) && e.offset().is_some_and(|offset| offset <= end),
         };
         match e.kind() {
             ErrorKind::Corrupt | ErrorKind::Unsupported if e.path().is_some_and(is_there) => {

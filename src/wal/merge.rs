@@ -92,8 +92,8 @@ impl Merge {
     }
 
     /// What stands where `lsn` should be, once no head holds it: bytes that are no frame rather
-    /// than a later frame or nothing. None if no segment is at hand: a cut took the last of them
-    /// after it was found.
+    /// than nothing, and that rather than a later frame. None if no segment is at hand: a cut took
+    /// the last of them after it was found.
     pub(super) fn instead(&mut self, lsn: Lsn) -> Result<Option<Fault>, (usize, io::Error)> {
         let mut likeliest: Option<Fault> = None;
         for (i, track) in self.tracks.iter_mut().enumerate() {
@@ -102,12 +102,13 @@ impl Merge {
                 _ if passed.is_some() => passed.expect("looked at just now"),
                 _ if track.segment.last() < lsn => {
                     // What stands behind the last frame, in the same block, was given up.
-                    Fault { doubt: 2, ..Fault::missing(track.segment.end()) }
+                    Fault { doubt: 3, ..Fault::missing(track.segment.end()) }
                 }
                 Step::Bad { offset, why, .. } => Fault::bad(offset, &why),
                 Step::Frame(frame) => {
+                    // As it does in each lane that did not hold the record.
                     let why = "a later record stands here".to_string();
-                    Fault { why, ..Fault::missing(frame.offset) }
+                    Fault { why, doubt: 2, ..Fault::missing(frame.offset) }
                 }
                 Step::End => Fault::missing(track.cursor.at()),
             };

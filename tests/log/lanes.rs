@@ -5,11 +5,13 @@
 //!       each record whole, none of it another's  -> open with other lanes, close, verify
 //! ```
 //!
+//! And damage in one of them is told of that one.
+//!
 //! `PRKDB_LANE_KILLS` asks for another number of kills than 24, shared among the backends.
 
-use prkdb_core::{Backend, ReadOnlyWal, Wal, WalConfig};
+use prkdb_core::{Backend, ErrorKind, Lsn, ReadOnlyWal, Wal, WalConfig};
 
-use crate::support::{append_and_kill, config, contents, record};
+use crate::support::{self, append_and_kill, config, contents, fill, format, record};
 
 #[test]
 fn what_was_acknowledged_on_four_lanes_survives_sigkill() {
@@ -36,5 +38,30 @@ fn what_was_acknowledged_on_four_lanes_survives_sigkill() {
             assert!(contents(&dir) == after, "life {life}: opening changed records");
         }
         kept = after;
+    }
+}
+
+/// The others show a later record there, as they should.
+#[test]
+fn a_frame_that_became_zeros_is_missed_in_its_own_segment() {
+    let root = tempfile::tempdir().unwrap();
+    let dir = root.path().join("log");
+    let config = WalConfig { num_segments: 4, ..config(&dir, Backend::Auto) };
+    let wal = Wal::open(config).unwrap();
+    fill(&wal, 1, 3000, 10);
+    wal.close().unwrap();
+    let segments = support::segments(&dir);
+    let frames = segments.iter().flat_map(|path| format::frames(path).0);
+    let frames: Vec<_> = frames.filter(|frame| frame.sealed).collect();
+    assert!(frames.len() > 100, "{} frames", frames.len());
+    for frame in frames.iter().step_by(7) {
+        let before = std::fs::read(&frame.path).unwrap();
+        format::change(&frame.path, frame.offset..frame.offset + frame.len, |b| b.fill(0));
+        let log = ReadOnlyWal::open(&dir);
+        let read = log.and_then(|log| log.read(Lsn::new(frame.first)));
+        std::fs::write(&frame.path, before).unwrap();
+        let missed = read.unwrap_err();
+        assert_eq!(missed.kind(), ErrorKind::Corrupt, "{missed}");
+        assert_eq!(missed.path(), Some(frame.path.as_path()), "{frame:?}: {missed}");
     }
 }
