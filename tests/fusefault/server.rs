@@ -8,7 +8,8 @@
 //! Files are opened as the kernel likes it, but where short counts are asked for: O_DIRECT goes
 //! past its page cache, all else through it; mapped pages come as writes when they are synced.
 
-use std::ffi::OsStr;
+use std::collections::BTreeSet;
+use std::ffi::{OsStr, OsString};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, SystemTime};
 
@@ -57,6 +58,8 @@ struct State {
     tree: Tree,
     fault: Option<Fault>,
     fired: u64,
+    /// The files that it struck.
+    struck: BTreeSet<OsString>,
     random: Random,
 }
 
@@ -71,7 +74,8 @@ struct Files {
 impl State {
     /// What is to happen to a request for a file.
     fn strike(&mut self, what: What, file: u64) -> Option<How> {
-        let name = self.tree.node(file).name.as_encoded_bytes();
+        let node = self.tree.node(file);
+        let name = node.name.as_encoded_bytes();
         let fault = self.fault.as_mut()?;
         if fault.what != what || !name.ends_with(fault.suffix.as_bytes()) {
             return None;
@@ -81,6 +85,10 @@ impl State {
             return None;
         }
         self.fired += 1;
+        self.struck.insert(match node.content {
+            Content::Directory(_) => "/".into(),
+            Content::File { .. } => node.name.clone(),
+        });
         let how = fault.how;
         if !fault.sticky {
             self.fault = None;
@@ -370,11 +378,15 @@ impl Filesystem for Files {
         mut reply: ReplyDirectory,
     ) {
         let state = self.state();
-        let own = [(directory.0, ".".into()), (directory.0, "..".into())];
-        let names = own.into_iter().chain(state.tree.list(directory.0));
-        for (place, (number, name)) in (0..).zip(names).skip(usize::try_from(from).unwrap()) {
+        let mut names = state.tree.list(directory.0);
+        names.sort_by_key(|(number, _)| *number);
+        // Places that hold whatever comes and goes meanwhile: a name that stays is told once.
+        let names = names.into_iter().map(|(number, name)| (number + 2, number, name));
+        let own = [(1, directory.0, ".".into()), (2, directory.0, "..".into())];
+        let all = own.into_iter().chain(names);
+        for (place, number, name) in all.skip_while(|(place, ..)| *place <= from) {
             let kind = kind(state.tree.node(number));
-            if reply.add(INodeNo(number), place + 1, kind, name) {
+            if reply.add(INodeNo(number), place, kind, name) {
                 break;
             }
         }
@@ -411,12 +423,18 @@ impl Service for Desk {
                 let sticky = *sticky == "sticky";
                 state.fault = Some(Fault { what, how, suffix, after, sticky });
                 state.fired = 0;
+                state.struck.clear();
                 "armed".into()
             }
             // How often it struck.
             ["heal"] => {
                 state.fault = None;
                 state.fired.to_string()
+            }
+            // Which files, a directory being a slash.
+            ["struck"] => {
+                let names = state.struck.iter().map(|name| name.to_string_lossy());
+                names.collect::<Vec<_>>().join(" ")
             }
             ["fired"] => state.fired.to_string(),
             other => panic!("nobody asks {other:?}"),
@@ -427,7 +445,7 @@ impl Service for Desk {
 /// What the re-executed test binary does.
 pub fn serve(is_direct: bool) {
     let (tree, random) = (Tree::new(), Random(1));
-    let state = State { tree, fault: None, fired: 0, random };
+    let state = State { tree, fault: None, fired: 0, struck: BTreeSet::new(), random };
     let files = Files { state: Arc::new(Mutex::new(state)), is_direct };
     fuse::serve(files.clone(), Desk(files));
 }

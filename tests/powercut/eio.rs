@@ -81,7 +81,7 @@ fn lives(mounted: &Path) -> bool {
 /// One fault, what came of it, and the way back.
 fn cycle(life: &mut Life<'_>, fault: &Fault, mounted: &Path, sums: &mut Sums) {
     let poisons = fault.what == "frame";
-    let outcome = life.strike(fault, poisons);
+    let outcome = life.strike(fault, |_| poisons);
     assert!(!poisons || outcome == Outcome::Poisoned, "{fault}: a failed write was believed");
     let read = life.check_reads();
     if outcome == Outcome::Poisoned {

@@ -188,9 +188,15 @@ impl<'a> Life<'a> {
         outcome
     }
 
-    /// Appends, and sets the user slot, until `fault` has struck, and a little more. `poisons`: the
-    /// log has to hear of it.
-    pub fn strike(&mut self, fault: &Fault, poisons: bool) -> Outcome {
+    /// The names of the files that were struck, where the server tells.
+    pub fn struck(&self) -> Vec<String> {
+        let names = self.served.ask(format_args!("struck"));
+        names.split(' ').map(String::from).collect()
+    }
+
+    /// Appends, and sets the user slot, until `fault` has struck, and a little more. `poisons`, asked
+    /// then: the log has to hear of it.
+    pub fn strike(&mut self, fault: &Fault, poisons: impl FnOnce(&Self) -> bool) -> Outcome {
         self.arm(fault);
         let mut outcome = Outcome::Well;
         while outcome == Outcome::Well && !self.has_fired() {
@@ -202,6 +208,7 @@ impl<'a> Life<'a> {
         if outcome == Outcome::Well {
             outcome = self.append(4);
         }
+        let poisons = poisons(self);
         // Nobody waits for a footer: that it failed may be heard of a little later.
         for _ in 0..1000 {
             if !poisons || !self.wal().health().is_ok() {
