@@ -194,6 +194,8 @@ impl Disk for OsDisk {
             entries.push(Entry { name, kind, size });
         }
         entries.sort_by(|a, b| a.name.cmp(&b.name));
+        // A name that was replaced meanwhile, as METRICS is, may have been read twice.
+        entries.dedup_by(|a, b| a.name == b.name);
         Ok(entries)
     }
 

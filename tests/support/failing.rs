@@ -12,7 +12,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use prkdb_core::{
-    Append, Backend, Durability, Error, ErrorKind, Lsn, Reader, SyncMethod, Wal, WalConfig,
+    Append, Backend, Durability, Error, ErrorKind, Finding, Lsn, ReadOnlyWal, Reader, SyncMethod,
+    Wal, WalConfig,
 };
 
 use crate::fuse::Served;
@@ -80,6 +81,7 @@ pub struct Life<'a> {
     state: u64,
     unsure_state: Option<u64>,
     pub acks: u64,
+    resumed: u64,
     /// How the last batch was refused for which no segment could be made.
     pub refused_as: Option<ErrorKind>,
 }
@@ -104,6 +106,7 @@ impl<'a> Life<'a> {
             state,
             unsure_state,
             acks,
+            resumed: 0,
             refused_as,
         }
     }
@@ -263,17 +266,29 @@ impl<'a> Life<'a> {
     }
 
     /// Recovers in the process, on files that work again.
-    pub fn resume(&self) {
+    pub fn resume(&mut self) {
         // Pages that could not be written back after the failure are told of once more.
         for _ in 0..2 {
             match self.wal().resume() {
-                Ok(()) => return,
+                Ok(()) => return self.verify_now_and_then(),
                 Err(e) => {
                     assert!(matches!(e.kind(), ErrorKind::Io | ErrorKind::StorageFull), "{e}")
                 }
             }
         }
         self.wal().resume().unwrap();
+        self.verify_now_and_then();
+    }
+
+    /// Nothing that is there is damaged, as the library sees it from outside: at the first resume of
+    /// a log and at each eighth, for it takes longer than all else of a cycle.
+    fn verify_now_and_then(&mut self) {
+        self.resumed += 1;
+        if self.resumed % 8 != 1 {
+            return;
+        }
+        let mut finding = |f: Finding| assert!(!f.is_damage(), "{f:?}");
+        ReadOnlyWal::verify(&self.config.log_dir, &mut finding, &mut |_, _| {}).unwrap();
     }
 
     /// Sets the user slot.
