@@ -12,8 +12,10 @@
 //!   open: all that was acked <-- exit --'
 //! ```
 //!
-//! The filter comes while the ring waits for work, or while groups are in flight. The backend
-//! `tokio-uring` is left out: that runtime keeps to itself when its ring breaks, and its log hangs.
+//! The filter comes while the ring waits for work, or while groups are in flight. Then requests may
+//! still land, or not: it is done again until they may, for a test that never sees ring, buffers
+//! and LOCK leaked proves nothing of that. The backend `tokio-uring` is left out: that runtime keeps
+//! to itself when its ring breaks, and its log hangs.
 #![cfg(all(target_os = "linux", not(prkdb_portable)))]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -39,6 +41,8 @@ const HANGS: Duration = Duration::from_secs(60);
 const OUTSTANDING: usize = 16;
 /// Acknowledgements before the filter comes.
 const BEFORE: u64 = 40;
+/// So often is a ring broken with groups in flight until one of their requests may still land.
+const TRIES: usize = 20;
 
 /// From now on every thread of this process is refused its ring.
 fn forbid_enter() {
@@ -184,10 +188,13 @@ impl Breaking {
     }
 }
 
-fn a_broken_ring_is_final(backend: Backend, mode: &str, ending: &str) {
+/// Breaks a ring and looks at what is left; whether its requests may still land. None if there is
+/// no ring here.
+fn a_broken_ring_is_final(backend: Backend, mode: &str, ending: &str) -> Option<bool> {
     let root = tempfile::tempdir().unwrap();
     if let Err(e) = prkdb_core::probe(root.path(), backend) {
-        return support::must_be_missing(backend, &e);
+        support::must_be_missing(backend, &e);
+        return None;
     }
     let dir = root.path().join("log");
     let mut child = Breaking::start(backend, mode, ending, &dir);
@@ -199,7 +206,9 @@ fn a_broken_ring_is_final(backend: Backend, mode: &str, ending: &str) {
     assert_eq!(locked.kind(), ErrorKind::Locked, "{locked}");
     writeln!(child.stdin).unwrap();
     let may_land = why.contains("an earlier ring broke");
-    assert_eq!(child.told("closed "), if may_land { "Locked" } else { "free" });
+    // Where it was not the earlier ring the one that `resume` made broke, and may be leaked itself.
+    let closed = child.told("closed ");
+    assert!(closed == "Locked" || closed == "free" && !may_land, "{closed}: {why}");
     assert!(child.child.wait().unwrap().success());
 
     let wal = Wal::open(config(&dir, backend)).unwrap();
@@ -209,6 +218,18 @@ fn a_broken_ring_is_final(backend: Backend, mode: &str, ending: &str) {
     assert!(found.iter().zip(1..).all(|(bytes, lsn)| *bytes == record(1, lsn)));
     wal.append_batch(["after"]).unwrap().wait().unwrap();
     wal.close().unwrap();
+    Some(may_land)
+}
+
+fn is_leaked_while_requests_may_land(ending: &str) {
+    for number in 1..=TRIES {
+        match a_broken_ring_is_final(Backend::Uring, "busy", ending) {
+            None => return,
+            Some(true) => return println!("{ending}: requests might land at break {number}"),
+            Some(false) => {}
+        }
+    }
+    panic!("of {TRIES} rings that broke with groups in flight none had requests that might land");
 }
 
 #[test]
@@ -219,6 +240,6 @@ fn a_ring_that_breaks_while_it_waits_poisons_and_locks() {
 
 #[test]
 fn a_ring_that_breaks_with_groups_in_flight_poisons_and_locks() {
-    a_broken_ring_is_final(Backend::Uring, "busy", "close");
-    a_broken_ring_is_final(Backend::Uring, "busy", "drop");
+    is_leaked_while_requests_may_land("close");
+    is_leaked_while_requests_may_land("drop");
 }
