@@ -40,13 +40,13 @@ impl Life {
             self.read_in_doubt(&wal);
             self.work_in_doubt(&wal);
             self.end_in_doubt(wal);
-            self.cycles += 1;
+            self.tally.cycles += 1;
         }
         self.sim.set_faults(Faults::default());
         if let Some(wal) = self.open_in_doubt(&mut sound) {
             let seen = self.read_in_doubt(&wal);
             self.open_once_more(wal, &seen);
-            self.cycles += 1;
+            self.tally.cycles += 1;
         }
     }
 
@@ -98,6 +98,7 @@ impl Life {
                 }
                 Err(e) if self.sim.crashed() => {
                     say!(self, "crashed in recovery: {e}");
+                    self.tally.recovery_crashes += 1;
                     self.crash(None);
                 }
                 Err(e) => {

@@ -16,6 +16,7 @@ use prkdb_core::{
 use crate::client::{Clients, Habit};
 use crate::damage;
 use crate::model::Promises;
+use crate::tally::Tally;
 use crate::turns::{self, Slot};
 
 pub const DIR: &str = "/log";
@@ -87,7 +88,7 @@ pub struct Life {
     pub wiped: bool,
     /// The log that is open has a cap on its size.
     pub capped: bool,
-    pub cycles: u64,
+    pub tally: Tally,
     pub verbose: bool,
 }
 
@@ -102,9 +103,10 @@ macro_rules! say {
 
 pub(crate) use say;
 
-/// Runs one seed; gives how many times a log was crashed, recovered and checked.
-pub fn run(seed: u64, verbose: bool) -> u64 {
-    lived(seed, verbose).cycles
+/// Runs one seed; gives what it met.
+pub fn run(seed: u64, verbose: bool) -> Tally {
+    let life = lived(seed, verbose);
+    Tally { seeds: 1, met: life.sim.met(), ..life.tally }
 }
 
 /// All that one seed did and left: its cycles, its trace, and the bytes of each file.
@@ -114,7 +116,7 @@ pub fn footprint(seed: u64) -> (u64, u64, Vec<(std::path::PathBuf, u32)>) {
         let bytes = life.sim.peek(&path).expect("listed just now");
         (path, crc32fast::hash(&bytes))
     });
-    (life.cycles, life.sim.trace(), files.collect())
+    (life.tally.cycles, life.sim.trace(), files.collect())
 }
 
 /// What a seed's disk does that can't be survived whole.
@@ -163,7 +165,7 @@ fn lived(seed: u64, verbose: bool) -> Life {
         healthy: false,
         wiped: false,
         capped: false,
-        cycles: 0,
+        tally: Tally::default(),
         verbose,
     };
     say!(life, "seed {seed}, {:?}, {habit:?}", life.sim.model());
@@ -292,6 +294,7 @@ impl Life {
                 }
                 Err(e) if self.sim.crashed() => {
                     say!(self, "crashed in recovery: {e}");
+                    self.tally.recovery_crashes += 1;
                     self.crash(None);
                 }
                 Err(e) => {
@@ -364,7 +367,7 @@ impl Life {
         self.promises.written = next - 1;
         let faults = self.sim.faults();
         self.kills_only = faults.sync_eio == 0 && faults.fail_nth.is_none();
-        self.cycles += 1;
+        self.tally.cycles += 1;
         true
     }
 

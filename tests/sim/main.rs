@@ -27,11 +27,13 @@
 
 use std::cell::{Cell, RefCell};
 use std::panic::{self, AssertUnwindSafe};
-use std::sync::Once;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, Once, PoisonError};
 use std::time::Instant;
 
 use prkdb_core::io::sim::CrashKind;
+
+use tally::Tally;
 
 mod aside;
 #[cfg(feature = "bugs")]
@@ -53,6 +55,7 @@ mod rot;
 mod same;
 mod script;
 mod slots;
+mod tally;
 #[path = "../support/through.rs"]
 mod through;
 mod turns;
@@ -80,7 +83,7 @@ thread_local! {
 }
 
 /// Runs one seed; on failure what was broken and where.
-fn attempt(seed: u64, verbose: bool) -> Result<u64, String> {
+fn attempt(seed: u64, verbose: bool) -> Result<Tally, String> {
     expecting(|| life::run(seed, verbose), verbose)
 }
 
@@ -111,15 +114,16 @@ fn number(name: &str) -> Option<u64> {
 #[test]
 fn every_seed_keeps_the_promises() {
     if let Some(seed) = number("PRKDB_SIM_SEED") {
-        let cycles = attempt(seed, true).unwrap_or_else(|why| panic!("seed {seed}: {why}"));
-        eprintln!("seed {seed}: {cycles} cycles");
+        let met = attempt(seed, true).unwrap_or_else(|why| panic!("seed {seed}: {why}"));
+        eprintln!("seed {seed}: {met:?}");
         return;
     }
     let start = number("PRKDB_SIM_START").unwrap_or(0);
     let end = start + number("PRKDB_SIM_SEEDS").unwrap_or(SEEDS);
-    let (next, cycles, failed) = (AtomicU64::new(start), AtomicU64::new(0), AtomicU64::new(0));
+    let (next, failed) = (AtomicU64::new(start), AtomicU64::new(0));
+    let sum = Mutex::new(Tally::default());
     let broken = AtomicBool::new(false);
-    let (doubt, run) = (number("PRKDB_SIM_DOUBT").is_some(), AtomicU64::new(0));
+    let doubt = number("PRKDB_SIM_DOUBT").is_some();
     let before = Instant::now();
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     std::thread::scope(|scope| {
@@ -133,26 +137,30 @@ fn every_seed_keeps_the_promises() {
                     if doubt && life::hazard(seed) == life::Hazard::None {
                         continue;
                     }
-                    run.fetch_add(1, Ordering::Relaxed);
                     match attempt(seed, false) {
-                        Ok(n) => cycles.fetch_add(n, Ordering::Relaxed),
+                        Ok(met) => *sum.lock().unwrap_or_else(PoisonError::into_inner) += met,
                         Err(why) => {
                             eprintln!("PRKDB_SIM_SEED={seed} fails: {why}");
                             broken.store(true, Ordering::Relaxed);
-                            failed.fetch_add(1, Ordering::Relaxed)
+                            failed.fetch_add(1, Ordering::Relaxed);
                         }
-                    };
+                    }
                 }
             });
         }
     });
-    let (cycles, seconds) = (cycles.into_inner(), before.elapsed().as_secs_f64());
-    let (rate, run) = (cycles as f64 / seconds, run.into_inner());
-    eprintln!("{run} seeds, {cycles} cycles, {seconds:.1} s, {rate:.0} cycles/s");
+    let sum = sum.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let (run, cycles, faults) = (sum.seeds, sum.cycles, sum.met.total());
+    let seconds = before.elapsed().as_secs_f64();
+    let rate = cycles as f64 / seconds;
+    eprintln!("{run} seeds, {cycles} cycles, {seconds:.1} s, {rate:.0} cycles/s: {sum:?}");
     assert!(!broken.into_inner(), "seeds above broke a promise");
+    if !doubt {
+        sum.expect_all_met();
+    }
     println!(
-        "soak: sim: {cycles} cycles, {run} seeds, 0 lost, PRKDB_SIM_START={start} \
-         PRKDB_SIM_SEEDS={}",
+        "soak: sim: {cycles} cycles, {faults} faults, 0 lost, {run} seeds, \
+         PRKDB_SIM_START={start} PRKDB_SIM_SEEDS={}",
         end - start
     );
 }

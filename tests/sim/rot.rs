@@ -27,8 +27,10 @@ impl Life {
         }
         let spots = damage::promised_frames(&self.sim, &self.promises, promised);
         if spots.is_empty() {
+            self.tally.spotless += 1;
             return;
         }
+        self.tally.flips += 1;
         let spot = &spots[self.rng.index(spots.len())];
         let header = self.rng.chance(300);
         let within = if header { HEADER_LEN as u64 } else { spot.len };
@@ -46,7 +48,7 @@ impl Life {
                 self.read_damaged(&wal, spot, at, exact);
             }
         }
-        self.cycles += 1;
+        self.tally.cycles += 1;
     }
 
     /// Flips a bit of META, of a block that holds a header or footer, or of any other byte.
@@ -64,6 +66,7 @@ impl Life {
         };
         let bit = 1 << self.rng.below(8);
         self.sim.flip(path, at, bit).expect("it is inside");
+        self.tally.flips_anywhere += 1;
         say!(self, "flipped byte {at}, bits {bit:#x} of {}", path.display());
         let config = self.config();
         let refused = |e: &Error| {
@@ -71,7 +74,10 @@ impl Life {
             assert!(kind && e.path() == Some(path), "I7: {} was damaged: {e}", path.display());
         };
         match Wal::open_in(self.sim.world(), config) {
-            Err(e) => refused(&e),
+            Err(e) => {
+                self.tally.told += 1;
+                refused(&e);
+            }
             Ok(wal) => {
                 let wal = Open(Some(wal));
                 assert_eq!(wal.durable_lsn().get(), promised, "I7: records are gone in silence");
@@ -83,7 +89,7 @@ impl Life {
                 }
             }
         }
-        self.cycles += 1;
+        self.tally.cycles += 1;
     }
 
     fn read_damaged(&mut self, wal: &Wal, spot: &Spot, at: u64, exact: bool) {

@@ -262,7 +262,11 @@ impl Life {
             }
             match (turn, failed) {
                 (Turn::Queued, None) => {}
-                (Turn::Queued, Some(ErrorKind::StorageFull | ErrorKind::Io)) => break,
+                (Turn::Queued, Some(ErrorKind::StorageFull)) => {
+                    self.tally.full += 1;
+                    break;
+                }
+                (Turn::Queued, Some(ErrorKind::Io)) => break,
                 (Turn::Failed(ErrorKind::Poisoned), _) => return true,
                 (_, Some(ErrorKind::Poisoned | ErrorKind::NotConfirmed)) => return true,
                 other => panic!("a full disk was called {other:?}"),

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use super::faults::{Failure, Faults};
 use super::image::BLOCK;
 use super::inode::Inode;
+use super::met::FaultClass;
 use super::names::clean;
 use super::queue::SimQueue;
 use super::request::unaligned;
@@ -109,9 +110,11 @@ impl Disk for SimDisk {
         let how = state.faults.fail_as;
         let failing = state.tick(self.life)? && !how.is_passing();
         if failing && how.did_nothing() {
+            state.met.note(FaultClass::of(how));
             return Err(how.error("sync_dir"));
         }
         if failing || state.rng.chance(state.faults.sync_eio) {
+            state.met.note(FaultClass::SyncFailed);
             state.names.fail_sync(dir, &mut state.rng)?;
             return Err(if failing { how.error("sync_dir") } else { eio("sync_dir") });
         }
@@ -172,6 +175,12 @@ impl Disk for SimDisk {
 impl State {
     /// Fails where there is no room for a file of `size`, or as if there were none.
     fn refuse_creation(&mut self, size: u64) -> io::Result<()> {
+        let refused = self.draw_refusal(size);
+        self.met.note_if(FaultClass::NoSpace, refused.is_err());
+        refused
+    }
+
+    fn draw_refusal(&mut self, size: u64) -> io::Result<()> {
         let Faults { enospc, edquot, efbig, .. } = self.faults;
         if size > self.space() || self.rng.chance(enospc) {
             return Err(io::ErrorKind::StorageFull.into());

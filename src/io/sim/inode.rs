@@ -13,6 +13,7 @@
 use std::sync::Arc;
 
 use super::image::{ALL, BLOCK, Image, Page, page_of, same};
+use super::met::{Cut, FaultClass, Met};
 use super::plan::{CrashKind, Model, NameOrder};
 use super::rng::Rng;
 use crate::cast;
@@ -51,6 +52,22 @@ impl Unsynced {
                 *mask &= !taken;
             }
         }
+    }
+
+    fn masks(&self) -> Vec<u8> {
+        self.pages.iter().map(|(_, mask)| *mask).collect()
+    }
+
+    /// Tells what a power cut did to it, that had these sectors before, where that makes a
+    /// difference to what is durable.
+    fn tell(&self, before: &[u8], durable: &Image, cut: &mut Cut) {
+        let (mut kept, mut lost) = (false, false);
+        for (i, ((page, mask), before)) in self.pages.iter().zip(before).enumerate() {
+            let under = durable.page(self.first + i);
+            kept |= !same(&under, page, *mask);
+            lost |= !same(&under, page, before & !mask);
+        }
+        cut.note(self.write, kept, lost);
     }
 
     fn lay_over(&self, image: &mut Image) {
@@ -224,18 +241,27 @@ impl Inode {
     }
 
     /// What a crash leaves of it.
-    pub(super) fn crash(&mut self, kind: CrashKind, now: u64, model: &Model, rng: &mut Rng) {
+    pub(super) fn crash(
+        &mut self,
+        kind: CrashKind,
+        now: u64,
+        model: &Model,
+        rng: &mut Rng,
+        met: &mut Met,
+    ) {
         match kind {
             // Everything that landed is the system's now: the next process's syncs cover it.
             CrashKind::Kill => self.unsynced.iter_mut().for_each(|u| u.answered = Some(now)),
-            CrashKind::Power => self.lose_power(model, rng),
+            CrashKind::Power => self.lose_power(model, rng, met),
         }
     }
 
-    fn lose_power(&mut self, model: &Model, rng: &mut Rng) {
+    fn lose_power(&mut self, model: &Model, rng: &mut Rng, met: &mut Met) {
         if self.size != self.durable_size && rng.chance(500) {
             self.durable_size = self.size;
         }
+        met.note_if(FaultClass::NameLost, self.size != self.durable_size);
+        let mut cut = Cut::default();
         let mut unsynced = std::mem::take(&mut self.unsynced);
         if model.lies {
             // Its cache was full at some moment, and written back.
@@ -244,22 +270,32 @@ impl Inode {
         }
         rng.shuffle(&mut unsynced);
         for mut entry in unsynced {
-            let rate = draw_rate(rng);
+            let (rate, before) = (draw_rate(rng), entry.masks());
             for (_, mask) in &mut entry.pages {
                 *mask &= draw_mask(rng, model, rate);
             }
+            entry.tell(&before, &self.durable, &mut cut);
             entry.lay_over(&mut self.durable);
         }
+        cut.add_to(met);
         self.reboot();
     }
 
     /// Loses all that is not durable but for what `keep` says yes to, asked for each sector that
     /// would make a difference, in the order in which they landed, and for the size.
-    pub(super) fn lose_power_but(&mut self, model: &Model, keep: &mut dyn FnMut() -> bool) {
+    pub(super) fn lose_power_but(
+        &mut self,
+        model: &Model,
+        keep: &mut dyn FnMut() -> bool,
+        met: &mut Met,
+    ) {
         if self.size != self.durable_size && keep() {
             self.durable_size = self.size;
         }
+        met.note_if(FaultClass::NameLost, self.size != self.durable_size);
+        let mut cut = Cut::default();
         for mut entry in std::mem::take(&mut self.unsynced) {
+            let before = entry.masks();
             for (i, (page, mask)) in entry.pages.iter_mut().enumerate() {
                 let under = self.durable.page(entry.first + i);
                 let units =
@@ -271,8 +307,10 @@ impl Inode {
                     }
                 }
             }
+            entry.tell(&before, &self.durable, &mut cut);
             entry.lay_over(&mut self.durable);
         }
+        cut.add_to(met);
         self.reboot();
     }
 

@@ -27,7 +27,8 @@
 //! The fourteen classes of faults, and what makes them. Those that give wrong bytes in silence (12
 //! to 14) and a disk that [lies](Model::lying) break promises that no log can keep without the
 //! disk; what it still must not do is to serve other bytes than were appended, or to go on past
-//! damage that a surviving watermark proves.
+//! damage that a surviving watermark proves. How often each made a difference tells
+//! [`Sim::met`].
 //!
 //! | | class | made by |
 //! |---|---|---|
@@ -72,6 +73,7 @@ mod disk;
 mod faults;
 mod image;
 mod inode;
+mod met;
 mod names;
 mod plan;
 mod queue;
@@ -84,6 +86,7 @@ mod tests;
 mod wrong;
 
 pub use faults::{Failure, Faults};
+pub use met::{FaultClass, Met};
 pub use plan::{CrashKind, Model, NameOrder};
 pub use rng::Rng;
 
@@ -159,6 +162,11 @@ impl Sim {
     /// How often a fault gave or kept wrong bytes and said nothing.
     pub fn corruptions(&self) -> u64 {
         self.lock().corruptions
+    }
+
+    /// How often the faults of each class made a difference.
+    pub fn met(&self) -> Met {
+        self.lock().met
     }
 
     /// What is held of the world at present: all zeros when nothing leaks.

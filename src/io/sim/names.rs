@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
+use super::met::{FaultClass, Met};
 use super::plan::{Model, NameOrder};
 use super::rng::Rng;
 
@@ -189,7 +190,7 @@ impl Names {
     }
 
     /// Loses what the order of names allows a power cut to lose.
-    pub(super) fn lose_power(&mut self, rng: &mut Rng) {
+    pub(super) fn lose_power(&mut self, rng: &mut Rng, met: &mut Met) {
         let keep = self.journal_prefix(rng);
         let rate = super::inode::draw_rate(rng);
         let mut lost = BTreeSet::new();
@@ -205,11 +206,12 @@ impl Names {
                 lost.insert(change.key);
             }
         }
+        met.note_if(FaultClass::NameLost, self.now != self.durable);
         self.now = self.durable.clone();
     }
 
     /// Loses all that is not durable but for what `keep` says yes to, within the order of names.
-    pub(super) fn lose_power_but(&mut self, keep: &mut dyn FnMut() -> bool) {
+    pub(super) fn lose_power_but(&mut self, keep: &mut dyn FnMut() -> bool, met: &mut Met) {
         let (mut lost, mut ended) = (BTreeSet::new(), false);
         let pending = std::mem::take(&mut self.pending);
         let mut changes = pending.into_iter();
@@ -232,6 +234,7 @@ impl Names {
                 }
             }
         }
+        met.note_if(FaultClass::NameLost, self.now != self.durable);
         self.now = self.durable.clone();
     }
 

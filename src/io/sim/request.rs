@@ -9,6 +9,7 @@ use std::sync::Arc;
 use super::faults::Failure;
 use super::image::BLOCK;
 use super::inode::{Landing, draw_rate};
+use super::met::FaultClass;
 use super::plan::CrashKind;
 use super::state::{State, eio};
 use super::wrong::Place;
@@ -50,6 +51,7 @@ impl State {
         let Ok(failing) = self.tick(self.life) else { return };
         self.age();
         let mut request = self.requests.swap_remove(index);
+        self.note_lateness(&request);
         request.failing |= failing;
         let (queue, id, inode) = (request.queue, request.id, request.inode);
         if self.cancels(&mut request) {
@@ -65,10 +67,17 @@ impl State {
         }
     }
 
+    fn note_lateness(&mut self, request: &Request) {
+        let before = |other: &Request| other.queue == request.queue && other.id.0 < request.id.0;
+        let is_late = request.due > 0 || self.requests.iter().any(before);
+        self.met.note_if(FaultClass::Late, is_late);
+    }
+
     /// Whether a sync could not be started: the queue sends a plain one in its place, once.
     fn cancels(&mut self, request: &mut Request) -> bool {
         let Kind::Sync { again: again @ false, .. } = &mut request.kind else { return false };
         *again = self.rng.chance(self.faults.canceled);
+        self.met.note_if(FaultClass::Passing, *again);
         *again && !bugs::on(Bug::CanceledSyncBelieved)
     }
 
@@ -111,6 +120,9 @@ impl State {
         }
         let short = failure == Some(Failure::Short);
         let failure = failure.filter(|_| !short).or_else(|| self.draw_failure());
+        if let Some(failure) = failure {
+            self.met.note(FaultClass::of(failure));
+        }
         if let Some(failure) = failure.filter(|failure| failure.did_nothing()) {
             return (Err(failure.error("write")), None);
         }
@@ -123,8 +135,10 @@ impl State {
         } else if failure.is_none() && len > BLOCK && self.rng.chance(self.faults.short_write) {
             len = BLOCK * (1 + self.rng.index(len / BLOCK - 1));
         }
+        self.met.note_if(FaultClass::ShortWrite, len < buf.len());
         let growth = (at + len as u64).saturating_sub(self.inodes[&inode].size);
         if growth > 0 && growth > self.space() {
+            self.met.note(FaultClass::NoSpace);
             return (Err(io::ErrorKind::StorageFull.into()), None);
         }
         let place = if failure.is_none() { self.landing_place(right, len) } else { right };
@@ -178,6 +192,7 @@ impl State {
             return Err(eio("read"));
         }
         if self.rng.chance(self.faults.canceled) {
+            self.met.note(FaultClass::Passing);
             return Err(Failure::Canceled.error("read"));
         }
         if self.rng.chance(self.faults.interrupted) {
@@ -201,12 +216,14 @@ impl State {
         let file = self.inodes.get_mut(&inode).expect("an open file is kept");
         let failure = failure.filter(|failure| !failure.is_passing());
         if let Some(failure) = failure.filter(|failure| failure.did_nothing()) {
+            self.met.note(FaultClass::of(failure));
             return Err(failure.error("sync"));
         }
         if failure.is_none() && !self.rng.chance(self.faults.sync_eio) {
             file.sync(start, &self.model);
             return Ok(0);
         }
+        self.met.note(FaultClass::SyncFailed);
         file.fail_sync(&self.model, &mut self.rng);
         // Through the page cache one of two concurrent syncs takes the other's error; a device
         // that lost its cache fails them all.
@@ -219,6 +236,7 @@ impl State {
     }
 
     fn interruption(&mut self) -> io::Error {
+        self.met.note(FaultClass::Passing);
         self.rng.pick(&[io::ErrorKind::Interrupted, io::ErrorKind::WouldBlock]).into()
     }
 

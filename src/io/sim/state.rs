@@ -17,6 +17,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::faults::{Failure, Faults};
 use super::inode::Inode;
+use super::met::{FaultClass, Met};
 use super::names::Names;
 use super::plan::{CrashKind, Model};
 use super::queue::QueueState;
@@ -69,6 +70,8 @@ pub(super) struct State {
     pub(super) quiet: u32,
     /// How often bytes were put or given wrong without a word.
     pub(super) corruptions: u64,
+    /// How often faults made a difference.
+    pub(super) met: Met,
     trace: u64,
     next_id: u64,
 }
@@ -100,6 +103,7 @@ impl State {
             tasks: Vec::new(),
             quiet: 0,
             corruptions: 0,
+            met: Met::default(),
             trace: seed,
             next_id: 0,
         }
@@ -130,6 +134,7 @@ impl State {
         self.quiet = 0;
         if self.faults.crash_at.is_some_and(|at| self.ops >= at) {
             self.crashed = true;
+            self.met.note(FaultClass::Crash);
             return Err(ended());
         }
         let nth = self.faults.fail_nth;
@@ -142,7 +147,11 @@ impl State {
         self.note(&[u64::from(crc32fast::hash(what.as_bytes()))]);
         match self.faults.fail_as {
             // Of an interrupted call the system's own loop makes sure.
-            how if failing && !how.is_passing() => Err(how.error(what)),
+            how if failing && !how.is_passing() => {
+                // A read that fails changes nothing: it is no class of its own.
+                self.met.note_if(FaultClass::of(how), what != "read_at");
+                Err(how.error(what))
+            }
             _ => Ok(()),
         }
     }
@@ -194,6 +203,7 @@ impl State {
     /// Ends this life: lands or loses what was under way, and gives back what the caller has to
     /// drop without the lock.
     pub(super) fn crash(&mut self, kind: CrashKind) -> Vec<Task> {
+        self.note_end();
         let mut requests = std::mem::take(&mut self.requests);
         self.rng.shuffle(&mut requests);
         for request in &requests {
@@ -201,24 +211,31 @@ impl State {
         }
         drop(requests);
         for inode in self.inodes.values_mut() {
-            inode.crash(kind, self.ops, &self.model, &mut self.rng);
+            inode.crash(kind, self.ops, &self.model, &mut self.rng, &mut self.met);
         }
         if kind == CrashKind::Power {
-            self.names.lose_power(&mut self.rng);
+            self.names.lose_power(&mut self.rng, &mut self.met);
         }
         self.reboot(kind)
     }
 
     /// As `crash` with a power cut, but `keep` says what survives.
     pub(super) fn cut_power(&mut self, keep: &mut dyn FnMut() -> bool) -> Vec<Task> {
+        self.note_end();
         for request in std::mem::take(&mut self.requests) {
             self.land_in_part(&request, CrashKind::Power);
         }
         for inode in self.inodes.values_mut() {
-            inode.lose_power_but(&self.model, keep);
+            inode.lose_power_but(&self.model, keep, &mut self.met);
         }
-        self.names.lose_power_but(keep);
+        self.names.lose_power_but(keep, &mut self.met);
         self.reboot(CrashKind::Power)
+    }
+
+    /// A world that is crashed from outside ends at an operation too, if something runs in it.
+    fn note_end(&mut self) {
+        let runs = !self.tasks.is_empty() || !self.requests.is_empty();
+        self.met.note_if(FaultClass::Crash, runs && !self.crashed);
     }
 
     fn reboot(&mut self, kind: CrashKind) -> Vec<Task> {

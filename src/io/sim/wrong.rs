@@ -11,6 +11,7 @@
 //! a test knows when to expect damage.
 
 use super::image::{BLOCK, Image, merge};
+use super::met::FaultClass;
 use super::state::State;
 use crate::cast;
 
@@ -27,7 +28,7 @@ impl State {
             return right;
         }
         let place = self.elsewhere(right, len as u64);
-        self.corruptions += u64::from(place != right);
+        self.note_wrong(FaultClass::Misdirected, place != right);
         place
     }
 
@@ -56,7 +57,7 @@ impl State {
             let right = (inode, index as u64 * BLOCK as u64);
             let (file, from) = self.elsewhere(right, BLOCK as u64);
             let (page, _) = self.inodes[&file].versions(cast::len(from) / BLOCK);
-            self.replace(index, &page, at, out);
+            self.replace(FaultClass::Misdirected, index, &page, (at, out));
         }
         if self.rng.chance(self.faults.stale_read) && !out.is_empty() {
             let index = self.block_of(at, out.len());
@@ -64,7 +65,7 @@ impl State {
             let whole = self.model.whole_blocks || self.rng.chance(500);
             let mask = if whole { super::image::ALL } else { self.rng.bits().to_le_bytes()[7] };
             merge(&mut page, &old, mask);
-            self.replace(index, &page, at, out);
+            self.replace(FaultClass::Stale, index, &page, (at, out));
         }
     }
 
@@ -75,7 +76,13 @@ impl State {
     }
 
     /// Puts block `index` into what was read from `at` on.
-    fn replace(&mut self, index: usize, page: &super::image::Page, at: u64, out: &mut [u8]) {
+    fn replace(
+        &mut self,
+        class: FaultClass,
+        index: usize,
+        page: &super::image::Page,
+        (at, out): (u64, &mut [u8]),
+    ) {
         let mut image = Image::default();
         image.put(0, page.clone());
         let (at, start) = (cast::len(at), index * BLOCK);
@@ -83,7 +90,7 @@ impl State {
         let mut bytes = vec![0; to - from];
         image.read(from - start, &mut bytes);
         let target = &mut out[from - at..to - at];
-        self.corruptions += u64::from(*target != *bytes);
+        self.note_wrong(class, *target != *bytes);
         target.copy_from_slice(&bytes);
     }
 
@@ -95,6 +102,12 @@ impl State {
         let ids: Vec<u64> = self.inodes.keys().copied().collect();
         let Some(id) = ids.get(self.rng.index(ids.len())) else { return };
         let inode = self.inodes.get_mut(id).expect("listed just now");
-        self.corruptions += u64::from(inode.rot(&mut self.rng));
+        let rotten = inode.rot(&mut self.rng);
+        self.note_wrong(FaultClass::Rot, rotten);
+    }
+
+    fn note_wrong(&mut self, class: FaultClass, is_met: bool) {
+        self.corruptions += u64::from(is_met);
+        self.met.note_if(class, is_met);
     }
 }
