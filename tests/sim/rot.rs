@@ -3,6 +3,8 @@
 //! A flip in a promised frame has to be reported where it is. One anywhere else in a closed log may
 //! be survived or refused, never more.
 
+use std::ops::Range;
+
 use prkdb_core::io::sim::Faults;
 use prkdb_core::{Error, ErrorKind, Wal};
 
@@ -12,7 +14,7 @@ use crate::life::{Life, Open, say};
 impl Life {
     /// I7: one flipped bit in a promised frame is found where it is, or nothing wrong is served.
     pub fn damage(&mut self, wal: Open) {
-        let promised = wal.durable_lsn().get();
+        let (first, promised) = (wal.first_lsn().get(), wal.durable_lsn().get());
         self.sim.set_faults(Faults::default());
         match self.rng.below(10) {
             0..4 => {
@@ -22,7 +24,7 @@ impl Life {
             4..7 => wal.close_healthy(),
             _ => {
                 wal.close_healthy();
-                return self.rot_anywhere(promised);
+                return self.rot_anywhere(first..promised + 1);
             }
         }
         let spots = damage::promised_frames(&self.sim, &self.promises, promised);
@@ -52,7 +54,7 @@ impl Life {
     }
 
     /// Flips a bit of META, of a block that holds a header or footer, or of any other byte.
-    fn rot_anywhere(&mut self, promised: u64) {
+    fn rot_anywhere(&mut self, promised: Range<u64>) {
         let ours = |name: &std::path::Path| {
             name.ends_with("META") || name.extension().is_some_and(|ext| ext == "seg")
         };
@@ -73,22 +75,33 @@ impl Life {
             let kind = matches!(e.kind(), ErrorKind::Corrupt | ErrorKind::Unsupported);
             assert!(kind && e.path() == Some(path), "I7: {} was damaged: {e}", path.display());
         };
-        match Wal::open_in(self.sim.world(), config) {
+        let wal = match Wal::open_in(self.sim.world(), config) {
             Err(e) => {
                 self.tally.told += 1;
                 refused(&e);
+                return self.tally.cycles += 1;
             }
-            Ok(wal) => {
-                let wal = Open(Some(wal));
-                assert_eq!(wal.durable_lsn().get(), promised, "I7: records are gone in silence");
-                for record in wal.reader(wal.first_lsn()).expect("the log has a start") {
-                    match record {
-                        Ok(record) => self.promises.learn(record.lsn.get(), &record.data),
-                        Err(e) => return refused(&e),
-                    }
+            Ok(wal) => Open(Some(wal)),
+        };
+        let found = wal.first_lsn().get()..wal.next_lsn().get();
+        assert_eq!(found, promised, "I7: records are gone in silence");
+        assert_eq!(wal.durable_lsn().next().get(), promised.end, "I7: what was promised is not");
+        let mut next = found.start;
+        for record in wal.reader(wal.first_lsn()).expect("the log has a start") {
+            match record {
+                Ok(record) => {
+                    assert_eq!(record.lsn.get(), next, "I7: a gap in reading");
+                    self.promises.learn(next, &record.data);
+                    next += 1;
+                }
+                Err(e) => {
+                    self.tally.told += 1;
+                    refused(&e);
+                    return self.tally.cycles += 1;
                 }
             }
         }
+        assert_eq!(next, promised.end, "I7: reading ends in silence");
         self.tally.cycles += 1;
     }
 
