@@ -72,7 +72,7 @@ pub struct Clients {
 }
 
 /// What an append came to.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Turn {
     Queued,
     Busy,

@@ -9,8 +9,8 @@
 
 use prkdb_core::io::sim::{CrashKind, Faults, Model, Rng, Sim};
 use prkdb_core::{
-    BatchConfig, CompactionPolicy, CompressionConfig, CompressionType, Error, ErrorKind, Lsn,
-    ReadOnlyWal, Record, RecordBatch, RecoveryPolicy, SyncMethod, Wal, WalConfig,
+    BatchConfig, CompactionPolicy, CompressionConfig, CompressionType, ErrorKind, Lsn, ReadOnlyWal,
+    Record, RecordBatch, RecoveryPolicy, SyncMethod, Wal, WalConfig,
 };
 
 use crate::client::{Clients, Habit};
@@ -316,25 +316,10 @@ impl Life {
         match ReadOnlyWal::open_on(self.sim.world().disk, DIR) {
             Ok(log) => Some(log.recovery()),
             Err(e) => {
-                self.expect_io(&e);
+                self.expect_read_io(&e);
                 None
             }
         }
-    }
-
-    /// An error that only injected faults explain.
-    pub fn expect_io(&self, e: &Error) {
-        let faults = self.sim.faults();
-        // What comes late, short or interrupted is finished, and nobody hears of it.
-        let full = faults.enospc + faults.edquot + faults.write_full;
-        let hard = faults.write_eio + faults.sync_eio + faults.read_eio;
-        let hard = hard + faults.efbig + faults.canceled + full;
-        let explained = match e.kind() {
-            ErrorKind::StorageFull => full > 0 || faults.capacity.is_some() || self.capped,
-            ErrorKind::Io => hard > 0 || faults.fail_nth.is_some(),
-            _ => false,
-        };
-        assert!(explained || self.sim.crashed(), "no fault explains: {e}");
     }
 
     /// I1 to I5 on what recovery serves; false if a fault kept it from reading everything.
@@ -377,6 +362,7 @@ impl Life {
             Ok(reader) => reader,
             Err(e) => panic!("no reader at {from}: {e}"),
         };
+        self.tally.reads += 1;
         let mut next = from.get();
         while next - from.get() < count {
             // Who reads to the end takes what is left of a batch at once, every other time.
@@ -394,7 +380,8 @@ impl Life {
                     }
                 }
                 Err(e) => {
-                    self.expect_io(&e);
+                    self.expect_read_io(&e);
+                    self.tally.unread += u64::from(!self.sim.crashed());
                     return false;
                 }
             }

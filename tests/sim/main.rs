@@ -43,6 +43,7 @@ mod client;
 mod damage;
 mod doubt;
 mod edges;
+mod excuse;
 mod lanes;
 mod leaks;
 mod life;

@@ -27,6 +27,9 @@ pub struct Tally {
     pub told: u64,
     /// Logs that were to be damaged and held no promised frame that can be compared.
     pub spotless: u64,
+    /// Reads of a log, and those that a failed read of the disk kept from their end.
+    pub reads: u64,
+    pub unread: u64,
 }
 
 impl Tally {
@@ -42,6 +45,7 @@ impl Tally {
         assert!(self.recovery_crashes > 0, "no recovery was crashed: {self:?}");
         assert!(self.flips > 0 && self.flips_anywhere > 0, "nothing was damaged: {self:?}");
         assert!(self.told > 0, "no damage of a closed log was told: {self:?}");
+        assert!(self.unread * 50 < self.reads, "too many reads are cut short: {self:?}");
         assert!(self.spotless * 4 < self.flips, "most logs can't be damaged: {self:?}");
     }
 }
@@ -57,5 +61,7 @@ impl AddAssign for Tally {
         self.flips_anywhere += other.flips_anywhere;
         self.told += other.told;
         self.spotless += other.spotless;
+        self.reads += other.reads;
+        self.unread += other.unread;
     }
 }

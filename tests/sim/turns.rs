@@ -247,6 +247,7 @@ impl Life {
             turns.kept = Some(Kept { reader, cuts: self.cuts });
             return false;
         };
+        self.tally.reads += 1;
         for _ in 0..1 + rng.below(20) {
             let (next, durable) = (kept.reader.next_lsn(), wal.durable_lsn());
             match kept.reader.next() {
@@ -262,7 +263,8 @@ impl Life {
                     return false;
                 }
                 Some(Err(e)) => {
-                    self.expect_io(&e);
+                    self.expect_read_io(&e);
+                    self.tally.unread += u64::from(!self.sim.crashed());
                     return false;
                 }
                 None => {

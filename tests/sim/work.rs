@@ -9,6 +9,7 @@ use prkdb_core::{Durability, ErrorKind, Lsn, ReadLevel, Wal};
 
 use crate::client::{Turn, Way};
 use crate::damage;
+use crate::excuse::may_fail;
 use crate::life::{End, Hazard, Life, say};
 use crate::turns::Turns;
 
@@ -115,6 +116,7 @@ impl Life {
         let reader = wal.reader_at(from, ReadLevel::Written).expect("it starts within the log");
         say!(self, "read written: {from} to {}, durable {}", wal.written_lsn(), wal.durable_lsn());
         let mut batch = None;
+        self.tally.reads += 1;
         for record in reader.take(20) {
             match record {
                 Ok(record) => batch = Some(self.promises.foresee(batch, record.lsn, &record.data)),
@@ -122,7 +124,8 @@ impl Life {
                     // A failed sync may have dropped it from the device; soon that is known.
                     self.sim.pass(Duration::from_millis(1));
                     if wal.wait_durable(Lsn::NONE).is_ok() {
-                        self.expect_io(&e);
+                        self.expect_read_io(&e);
+                        self.tally.unread += u64::from(!self.sim.crashed());
                     }
                     return;
                 }
@@ -266,9 +269,13 @@ impl Life {
                     self.tally.full += 1;
                     break;
                 }
-                (Turn::Queued, Some(ErrorKind::Io)) => break,
-                (Turn::Failed(ErrorKind::Poisoned), _) => return true,
-                (_, Some(ErrorKind::Poisoned | ErrorKind::NotConfirmed)) => return true,
+                // Of what failed before some may be heard only now.
+                (Turn::Queued, Some(ErrorKind::Io)) if may_fail(&before) => break,
+                (Turn::Failed(ErrorKind::Poisoned), _)
+                | (_, Some(ErrorKind::Poisoned | ErrorKind::NotConfirmed)) => {
+                    assert!(may_fail(&before), "I9: a full disk poisoned: {turn:?}, {failed:?}");
+                    return true;
+                }
                 other => panic!("a full disk was called {other:?}"),
             }
         }

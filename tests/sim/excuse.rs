@@ -1,0 +1,35 @@
+//! Which faults explain an error: one that none of them explains is a bug, or damage.
+
+use prkdb_core::io::sim::Faults;
+use prkdb_core::{Error, ErrorKind};
+
+use crate::life::Life;
+
+/// Whether a write or a sync may fail for good.
+pub fn may_fail(faults: &Faults) -> bool {
+    let rates = faults.write_eio + faults.sync_eio + faults.write_full + faults.efbig;
+    rates + faults.canceled > 0 || faults.fail_nth.is_some()
+}
+
+impl Life {
+    /// An error that only injected faults explain.
+    pub fn expect_io(&self, e: &Error) {
+        let faults = self.sim.faults();
+        // What comes late, short or interrupted is finished, and nobody hears of it.
+        let full = faults.enospc + faults.edquot + faults.write_full;
+        let explained = match e.kind() {
+            ErrorKind::StorageFull => full > 0 || faults.capacity.is_some() || self.capped,
+            ErrorKind::Io => full > 0 || may_fail(&faults) || faults.read_eio > 0,
+            _ => false,
+        };
+        assert!(explained || self.sim.crashed(), "no fault explains: {e}");
+    }
+
+    /// An error of reading alone, which no failed write, sync or creation explains.
+    pub fn expect_read_io(&self, e: &Error) {
+        let faults = self.sim.faults();
+        let fails = faults.read_eio > 0 || faults.fail_nth.is_some();
+        let explained = fails && e.kind() == ErrorKind::Io;
+        assert!(explained || self.sim.crashed(), "no fault of a read explains: {e}");
+    }
+}
