@@ -30,6 +30,10 @@ pub struct Tally {
     /// Reads of a log, and those that a failed read of the disk kept from their end.
     pub reads: u64,
     pub unread: u64,
+    /// Recoveries on a disk that can't be trusted of which a watermark told the least they keep,
+    /// and those that met nothing wrong yet.
+    pub proofs: u64,
+    pub sound: u64,
 }
 
 impl Tally {
@@ -45,7 +49,9 @@ impl Tally {
         assert!(self.recovery_crashes > 0, "no recovery was crashed: {self:?}");
         assert!(self.flips > 0 && self.flips_anywhere > 0, "nothing was damaged: {self:?}");
         assert!(self.told > 0, "no damage of a closed log was told: {self:?}");
-        assert!(self.unread * 50 < self.reads, "too many reads are cut short: {self:?}");
+        let (least, few) = (self.seeds / 100, self.unread * 50 < self.reads);
+        assert!(few, "too many reads are cut short: {self:?}");
+        assert!(self.proofs > least && self.sound > least, "too few were in doubt: {self:?}");
         assert!(self.spotless * 4 < self.flips, "most logs can't be damaged: {self:?}");
     }
 }
@@ -63,5 +69,7 @@ impl AddAssign for Tally {
         self.spotless += other.spotless;
         self.reads += other.reads;
         self.unread += other.unread;
+        self.proofs += other.proofs;
+        self.sound += other.sound;
     }
 }
