@@ -102,6 +102,22 @@ bugs! {
     ReaderAheadOfDurable,
     /// A record's own checksum is not looked at.
     RecordUnchecked,
+    /// Once no segment could be made, the maker is not asked again.
+    SpaceNotAskedAgain,
+    /// A full disk poisons the log.
+    PoisonedByFullDisk,
+    /// What was being made when the making was broken off stays in the pool.
+    TempFileLeft,
+    /// The maker keeps a handle of each segment it has made.
+    HandleKept,
+    /// What is in flight when a sync fails is answered as if it were durable.
+    AnsweredAfterPoison,
+    /// Recovery does not look behind the first frame that is bad.
+    LookAheadSkipped,
+    /// Recovery does not believe the watermark in META.
+    MetaWatermarkIgnored,
+    /// Recovery syncs one of the segments that were open, and no other.
+    LaneUnsynced,
 }
 
 /// True where `bug` is planted in this thread.

@@ -12,6 +12,7 @@ use std::collections::VecDeque;
 use std::sync::PoisonError;
 use std::task::Waker;
 
+use crate::bugs::{self, Bug};
 use crate::error::{Error, ErrorKind, Result};
 use crate::lsn::Lsn;
 use crate::segment::Made;
@@ -152,6 +153,9 @@ impl Mailbox {
             && let Some(error) = state.failed.take()
         {
             state.need = 0;
+            if bugs::on(Bug::SpaceNotAskedAgain) {
+                (state.need, state.failed) = (bytes, Some(error.clone()));
+            }
             return Taken::Failed(error);
         }
         if state.dead {

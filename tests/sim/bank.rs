@@ -57,6 +57,7 @@ fn told(bug: Bug) -> &'static [&'static str] {
     match bug {
         Bug::ChecksumNotOverLength => &["I7: a header's bit passed"],
         Bug::MidLogDamageCut | Bug::EpochNotRaised | Bug::CleanWhileWriting => &["I7: "],
+        Bug::LookAheadSkipped | Bug::MetaWatermarkIgnored => &["I7: "],
         Bug::NoNonce => &["everything to 1099511627776 was promised"],
         Bug::DirectorySyncMissing => &["its segment is missing", "I1, I5: "],
         Bug::HangAfterError => &["simulated hang", "simulated deadlock"],
@@ -75,6 +76,10 @@ fn told(bug: Bug) -> &'static [&'static str] {
         Bug::NamedBeforeSynced => &["segment header: zeros"],
         Bug::LinkedFileReused => &["was written again"],
         Bug::ReaderAheadOfDurable => &["I2: what was served was not all read"],
+        Bug::SpaceNotAskedAgain => &["I9: "],
+        Bug::PoisonedByFullDisk => &["I9: a full disk poisoned"],
+        Bug::TempFileLeft | Bug::HandleKept => &["I10: "],
+        Bug::AnsweredAfterPoison => &["I8: "],
         Bug::EarlyAcknowledgement
         | Bug::RetriedSync
         | Bug::ShortWriteIgnored
@@ -90,7 +95,8 @@ fn told(bug: Bug) -> &'static [&'static str] {
         | Bug::WaitEndsWhenWritten
         | Bug::ReadErrorIsEnd
         | Bug::PaddingKept
-        | Bug::FooterUnsalted => LOSES,
+        | Bug::FooterUnsalted
+        | Bug::LaneUnsynced => LOSES,
         Bug::RecordUnchecked => &["I1: ", "I7: damage was served"],
     }
 }

@@ -209,8 +209,19 @@ impl Clients {
     }
 
     /// The log was seen to be poisoned: every ticket still open has to end, and none as `Ok` (I8).
-    pub fn poisoned(&mut self, promises: &mut Promises) {
-        self.poll(promises);
+    pub fn poisoned(&mut self, wal: &Wal, promises: &mut Promises) {
+        // What was answered before is: nothing becomes durable any more.
+        let durable = wal.durable_lsn();
+        self.waiting.retain_mut(|w| match w.ticket.try_wait() {
+            Some(answer) => {
+                let last = answer.as_ref().map_or(Lsn::NONE, LsnRange::last);
+                let late = w.asked.level == Fate::Durable && last > durable;
+                assert!(!late, "I8: batch {} was answered beyond {durable}", w.asked.batch);
+                w.asked.answered(promises, &answer);
+                false
+            }
+            None => true,
+        });
         for w in self.waiting.drain(..) {
             let answer = w.ticket.wait();
             assert!(answer.is_err(), "I8: batch {} became Ok in a poisoned log", w.asked.batch);

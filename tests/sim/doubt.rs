@@ -219,7 +219,7 @@ impl Life {
     /// I8: every ticket is answered, and nothing is `Ok` any more.
     fn poisoned_in_doubt(&mut self, wal: &Wal) {
         say!(self, "poisoned");
-        self.clients.poisoned(&mut self.promises);
+        self.clients.poisoned(wal, &mut self.promises);
         assert!(wal.try_append_batch(["late"]).is_err(), "I8: a poisoned log takes appends");
         assert!(wal.wait_durable(Lsn::NONE).is_err(), "I8: a poisoned log waits for durability");
     }

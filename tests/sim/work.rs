@@ -33,7 +33,7 @@ impl Life {
             if poisoned {
                 say!(self, "poisoned");
                 self.refused_in_line(turns);
-                self.clients.poisoned(&mut self.promises);
+                self.clients.poisoned(wal, &mut self.promises);
                 if !self.resume(wal) {
                     return if self.sim.crashed() { End::Crashed } else { End::Poisoned };
                 }

@@ -108,11 +108,14 @@ impl Maker {
             };
             let made = made.await;
             add(&self.shared.meters.segments_made, u64::from(made.is_ok()));
+            if bugs::on(Bug::HandleKept) {
+                std::mem::forget(std::sync::Arc::clone(&file));
+            }
             flow.release(&file);
             made
         };
         let outcome = outcome.await;
-        if outcome.is_err() {
+        if outcome.is_err() && !bugs::on(Bug::TempFileLeft) {
             self.discard(&path);
             self.discard(&self.shared.dir.join(file_name(new.id.number)));
         }

@@ -32,7 +32,8 @@ pub(super) async fn end_old_segments(site: Site<'_>, plan: &mut Plan) -> Result<
         let path = &f.file.path;
         let file = site.disk.open(path, Access::Write);
         let file = file.map_err(|e| Error::io("recover", path, None, e))?;
-        let outcome = site.flow.sync(&file).await;
+        let skipped = bugs::on(Bug::LaneUnsynced) && !synced.is_empty();
+        let outcome = if skipped { Ok(()) } else { site.flow.sync(&file).await };
         outcome.map_err(|e| Error::io("recover: sync", path, None, e))?;
         if bugs::on(Bug::FooterBeforeSyncs) {
             write_footer(site, f, &file, upto, plan.promised).await?;

@@ -91,7 +91,11 @@ pub(super) fn promised(meta: &meta::Loaded, found: &[Found]) -> Lsn {
         State::Sealed(footer) => footer.durable_upto,
         State::Open(scan) => scan.evidence.durable_upto,
     };
-    found.iter().map(of).max().unwrap_or(Lsn::NONE).max(meta.meta.durable_upto)
+    let recorded = match bugs::on(Bug::MetaWatermarkIgnored) {
+        true => Lsn::NONE,
+        false => meta.meta.durable_upto,
+    };
+    found.iter().map(of).max().unwrap_or(Lsn::NONE).max(recorded)
 }
 
 pub(super) fn last_time(f: &Found) -> u64 {

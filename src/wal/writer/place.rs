@@ -378,6 +378,10 @@ impl Writer {
                 true
             }
             Taken::Wait => false,
+            Taken::Failed(error) if bugs::on(Bug::PoisonedByFullDisk) => {
+                self.poison(error);
+                false
+            }
             Taken::Failed(error) => {
                 // Everything that is queued at this moment hears it; what comes later asks anew.
                 while let Some(batch) = self.shared.next_batch() {

@@ -235,6 +235,12 @@ impl Writer {
                 self.todo.push_back(Request::Sync { segment, since });
             }
             Err(e) => {
+                if bugs::on(Bug::AnsweredAfterPoison) {
+                    let (meters, now_ns) = (&self.shared.meters, nanos(self.now));
+                    let mut groups = self.flight.take_all();
+                    groups.iter_mut().for_each(|g| g.answer_upto(Durability::Sync, meters, now_ns));
+                }
+                let lane = self.lanes.of(segment);
                 let error = Error::io("sync", &lane.segment.path, None, e);
                 self.poison(error);
             }
