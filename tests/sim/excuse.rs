@@ -5,10 +5,10 @@ use prkdb_core::{Error, ErrorKind};
 
 use crate::life::Life;
 
-/// Whether a write or a sync may fail for good.
+/// Whether a write, a sync or a change of names may fail for good.
 pub fn may_fail(faults: &Faults) -> bool {
     let rates = faults.write_eio + faults.sync_eio + faults.write_full + faults.efbig;
-    rates + faults.canceled > 0 || faults.fail_nth.is_some()
+    rates + faults.canceled + faults.names_eio > 0 || faults.fail_nth.is_some()
 }
 
 impl Life {

@@ -66,6 +66,8 @@ pub struct Life {
     /// Draws `wipe_retired`, likewise.
     wipes: Rng,
     mends: Rng,
+    /// Draws failing changes of names, likewise.
+    names: Rng,
     /// Draws the turns of several clients, likewise; only some seeds have them.
     pub more: Option<Rng>,
     /// What the user slot may hold.
@@ -152,6 +154,7 @@ fn lived(seed: u64, verbose: bool) -> Life {
         codecs,
         wipes: Rng::stream(seed, 4),
         mends: Rng::stream(seed, 9),
+        names: Rng::stream(seed, 6),
         more: turns::draw(seed, hazard),
         slot: Slot::default(),
         cuts: 0,
@@ -226,6 +229,9 @@ impl Life {
         if self.rng.chance(700) {
             let most = self.rng.pick(&[30, 100, 300, 1000]);
             faults.crash_at = Some(self.sim.ops() + 1 + self.rng.below(most));
+        }
+        if self.names.chance(100) {
+            faults.names_eio = self.names.pick(&[10, 50, 200]);
         }
         faults
     }

@@ -55,13 +55,15 @@ impl Disk for SimDisk {
 
     fn create(&self, path: &Path, size: u64) -> io::Result<FileRef> {
         let mut state = self.shared.lock();
-        state.call(self.life, "create")?;
-        if state.names.find(path)?.is_some() {
-            return Err(io::ErrorKind::AlreadyExists.into());
-        }
-        state.refuse_creation(size)?;
-        let inode = state.add_inode(Inode::new(size));
-        state.names.link(path, inode)?;
+        let inode = state.change(self.life, "create", |state| {
+            if state.names.find(path)?.is_some() {
+                return Err(io::ErrorKind::AlreadyExists.into());
+            }
+            state.refuse_creation(size)?;
+            let inode = state.add_inode(Inode::new(size));
+            state.names.link(path, inode)?;
+            Ok(inode)
+        })?;
         Ok(self.file(&state, path, inode, Access::Write))
     }
 
@@ -80,18 +82,20 @@ impl Disk for SimDisk {
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut state = self.shared.lock();
-        state.call(self.life, "rename")?;
-        state.names.rename(from, to)?;
-        state.collect();
-        Ok(())
+        state.change(self.life, "rename", |state| {
+            state.names.rename(from, to)?;
+            state.collect();
+            Ok(())
+        })
     }
 
     fn unlink(&self, path: &Path) -> io::Result<()> {
         let mut state = self.shared.lock();
-        state.call(self.life, "unlink")?;
-        state.names.unlink(path)?;
-        state.collect();
-        Ok(())
+        state.change(self.life, "unlink", |state| {
+            state.names.unlink(path)?;
+            state.collect();
+            Ok(())
+        })
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<Entry>> {

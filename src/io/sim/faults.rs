@@ -32,6 +32,9 @@ pub struct Faults {
     pub edquot: u32,
     /// Creations of files, and writes, that end as EFBIG; nothing landed.
     pub efbig: u32,
+    /// Creations, renames and removals of files that fail as EIO; half of them were done. Not
+    /// drawn by [`draw`](Faults::draw).
+    pub names_eio: u32,
     /// Writes into a file that has its size which end as ENOSPC or EDQUOT, as on copy-on-write
     /// file systems; any subset of their sectors landed.
     pub write_full: u32,

@@ -156,6 +156,32 @@ impl State {
         }
     }
 
+    /// A call that changes a name: where it fails as EIO it may have done so all the same, for a
+    /// file system reports what it could not write down, not only what it did not do.
+    pub(super) fn change<T>(
+        &mut self,
+        life: u64,
+        what: &'static str,
+        work: impl FnOnce(&mut State) -> io::Result<T>,
+    ) -> io::Result<T> {
+        let told = self.call(life, what);
+        self.alive(life)?;
+        let fails = told.is_err() || self.rng.chance(self.faults.names_eio);
+        if !fails {
+            return work(self);
+        }
+        if told.is_ok() {
+            self.met.note(FaultClass::WriteFailed);
+        }
+        let error = told.err().unwrap_or_else(|| eio(what));
+        if error.raw_os_error().is_none() && self.rng.chance(500) {
+            // What it would have said itself comes first.
+            work(self)?;
+            self.note(&[1]);
+        }
+        Err(error)
+    }
+
     /// Adds what has happened to the trace.
     pub(super) fn note(&mut self, words: &[u64]) {
         for word in [self.ops, self.now].iter().chain(words) {

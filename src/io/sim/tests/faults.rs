@@ -210,3 +210,27 @@ fn all_outcomes_of_a_power_cut_can_be_gone_through() {
     assert_eq!(seen.len(), 8);
     assert!(seen.iter().all(|(_, untouched, ..)| *untouched == 0));
 }
+
+#[test]
+fn a_change_of_names_that_failed_may_have_happened() {
+    let mut done = 0;
+    for seed in 0..100 {
+        let (sim, world, _file, _queue) = with_faults(seed, Faults::default());
+        // By rate or by number, and EIO alone.
+        let faults = match seed % 2 {
+            0 => Faults { names_eio: 1000, ..Faults::default() },
+            _ => Faults { fail_nth: Some(sim.ops() + 1), ..Faults::default() },
+        };
+        sim.set_faults(faults);
+        world.disk.rename(Path::new(F), &dir().join("g")).unwrap_err();
+        let names: Vec<_> = sim.files().into_iter().map(|(path, _)| path).collect();
+        assert_eq!(names.len(), 1, "one name or the other");
+        done += u64::from(names[0].ends_with("g"));
+        assert_eq!(sim.met().count(FaultClass::WriteFailed), 1);
+        let fail_as = Failure::Full;
+        sim.set_faults(Faults { fail_nth: Some(sim.ops() + 1), fail_as, ..Faults::default() });
+        world.disk.unlink(&names[0]).unwrap_err();
+        assert_eq!(sim.files().len(), 1, "for want of space nothing is done");
+    }
+    assert!((25..75).contains(&done), "{done} of 100 were renamed");
+}
