@@ -38,6 +38,7 @@ use tally::Tally;
 mod aside;
 #[cfg(feature = "bugs")]
 mod bank;
+mod breaks;
 mod cases;
 mod client;
 mod damage;

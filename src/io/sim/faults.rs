@@ -51,6 +51,10 @@ pub struct Faults {
     /// The operation, counted since the world was made, that never happens: everything fails from
     /// there until [`crash`](super::Sim::crash).
     pub crash_at: Option<u64>,
+    /// The operation, counted since the world was made, at or after which a queue breaks, once:
+    /// the next one of which a request completes. What it has in flight lands, in part or not at
+    /// all, and is never answered; `reap` fails from then on.
+    pub break_at: Option<u64>,
     /// The operation, counted since the world was made, that fails. A submitted request fails
     /// when it completes.
     pub fail_nth: Option<u64>,

@@ -53,7 +53,8 @@
 //!
 //! Any operation fails in any of these ways by its number: [`Faults::fail_nth`],
 //! [`Faults::fail_as`]. A failed read ([`Faults::read_eio`]) changes nothing on the disk and is no
-//! class of its own. ECANCELED of a sync does not reach the engine from a disk of this crate: the
+//! class of its own. A name call that fails ([`Faults::names_eio`]) may have been carried out, and a
+//! queue that breaks ([`Faults::break_at`]) may have done what it never answers. ECANCELED of a sync does not reach the engine from a disk of this crate: the
 //! ring's queue sends a plain `fdatasync` in its place, and so does this one; a disk of one's own
 //! that hides nothing is what `fail_as` with [`Failure::Canceled`] is like.
 //!

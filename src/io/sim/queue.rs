@@ -17,6 +17,7 @@ use std::task::{Wake, Waker};
 use std::time::Duration;
 
 use super::disk::SimFile;
+use super::plan::CrashKind;
 use super::request::{Kind, Request};
 use super::scheduler::advance;
 use super::state::{Shared, State};
@@ -50,6 +51,8 @@ pub(super) struct QueueState {
     pub(super) bell: Arc<Bell>,
     pub(super) waker: Waker,
     pub(super) in_flight: usize,
+    /// It answers nothing any more.
+    pub(super) broken: bool,
     /// Answers not yet handed out, each with the inode and the write that it answers.
     pub(super) ready: Vec<(Completion, Option<(u64, u64)>)>,
 }
@@ -65,6 +68,31 @@ impl State {
         for request in &mut self.requests {
             request.started |= request.queue == queue;
         }
+    }
+
+    /// Breaks a queue: nobody hears what becomes of its requests. What is done of them is done all
+    /// the same: a sync that is asked for from now on covers it.
+    pub(super) fn break_queue(&mut self, queue: u64) {
+        let (ours, others): (Vec<Request>, _) =
+            mem::take(&mut self.requests).into_iter().partition(|r| r.queue == queue);
+        self.requests = others;
+        let mut done = Vec::new();
+        for request in ours.iter().filter(|request| request.started) {
+            if self.rng.chance(500) {
+                let write = self.land_in_part(request, CrashKind::Kill);
+                done.extend(write.map(|write| (request.inode, write)));
+            }
+        }
+        if let Some(queue) = self.queues.get_mut(&queue) {
+            queue.broken = true;
+            done.extend(queue.ready.drain(..).filter_map(|(_, mark)| mark));
+        }
+        for (inode, write) in done {
+            if let Some(inode) = self.inodes.get_mut(&inode) {
+                inode.answer(write, self.ops);
+            }
+        }
+        self.note(&[queue]);
     }
 
     /// Hands the answers of a queue out, in the order of completion; gives whether there were any.
@@ -101,7 +129,8 @@ impl SimQueue {
         let id = state.fresh_id();
         let bell = Arc::new(Bell(AtomicBool::new(false)));
         let waker = Waker::from(Arc::clone(&bell));
-        let queue = QueueState { bell: bell.clone(), waker, in_flight: 0, ready: Vec::new() };
+        let ready = Vec::new();
+        let queue = QueueState { bell: bell.clone(), waker, in_flight: 0, broken: false, ready };
         state.queues.insert(id, queue);
         drop(state);
         SimQueue { shared: Arc::clone(shared), life, id, depth, next: 0, bell }
@@ -123,6 +152,9 @@ impl SimQueue {
         };
         let queue = state.queues.get_mut(&self.id).expect("kept until this is dropped");
         assert!(queue.in_flight < self.depth, "more requests than the queue's depth");
+        if queue.broken {
+            return;
+        }
         queue.in_flight += 1;
         state.requests.push(Request {
             queue: self.id,
@@ -173,6 +205,9 @@ impl Queue for SimQueue {
         loop {
             let mut state = self.shared.lock();
             state.alive(self.life)?;
+            if state.queues.get(&self.id).is_some_and(|queue| queue.broken) {
+                return Err(io::Error::other("simulated queue broke"));
+            }
             state.start_requests(self.id);
             if let (Until::For(time), None) = (until, deadline) {
                 deadline = Some(state.now.saturating_add(micros(time)));

@@ -49,6 +49,10 @@ impl State {
     /// Completes one request: the only place where a living world changes what files hold.
     pub(super) fn complete(&mut self, index: usize) {
         let Ok(failing) = self.tick(self.life) else { return };
+        if self.faults.break_at.is_some_and(|at| self.ops >= at) {
+            self.faults.break_at = None;
+            return self.break_queue(self.requests[index].queue);
+        }
         self.age();
         let mut request = self.requests.swap_remove(index);
         self.note_lateness(&request);
@@ -241,8 +245,9 @@ impl State {
     }
 
     /// Lands what a crash may leave of a request under way; the power cut itself loses more of it.
-    pub(super) fn land_in_part(&mut self, request: &Request, kind: CrashKind) {
-        let Kind::Write { at, buf, .. } = &request.kind else { return };
+    /// Gives the number of its write.
+    pub(super) fn land_in_part(&mut self, request: &Request, kind: CrashKind) -> Option<u64> {
+        let Kind::Write { at, buf, .. } = &request.kind else { return None };
         let fits = request.access == Access::Write && aligned(*at, buf);
         let write = self.fresh_id();
         let (model, rng) = (&self.model, &mut self.rng);
@@ -251,6 +256,7 @@ impl State {
         if let Some(file) = self.inodes.get_mut(&request.inode).filter(|_| fits) {
             file.land(write, *at, buf.bytes(), landing);
         }
+        Some(write)
     }
 }
 

@@ -55,7 +55,8 @@ impl State {
             Next::At(time) => micros(time) <= self.now,
             Next::Idle | Next::Done => false,
         };
-        let called = |queue: &QueueState| queue.bell.rung() || !queue.ready.is_empty();
+        let called =
+            |queue: &QueueState| queue.bell.rung() || queue.broken || !queue.ready.is_empty();
         task.parts.is_some() && (due || self.queues.get(&task.queue).is_some_and(called))
     }
 

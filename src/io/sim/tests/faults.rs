@@ -234,3 +234,28 @@ fn a_change_of_names_that_failed_may_have_happened() {
     }
     assert!((25..75).contains(&done), "{done} of 100 were renamed");
 }
+
+#[test]
+fn a_queue_that_breaks_answers_nothing_and_may_have_done_it() {
+    let mut landed = [0; 3];
+    for seed in 0..90 {
+        let (sim, world, file, mut queue) = with_faults(seed, Faults::default());
+        sim.set_faults(Faults { break_at: Some(sim.ops() + 1), ..Faults::default() });
+        queue.submit(write(&file, 0, 7, 2, false));
+        let mut out = Vec::new();
+        queue.reap(&mut out, Until::Forever).unwrap_err();
+        queue.submit(write(&file, 4, 7, 2, false));
+        queue.reap(&mut out, Until::Now).unwrap_err();
+        assert!(out.is_empty(), "what is in flight is never answered");
+        assert_eq!(sim.held().requests, 0);
+        assert_eq!(sim.faults().break_at, None, "once");
+        // Another one works, and its syncs cover what was done.
+        let done = survivors(&sim, 7);
+        let mut other = world.disk.queue(4, &[]).unwrap();
+        one(&mut *other, sync(&file)).unwrap();
+        sim.crash(CrashKind::Power);
+        assert_eq!(survivors(&sim, 7), done);
+        landed[usize::from(done > 0) + usize::from(done == 16)] += 1;
+    }
+    assert!(landed.iter().all(|count| *count > 3), "{landed:?}: nothing, a part, all");
+}
