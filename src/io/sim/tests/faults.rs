@@ -259,3 +259,31 @@ fn a_queue_that_breaks_answers_nothing_and_may_have_done_it() {
     }
     assert!(landed.iter().all(|count| *count > 3), "{landed:?}: nothing, a part, all");
 }
+
+#[test]
+fn a_fault_that_made_no_difference_is_not_counted() {
+    let (sim, _world, file, mut queue) = with_faults(1, Faults::default());
+    one(&mut *queue, write(&file, 0, 7, 4, true)).unwrap();
+    let before = sim.met();
+    sim.crash(CrashKind::Power);
+    assert_eq!(sim.met(), before, "all was durable, and nothing ran");
+    let (mut lost, mut torn, mut reordered) = (0, 0, 0);
+    for seed in 0..100 {
+        let (sim, _world, file, mut queue) = with_faults(seed, Faults::default());
+        one(&mut *queue, write(&file, 0, 7, 1, false)).unwrap();
+        one(&mut *queue, write(&file, 1, 7, 1, false)).unwrap();
+        sim.crash(CrashKind::Power);
+        let bytes = sim.peek(F).unwrap();
+        let kept = |block: &[u8]| block.chunks(512).filter(|sector| sector[0] == 7).count();
+        let kept = [kept(&bytes[..BLOCK]), kept(&bytes[BLOCK..2 * BLOCK])];
+        let met = sim.met();
+        let count = |counts: &dyn Fn(usize) -> bool| kept.iter().filter(|n| counts(**n)).count();
+        assert_eq!(met.count(FaultClass::Lost), count(&|n| n == 0) as u64);
+        assert_eq!(met.count(FaultClass::Torn), count(&|n| n > 0 && n < 8) as u64);
+        assert_eq!(met.count(FaultClass::Reordered), u64::from(kept[0] < 8 && kept[1] > 0));
+        lost += met.count(FaultClass::Lost);
+        torn += met.count(FaultClass::Torn);
+        reordered += met.count(FaultClass::Reordered);
+    }
+    assert!(lost > 10 && torn > 10 && reordered > 10, "{lost}, {torn}, {reordered}");
+}
