@@ -134,6 +134,51 @@ fn a_large_batch_costs_the_blocks_of_its_frame() {
     }
 }
 
+/// A group that is written over cached pages waits for a kernel worker: what readers had in the page
+/// cache is let go before a segment is used again.
+#[test]
+fn a_segment_that_is_used_again_is_out_of_the_page_cache() {
+    let root = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    for backend in support::backends(root.path()) {
+        let (disk, _) = prkdb_core::io::open_disk(root.path(), backend).unwrap();
+        if !disk.direct() || backend == Backend::Mmap {
+            support::skip(format_args!("the page cache on {backend}"), "it is what is written to");
+            continue;
+        }
+        let dir = root.path().join(backend.name());
+        let config = WalConfig { backend, segment_bytes: 1 << 20, ..WalConfig::new(&dir) };
+        let wal = Wal::open(config).unwrap();
+        for _ in 0..3 {
+            support::fill(&wal, 1, 12_000, 50);
+            let first = wal.first_lsn();
+            assert!(wal.reader(first).unwrap().all(|read| read.is_ok()));
+            wal.truncate_before(wal.next_lsn()).unwrap();
+        }
+        support::fill(&wal, 1, 6_000, 50);
+        assert!(wal.metrics().segments_recycled > 0, "{:?}", wal.metrics());
+        let Some(cached) = cached_bytes(&dir) else { return };
+        println!("{backend}: {cached} bytes are cached");
+        assert!(cached < 64 << 10, "{backend}: {cached} bytes");
+        wal.close().unwrap();
+    }
+}
+
+/// Bytes of the segments of a log that are in the page cache; none, said aloud, where nobody tells.
+fn cached_bytes(dir: &Path) -> Option<u64> {
+    let mut fincore = std::process::Command::new("fincore");
+    fincore.args(["--bytes", "--noheadings", "--output", "RES"]).args(support::segments(dir));
+    match fincore.output() {
+        Ok(told) => {
+            let told = String::from_utf8(told.stdout).unwrap();
+            Some(told.lines().map(|line| line.trim().parse::<u64>().unwrap()).sum())
+        }
+        Err(e) => {
+            support::skip("what is in the page cache, which takes fincore", e);
+            None
+        }
+    }
+}
+
 /// Of a segment that was sealed `open` reads the header and the footer, whatever is in it.
 #[test]
 fn open_reads_no_record_of_a_sealed_segment() {

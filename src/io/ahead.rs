@@ -196,6 +196,10 @@ impl File for Ahead {
         self.file.will_need(at, len);
     }
 
+    fn wont_need(&self) {
+        self.file.wont_need();
+    }
+
     fn as_any(&self) -> &dyn Any {
         self.file.as_any()
     }

@@ -99,6 +99,11 @@ pub trait File: Send + Sync + fmt::Debug {
     /// which a file around another one passes on; nothing happens elsewhere, nor if `len` is 0.
     fn will_need(&self, _at: u64, _len: u64) {}
 
+    /// Says that what was read of the file through the page cache will not be read again, for it is
+    /// about to be written past it: a ring's write over a cached page waits for a kernel worker. A
+    /// hint, as the other one.
+    fn wont_need(&self) {}
+
     /// For a queue to find its own kind of file behind the trait.
     fn as_any(&self) -> &dyn Any;
 }

@@ -254,6 +254,10 @@ impl<H: Hook + 'static> File for WatchedFile<H> {
         self.file.will_need(at, len);
     }
 
+    fn wont_need(&self) {
+        self.file.wont_need();
+    }
+
     fn as_any(&self) -> &dyn Any {
         self.file.as_any()
     }

@@ -238,6 +238,12 @@ impl File for OsFile {
         }
     }
 
+    fn wont_need(&self) {
+        if self.direct.is_some() {
+            wont_need(self.main());
+        }
+    }
+
     fn as_any(&self) -> &dyn Any {
         self
     }
@@ -259,6 +265,16 @@ fn will_need(file: &fs::File, at: u64, len: u64) {
 
 #[cfg(not(all(target_os = "linux", not(prkdb_portable))))]
 fn will_need(_file: &fs::File, _at: u64, _len: u64) {}
+
+#[cfg(all(target_os = "linux", not(prkdb_portable)))]
+fn wont_need(file: &fs::File) {
+    use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
+    // All of it: a length of 0 is the rest of the file.
+    posix_fadvise(file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED).ok();
+}
+
+#[cfg(not(all(target_os = "linux", not(prkdb_portable))))]
+fn wont_need(_file: &fs::File) {}
 
 #[cfg(all(target_os = "linux", not(prkdb_portable)))]
 fn direct_flag(direct: bool) -> i32 {

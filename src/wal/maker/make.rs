@@ -147,6 +147,8 @@ impl Maker {
                 self.discard(&path);
                 continue;
             };
+            // Readers had it in the page cache.
+            file.wont_need();
             let new = self.next_segment(self.shared.config.segment_bytes)?;
             if let Some(error) = self.overtaken(new.id.epoch) {
                 self.stock().free.push(path);
