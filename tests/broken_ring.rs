@@ -14,8 +14,8 @@
 //!
 //! The filter comes while the ring waits for work, or while groups are in flight. Then requests may
 //! still land, or not: it is done again until they may, for a test that never sees ring, buffers
-//! and LOCK leaked proves nothing of that. The backend `tokio-uring` is left out: that runtime keeps
-//! to itself when its ring breaks, and its log hangs.
+//! and LOCK leaked proves nothing of that. The backend `tokio-uring` is left out: that runtime
+//! keeps to itself when its ring breaks, and its log hangs.
 #![cfg(all(target_os = "linux", not(prkdb_portable)))]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 

@@ -197,8 +197,8 @@ impl<'a> Life<'a> {
         names.split(' ').map(String::from).collect()
     }
 
-    /// Appends, and sets the user slot, until `fault` has struck, and a little more. `poisons`, asked
-    /// then: the log has to hear of it.
+    /// Appends, and sets the user slot, until `fault` has struck, and a little more. `poisons`,
+    /// asked then: the log has to hear of it.
     pub fn strike(&mut self, fault: &Fault, poisons: impl FnOnce(&Self) -> bool) -> Outcome {
         self.arm(fault);
         let mut outcome = Outcome::Well;
@@ -280,8 +280,8 @@ impl<'a> Life<'a> {
         self.verify_now_and_then();
     }
 
-    /// Nothing that is there is damaged, as the library sees it from outside: at the first resume of
-    /// a log and at each eighth, for it takes longer than all else of a cycle.
+    /// Nothing that is there is damaged, as the library sees it from outside: at the first resume
+    /// of a log and at each eighth, for it takes longer than all else of a cycle.
     fn verify_now_and_then(&mut self) {
         self.resumed += 1;
         if self.resumed % 8 != 1 {

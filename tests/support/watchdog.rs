@@ -64,7 +64,7 @@ fn watch(state: &Mutex<State>, over: &Condvar, limit: Duration) {
     }
 }
 
-/// Runs what must end; ends the test binary, and says what hangs, when it takes longer than `limit`.
+/// Runs what must end; when it takes longer than `limit` the test binary ends, and says what hangs.
 pub fn within_reason<T>(what: impl Display, limit: Duration, run: impl FnOnce() -> T) -> T {
     let (done, over) = mpsc::channel::<()>();
     let what = what.to_string();
