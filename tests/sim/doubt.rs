@@ -35,6 +35,7 @@ impl Life {
         let mut sound = true;
         for _ in 0..2 + self.rng.below(3) {
             let faults = self.draw_hazard();
+            self.calm_down();
             self.sim.set_faults(faults);
             let Some(wal) = self.open_in_doubt(&mut sound) else { return };
             self.read_in_doubt(&wal);
@@ -42,7 +43,7 @@ impl Life {
             self.end_in_doubt(wal);
             self.tally.cycles += 1;
         }
-        self.sim.set_faults(Faults::default());
+        self.calm_down();
         if let Some(wal) = self.open_in_doubt(&mut sound) {
             let seen = self.read_in_doubt(&wal);
             self.open_once_more(wal, &seen);
@@ -85,7 +86,7 @@ impl Life {
     fn open_in_doubt(&mut self, sound: &mut bool) -> Option<Open> {
         for attempt in 0..4 {
             if attempt > 0 {
-                self.sim.set_faults(Faults::default());
+                self.calm_down();
             }
             let (proved, before) = (damage::watermarks(&self.sim), self.sim.corruptions());
             let config = self.config();

@@ -6,12 +6,17 @@ use prkdb_core::{Error, ErrorKind};
 use crate::life::Life;
 
 /// Whether a write, a sync or a change of names may fail for good.
-pub fn may_fail(faults: &Faults) -> bool {
+fn may_fail(faults: &Faults) -> bool {
     let rates = faults.write_eio + faults.sync_eio + faults.write_full + faults.efbig;
     rates + faults.canceled + faults.names_eio > 0 || faults.fail_nth.is_some()
 }
 
 impl Life {
+    /// Whether one may fail, or a queue breaks, which the faults say only until it does.
+    pub fn may_fail(&self, faults: &Faults) -> bool {
+        may_fail(faults) || self.breaks
+    }
+
     /// An error that only injected faults explain.
     pub fn expect_io(&self, e: &Error) {
         let faults = self.sim.faults();
@@ -19,7 +24,7 @@ impl Life {
         let full = faults.enospc + faults.edquot + faults.write_full;
         let explained = match e.kind() {
             ErrorKind::StorageFull => full > 0 || faults.capacity.is_some() || self.capped,
-            ErrorKind::Io => full > 0 || may_fail(&faults) || faults.read_eio > 0,
+            ErrorKind::Io => full > 0 || self.may_fail(&faults) || faults.read_eio > 0,
             _ => false,
         };
         assert!(explained || self.sim.crashed(), "no fault explains: {e}");

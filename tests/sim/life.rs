@@ -66,8 +66,10 @@ pub struct Life {
     /// Draws `wipe_retired`, likewise.
     wipes: Rng,
     mends: Rng,
-    /// Draws failing changes of names, likewise.
+    /// Draws failing changes of names and queues that break, likewise.
     names: Rng,
+    /// A queue breaks at some operation of this time, or broke.
+    pub breaks: bool,
     /// Draws the turns of several clients, likewise; only some seeds have them.
     pub more: Option<Rng>,
     /// What the user slot may hold.
@@ -155,6 +157,7 @@ fn lived(seed: u64, verbose: bool) -> Life {
         wipes: Rng::stream(seed, 4),
         mends: Rng::stream(seed, 9),
         names: Rng::stream(seed, 6),
+        breaks: false,
         more: turns::draw(seed, hazard),
         slot: Slot::default(),
         cuts: 0,
@@ -200,7 +203,7 @@ impl Life {
         if self.hazard != Hazard::None {
             return self.doubt();
         }
-        self.sim.set_faults(Faults::default());
+        self.calm_down();
         let wal = self.open(0);
         assert!(self.check(&wal), "a healthy world reads everything");
         let promised = self.promises.promised;
@@ -212,6 +215,12 @@ impl Life {
         } else {
             self.end(wal, End::Done);
         }
+    }
+
+    /// Nothing goes wrong from now on.
+    pub fn calm_down(&mut self) {
+        self.breaks = false;
+        self.sim.set_faults(Faults::default());
     }
 
     pub fn draw_faults(&mut self) -> Faults {
@@ -232,6 +241,10 @@ impl Life {
         }
         if self.names.chance(100) {
             faults.names_eio = self.names.pick(&[10, 50, 200]);
+        }
+        self.breaks = self.names.chance(50);
+        if self.breaks {
+            faults.break_at = Some(self.sim.ops() + 1 + self.names.below(200));
         }
         faults
     }
@@ -276,8 +289,11 @@ impl Life {
     pub fn open(&mut self, again: u32) -> Open {
         for attempt in 0.. {
             if attempt > 0 {
-                let faults = if attempt <= again { self.draw_faults() } else { Faults::default() };
-                self.sim.set_faults(faults);
+                self.calm_down();
+                if attempt <= again {
+                    let faults = self.draw_faults();
+                    self.sim.set_faults(faults);
+                }
             }
             let mut config = self.config();
             if self.hazard == Hazard::None && self.mends.chance(150) {

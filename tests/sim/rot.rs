@@ -5,7 +5,6 @@
 
 use std::ops::Range;
 
-use prkdb_core::io::sim::Faults;
 use prkdb_core::{Error, ErrorKind, Wal};
 
 use crate::damage::{self, HEADER_LEN, Spot};
@@ -15,7 +14,7 @@ impl Life {
     /// I7: one flipped bit in a promised frame is found where it is, or nothing wrong is served.
     pub fn damage(&mut self, wal: Open) {
         let (first, promised) = (wal.first_lsn().get(), wal.durable_lsn().get());
-        self.sim.set_faults(Faults::default());
+        self.calm_down();
         match self.rng.below(10) {
             0..4 => {
                 self.append(&wal);

@@ -18,6 +18,8 @@ pub struct Tally {
     pub met: Met,
     /// Disks that were filled until an append was told so.
     pub full: u64,
+    /// Logs that were poisoned while a queue was to break.
+    pub broken: u64,
     /// Crashes inside a recovery.
     pub recovery_crashes: u64,
     /// Bits that were flipped in a promised frame, and anywhere in a closed log.
@@ -45,6 +47,7 @@ impl Tally {
         for class in FaultClass::ALL {
             assert!(self.met.count(class) > 0, "{class:?} never made a difference: {self:?}");
         }
+        assert!(self.broken > 0, "no queue broke: {self:?}");
         assert!(self.full > 0, "no full disk was noticed: {self:?}");
         assert!(self.recovery_crashes > 0, "no recovery was crashed: {self:?}");
         assert!(self.flips > 0 && self.flips_anywhere > 0, "nothing was damaged: {self:?}");
@@ -62,6 +65,7 @@ impl AddAssign for Tally {
         self.cycles += other.cycles;
         self.met += other.met;
         self.full += other.full;
+        self.broken += other.broken;
         self.recovery_crashes += other.recovery_crashes;
         self.flips += other.flips;
         self.flips_anywhere += other.flips_anywhere;
