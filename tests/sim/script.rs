@@ -9,7 +9,7 @@
 use std::time::Duration;
 
 use prkdb_core::io::sim::{CrashKind, Faults, Model, Sim};
-use prkdb_core::{CompactionPolicy, Error, ErrorKind, Lsn, Result, Wal, WalConfig};
+use prkdb_core::{CompactionPolicy, Error, ErrorKind, Lsn, Result, SyncMethod, Wal, WalConfig};
 
 use crate::{WAYS, Way};
 
@@ -23,6 +23,17 @@ fn sim_of(seed: u64) -> Sim {
     Sim::new(seed, Model::weak(true), Faults::default())
 }
 
+/// How the log of a script is set up: its sync method, its lanes, and whether the file that is
+/// written is read through the page cache, as where it is mapped.
+type Setup = (SyncMethod, usize, bool);
+
+const SETUPS: [Setup; 4] = [
+    (SyncMethod::Auto, 1, false),
+    (SyncMethod::Fdatasync, 1, true),
+    (SyncMethod::Fdatasync, 2, false),
+    (SyncMethod::Dsync, 2, true),
+];
+
 /// Runs `script` crashed at each of its operations; `check` gets the log as it was recovered and
 /// what the script had noted by then. Gives how many crash points there were.
 fn at_every_operation<N: Default>(
@@ -30,19 +41,26 @@ fn at_every_operation<N: Default>(
     script: fn(&Wal, &mut N) -> Result<()>,
     check: fn(&Wal, &N, u64),
 ) -> u64 {
-    let points = |way| (1..).take_while(|n| crash_at(way, *n, prepare, script, check)).count();
-    WAYS.map(|way| points(way) as u64).into_iter().sum()
+    let mut points = 0;
+    for (setup, way) in SETUPS.into_iter().flat_map(|setup| WAYS.map(|way| (setup, way))) {
+        let crash = |n: &u64| crash_at(setup, way, *n, prepare, script, check);
+        points += (1..).take_while(crash).count() as u64;
+    }
+    points
 }
 
 /// Crashes it at operation `n`; false if it ended before.
 fn crash_at<N: Default>(
+    (sync_method, num_segments, mapped): Setup,
     (seed, direct, kind): Way,
     n: u64,
     prepare: fn(&Wal),
     script: fn(&Wal, &mut N) -> Result<()>,
     check: fn(&Wal, &N, u64),
 ) -> bool {
-    let sim = Sim::new(seed, Model::weak(direct), Faults::default());
+    let config = || WalConfig { sync_method, num_segments, ..config() };
+    let model = Model { mapped, ..Model::weak(direct) };
+    let sim = Sim::new(seed, model, Faults::default());
     let wal = Wal::open_in(sim.world(), config()).expect("a healthy world opens");
     prepare(&wal);
     sim.set_faults(Faults { crash_at: Some(sim.ops() + n), ..Faults::default() });
@@ -107,7 +125,7 @@ pub fn the_user_slot_is_the_old_one_or_the_new_one_at_every_crash() {
             assert_eq!(*wal.read(Lsn::FIRST).unwrap().data, *b"a record");
         },
     );
-    assert!(points > 16, "four updates are two forced writes each; {points} crash points");
+    assert!(points > 256, "four updates are two forced writes each; {points} crash points");
 }
 
 #[test]
@@ -263,12 +281,12 @@ fn what_truncate_after_cut_never_comes_back() {
         },
         |wal, log, n| log.check(wal, n),
     );
-    assert!(points > 20, "{points} crash points");
+    assert!(points > 400, "{points} crash points");
 }
 
 #[test]
 fn cuts_from_both_ends_leave_what_is_between() {
-    at_every_operation::<Known>(
+    let points = at_every_operation::<Known>(
         prepare,
         |wal, log| {
             log.truncate_before(wal, 8)?;
@@ -283,11 +301,12 @@ fn cuts_from_both_ends_leave_what_is_between() {
         },
         |wal, log, n| log.check(wal, n),
     );
+    assert!(points > 800, "{points} crash points");
 }
 
 #[test]
 fn a_log_that_was_reset_starts_where_it_was_told() {
-    at_every_operation::<Known>(
+    let points = at_every_operation::<Known>(
         prepare,
         |wal, log| {
             log.reset_to(wal, 1000)?;
@@ -300,6 +319,7 @@ fn a_log_that_was_reset_starts_where_it_was_told() {
         },
         |wal, log, n| log.check(wal, n),
     );
+    assert!(points > 800, "{points} crash points");
 }
 
 /// Every file of the log, pool included.

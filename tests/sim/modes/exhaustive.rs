@@ -1,14 +1,17 @@
 //! Every outcome: each crash point of a script, and all that a power cut there may leave.
 
 use prkdb_core::io::sim::{Faults, Model, Sim};
-use prkdb_core::{Durability, Result, Wal};
+use prkdb_core::{Durability, Result};
 
-use super::{Promised, config, open};
+use super::{OTHERS, PLAIN, Promised, Setup};
 
 /// A crash point that asks no more questions of its power cut is gone through whole, of others the
 /// first so many questions are; `PRKDB_SIM_CHOICES` says another number for the former. Each
-/// question doubles the outcomes: with 12 the scripts have 210,206, 11 minutes of one core.
+/// question doubles the outcomes: with 12 the scripts have 210,206 in the plain setup, 11 minutes
+/// of one core.
 const CHOICES: u32 = 4;
+/// The same of the setups that fewer questions are asked of.
+const FEWER: u32 = 2;
 
 /// The next outcome of a list of choices, as a number counts up; false after the last.
 fn next_path(path: &mut Vec<bool>) -> bool {
@@ -19,8 +22,8 @@ fn next_path(path: &mut Vec<bool>) -> bool {
     })
 }
 
-type Prepare = fn(&Sim, &mut Promised);
-type Script = fn(&Sim, &mut Promised) -> Result<()>;
+type Prepare = fn(Setup, &Sim, &mut Promised);
+type Script = fn(Setup, &Sim, &mut Promised) -> Result<()>;
 
 /// What the crash points of a script came to.
 #[derive(Debug, Default)]
@@ -37,16 +40,16 @@ struct Exhausted {
 /// Crashes `script` at operation `n` and lets the power cut leave what `path` says, which grows to
 /// `most` questions. Gives how many were asked, or none if the script has no such operation.
 fn cut_once(
-    (model, prepare, script): (&Model, Prepare, Script),
+    (model, setup, prepare, script): (&Model, Setup, Prepare, Script),
     n: u64,
     path: &mut Vec<bool>,
     most: u32,
 ) -> Option<u32> {
     let sim = Sim::new(7, model.clone(), Faults::default());
     let mut promised = Promised::default();
-    prepare(&sim, &mut promised);
+    prepare(setup, &sim, &mut promised);
     sim.set_faults(Faults { crash_at: Some(sim.ops() + n), ..Faults::default() });
-    let ran = script(&sim, &mut promised);
+    let ran = script(setup, &sim, &mut promised);
     if !sim.crashed() {
         ran.expect("nothing was in the way");
         return None;
@@ -60,23 +63,28 @@ fn cut_once(
         path.get(asked - 1).copied().unwrap_or(n.is_multiple_of(2))
     });
     path.truncate(asked);
-    let at = format!("{model:?}, operation {n}, {path:?}");
-    let wal = Wal::open_in(sim.world(), config()).unwrap_or_else(|e| panic!("{at}: {e}"));
+    let at = format!("{model:?}, {setup:?}, operation {n}, {path:?}");
+    let wal = setup.open_healthy(&sim, &at);
     let found = promised.check(&wal, &at);
     // I5, I6: what was served stays, also if nothing else of this life does.
     sim.cut_power(|| false);
     drop(wal);
-    assert_eq!(promised.check(&open(&sim), &at), found, "{at}: I5, I6");
+    assert_eq!(promised.check(&setup.open_healthy(&sim, &at), &at), found, "{at}: I5, I6");
     Some(u32::try_from(asked).expect("few are asked"))
 }
 
 /// Crashes `script` at each of its operations and goes through all that a power cut may leave.
-fn exhaust(model: &Model, prepare: Prepare, script: Script) -> Exhausted {
+fn exhaust(
+    model: &Model,
+    setup: Setup,
+    prepare: Prepare,
+    script: Script,
+    chosen: u32,
+) -> Exhausted {
     let mut sum = Exhausted::default();
-    let chosen = crate::number("PRKDB_SIM_CHOICES").map(|n| u32::try_from(n).expect("few"));
-    let chosen = chosen.unwrap_or(CHOICES);
     for n in 1.. {
-        let (life, mut path, mut gone_through) = ((model, prepare, script), Vec::new(), 0_u64);
+        let (life, mut path, mut gone_through) =
+            ((model, setup, prepare, script), Vec::new(), 0_u64);
         let Some(mut widest) = cut_once(life, n, &mut path, 0) else { return sum };
         let most = if widest <= chosen { chosen } else { chosen.min(CHOICES) };
         loop {
@@ -104,19 +112,28 @@ fn exhaust(model: &Model, prepare: Prepare, script: Script) -> Exhausted {
 
 /// Each kind of disk in a thread of its own.
 fn exhaust_on_all(prepare: Prepare, script: Script) {
+    let chosen = crate::number("PRKDB_SIM_CHOICES").map(|n| u32::try_from(n).expect("few"));
     std::thread::scope(|scope| {
         for model in models() {
             scope.spawn(move || {
-                let before = std::time::Instant::now();
-                let sum = exhaust(&model, prepare, script);
-                let seconds = before.elapsed().as_secs_f64();
-                eprintln!("{:?}, {seconds:.1} s: {sum:?}", model.names);
-                assert!(sum.points > 20 && sum.outcomes > sum.points, "{sum:?}");
-                // What asks for no more than was chosen was gone through; most do not.
-                assert!(sum.whole > sum.cut_short, "{sum:?}");
+                exhaust_one(&model, PLAIN, (prepare, script), chosen.unwrap_or(CHOICES));
+                for setup in OTHERS {
+                    let model = Model { mapped: model.mapped || setup.mapped, ..model.clone() };
+                    exhaust_one(&model, setup, (prepare, script), chosen.unwrap_or(FEWER));
+                }
             });
         }
     });
+}
+
+fn exhaust_one(model: &Model, setup: Setup, (prepare, script): (Prepare, Script), chosen: u32) {
+    let before = std::time::Instant::now();
+    let sum = exhaust(model, setup, prepare, script, chosen);
+    let seconds = before.elapsed().as_secs_f64();
+    eprintln!("{:?}, {setup:?}, {seconds:.1} s: {sum:?}", model.names);
+    assert!(sum.points > 20 && sum.outcomes > sum.points, "{sum:?}");
+    // What asks for no more than was chosen was gone through; most do not, unless few were.
+    assert!(sum.whole > sum.cut_short || chosen < CHOICES, "{sum:?}");
 }
 
 fn models() -> [Model; 4] {
@@ -127,9 +144,9 @@ fn models() -> [Model; 4] {
 #[test]
 fn a_log_that_is_made_survives_every_outcome_of_every_crash() {
     exhaust_on_all(
-        |_, _| {},
-        |sim, promised| {
-            let wal = Wal::open_in(sim.world(), config())?;
+        |_, _, _| {},
+        |setup, sim, promised| {
+            let wal = setup.open(sim)?;
             promised.append(&wal, Durability::Sync)?;
             wal.close()
         },
@@ -139,15 +156,15 @@ fn a_log_that_is_made_survives_every_outcome_of_every_crash() {
 #[test]
 fn a_log_in_use_survives_every_outcome_of_every_crash() {
     exhaust_on_all(
-        |sim, promised| {
-            let wal = open(sim);
+        |setup, sim, promised| {
+            let wal = setup.open_healthy(sim, "prepare");
             promised.append(&wal, Durability::Sync).expect("a healthy world appends");
             wal.close().expect("a healthy world closes");
             // It lay there for long: what nobody synced has landed by itself.
             sim.cut_power(|| true);
         },
-        |sim, promised| {
-            let wal = Wal::open_in(sim.world(), config())?;
+        |setup, sim, promised| {
+            let wal = setup.open(sim)?;
             promised.append(&wal, Durability::Written)?;
             promised.append(&wal, Durability::Written)?;
             promised.append(&wal, Durability::Sync)?;
