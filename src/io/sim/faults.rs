@@ -30,7 +30,7 @@ pub struct Faults {
     pub enospc: u32,
     /// Creations of files that end as EDQUOT.
     pub edquot: u32,
-    /// Creations of files, and writes, that end as EFBIG; nothing landed.
+    /// Creations of files that end as EFBIG, and writes: any subset of their sectors landed.
     pub efbig: u32,
     /// Creations, renames and removals of files that fail as EIO; half of them were done. Not
     /// drawn by [`draw`](Faults::draw).
