@@ -16,6 +16,7 @@
 mod appends;
 mod bench;
 mod null;
+mod options;
 mod pairs;
 mod reads;
 mod stages;
@@ -38,7 +39,7 @@ use std::time::Duration;
 use prkdb_core::{Backend, BatchConfig, Wal, WalConfig, probe};
 use tempfile::TempDir;
 
-use appends::{config, latency, on_log, p50, rate, raw, warm};
+use appends::{config, on_log, p50, rate, raw, warm};
 use bench::log::Log;
 use bench::workload::{Kind, Workload};
 use outcome::{Stop, print, say};
@@ -88,7 +89,8 @@ fn goals() -> Result<(), Stop> {
         Ok(_) => {
             device(&run)?;
             waiting(&run)?;
-            rolling(&run)?;
+            options::rolling(&run)?;
+            options::spinning(&run)?;
             backends(&run)?;
         }
         Err(e) => say(format_args!("SKIPPED, all that needs io_uring: {e}")),
@@ -264,29 +266,6 @@ fn waiting(run: &Run) -> Result<(), Stop> {
     Ok(())
 }
 
-/// What it costs those who wait that a segment is full and the next one begins.
-fn rolling(run: &Run) -> Result<(), Stop> {
-    let (work, folder) = (workload("single-1"), run.folder()?);
-    let row = |name, what: &str| {
-        let what = format!("{what} of a record, segments of 1 MiB; of 24 MiB");
-        Pair { name, what, goal: Goal::Told, unit: Unit::Micros }
-    };
-    for (pair, per_mille) in [(row("roll-p50", "p50"), 500), (row("roll-p999", "p99.9"), 999)] {
-        if !run.wants(pair.name) {
-            continue;
-        }
-        let large = config(&folder.path().join(pair.name), Backend::Uring);
-        let log_dir = folder.path().join(format!("{}-small", pair.name));
-        let small = WalConfig { log_dir, segment_bytes: 1 << 20, ..large.clone() };
-        let (small, large) = (warm("uring", small)?, warm("uring", large)?);
-        let of = |log, window| Ok(latency(&mut on_log(log, work, window)?, per_mille));
-        pair.run(run.pace, |window| of(&small, window), |window| of(&large, window))?;
-        small.close()?;
-        large.close()?;
-    }
-    Ok(())
-}
-
 fn backends(run: &Run) -> Result<(), Stop> {
     let row = |name, what: &str, least| {
         let goal = Goal::AtLeast(least);
@@ -321,6 +300,7 @@ fn reading(run: &Run) -> Result<(), Stop> {
         let goal = Goal::AtLeast(least);
         Pair { name, what: what.into(), goal, unit }
     };
+    options::index(run)?;
     let work = workload("read-back");
     for (name, what, reads) in [
         ("P9-cached", "reading records; copied and checksummed", "read-back"),

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::hint::black_box;
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use prkdb_core::{Durability, Lsn, ReadOnlyWal, Wal, WalConfig};
 
@@ -152,4 +152,29 @@ impl Cold {
         black_box(ReadOnlyWal::open(&self.dir)?.next_lsn());
         Ok(self.rate(since))
     }
+}
+
+/// Records that stand in a block each.
+const SINGLES: u64 = 2000;
+
+/// A log of single records in segments of 1 MiB.
+pub fn singles(dir: &Path, index_interval_bytes: u64) -> Result<Wal, Stop> {
+    let config = WalConfig { index_interval_bytes, segment_bytes: 1 << 20, ..WalConfig::new(dir) };
+    let wal = Wal::open(config.create_new())?;
+    for _ in 0..SINGLES {
+        wal.append_batch([[7; 100]])?.wait()?;
+    }
+    Ok(wal)
+}
+
+/// Microseconds of reading one record, anywhere in the log: the mean.
+pub fn anywhere(wal: &Wal, length: Duration) -> Result<f64, Stop> {
+    let (began, mut reads, mut lsn) = (Instant::now(), 0u64, 1);
+    while began.elapsed() < length {
+        // A walk over all of them, far apart: the number is prime.
+        lsn = (lsn + 997) % SINGLES;
+        black_box(wal.read(Lsn::FIRST.plus(lsn))?);
+        reads += 1;
+    }
+    Ok(began.elapsed().as_secs_f64() * 1e6 / numbers::float(reads))
 }
