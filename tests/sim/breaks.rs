@@ -2,8 +2,8 @@
 //! or not, and no other call fails.
 //!
 //! ```text
-//! for n in 1..: log -> appends, cuts; a queue breaks at operation n -> every ticket is answered,
-//!               nothing is confirmed any more -> resume, or crash and open -> all that was answered
+//! for n in 1..: log -> appends, a state; a queue breaks at operation n -> each ticket is answered,
+//!               nothing is confirmed any more -> resume, or crash, open -> what was promised
 //! ```
 
 use prkdb_core::io::sim::{CrashKind, Faults, Model, Sim};

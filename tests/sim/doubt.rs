@@ -5,13 +5,13 @@
 //!            refused as damaged: open once more in a healthy world, and go on with what opens
 //! ```
 //!
-//! Waived, once something was wrong or the disk lies: I1 and I5, and that a log opens. What is left, and checked here: every call
-//! returns and none panics; each record that is served is one that was submitted for that LSN (I4,
-//! I7), without a gap (I2), in whole batches (I3); a poisoned log says `Ok` to nothing (I8); opened
-//! once more in a healthy world it is the same log (I6); and nothing is cut that a watermark proves
-//! which was there to be read (I7). The test finds that watermark on the device by itself: the
-//! greatest in any valid frame header that starts a block; where one read was wrong, the greatest
-//! but one, for a read can hide no more than one block.
+//! Waived, once something was wrong or the disk lies: I1 and I5, and that a log opens. What is
+//! left, and checked here: every call returns and none panics; each record that is served is one
+//! that was submitted for that LSN (I4, I7), without a gap (I2), in whole batches (I3); a poisoned
+//! log says `Ok` to nothing (I8); opened once more in a healthy world it is the same log (I6); and
+//! nothing is cut that a watermark proves which was there to be read (I7). The test finds that
+//! watermark on the device by itself: the greatest in any valid frame header that starts a block;
+//! where one read was wrong, the greatest but one, for a read can hide no more than one block.
 
 use prkdb_core::io::sim::{CrashKind, Faults};
 use prkdb_core::{Error, ErrorKind, Lsn, ReadOnlyWal, Wal};

@@ -53,10 +53,11 @@
 //!
 //! Any operation fails in any of these ways by its number: [`Faults::fail_nth`],
 //! [`Faults::fail_as`]. A failed read ([`Faults::read_eio`]) changes nothing on the disk and is no
-//! class of its own. A name call that fails ([`Faults::names_eio`]) may have been carried out, and a
-//! queue that breaks ([`Faults::break_at`]) may have done what it never answers. ECANCELED of a sync does not reach the engine from a disk of this crate: the
-//! ring's queue sends a plain `fdatasync` in its place, and so does this one; a disk of one's own
-//! that hides nothing is what `fail_as` with [`Failure::Canceled`] is like.
+//! class of its own. A name call that fails ([`Faults::names_eio`]) may have been carried out, and
+//! a queue that breaks ([`Faults::break_at`]) may have done what it never answers. ECANCELED of a
+//! sync does not reach the engine from a disk of this crate: the ring's queue sends a plain
+//! `fdatasync` in its place, and so does this one; a disk of one's own that hides nothing is what
+//! `fail_as` with [`Failure::Canceled`] is like.
 //!
 //! A wait that nothing can end panics: a hang is a bug that was found. Sources: Rebello et al.,
 //! ATC 2020, on failed syncs; Pillai et al. (ALICE), OSDI 2014, on what crashes leave.
