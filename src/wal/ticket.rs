@@ -9,6 +9,10 @@
 //! thread waits on the cell's condition variable, or stays awake for a short while (`patience`); a
 //! task leaves its waker, which the host wakes on a thread of its own. Cells are used again: the
 //! last of both halves gives its cell back, so that an append in its stride allocates nothing.
+//!
+//! Each ticket is a shard of its own. Of 64 sleeping threads one call that wakes all takes 90 us on
+//! two cores, a call for each 130; but four groups are in flight, a shard would hold callers of
+//! each, and an answer would wake four times as many as it is for.
 
 use std::future::Future;
 use std::pin::Pin;
