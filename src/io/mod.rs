@@ -227,6 +227,12 @@ pub trait Disk: Send + Sync + fmt::Debug {
     /// holds.
     fn direct(&self) -> bool;
 
+    /// Whether files are written past the page cache as well, so that a write with `dsync` is one
+    /// that the device is asked to force.
+    fn writes_direct(&self) -> bool {
+        self.direct()
+    }
+
     /// How many files recovery reads at the same time, each on a thread of its own, with four
     /// more that read ahead where it is large; with one it starts none.
     fn readers(&self) -> usize {

@@ -250,6 +250,10 @@ impl Disk for OsDisk {
         self.volume.takes_direct && !self.volume.copies_on_write
     }
 
+    fn writes_direct(&self) -> bool {
+        self.direct() && self.way.writes_direct()
+    }
+
     fn readers(&self) -> usize {
         READERS
     }

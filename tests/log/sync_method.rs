@@ -133,3 +133,14 @@ fn a_cached_file_is_not_measured() {
     let cached = DiskOptions { backend: Backend::Pwrite, direct: false };
     assert_eq!(a_life(&dir, cached, Slow::Syncs), "auto");
 }
+
+/// What is stored into a mapping goes through the page cache, wherever the file system would let it
+/// go past.
+#[test]
+fn a_mapped_file_is_not_measured() {
+    let root = tempfile::tempdir().unwrap();
+    for life in 0..3 {
+        let dir = root.path().join(life.to_string());
+        assert_eq!(a_life(&dir, DiskOptions::from(Backend::Mmap), Slow::ForcedWrites), "auto");
+    }
+}

@@ -201,6 +201,10 @@ impl<H: Hook + 'static> Disk for Through<H> {
         self.disk.direct()
     }
 
+    fn writes_direct(&self) -> bool {
+        self.disk.writes_direct()
+    }
+
     fn readers(&self) -> usize {
         self.hook.readers(self.disk.readers())
     }

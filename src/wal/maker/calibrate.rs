@@ -49,7 +49,7 @@ impl Maker {
         geometry: Geometry,
     ) -> Result<()> {
         let shared = &self.shared;
-        let wanted = shared.sync_choice.is_due() && shared.world.disk.direct();
+        let wanted = shared.sync_choice.is_due() && shared.world.disk.writes_direct();
         if !wanted || shared.mailbox.hurries() {
             return Ok(());
         }
