@@ -53,6 +53,7 @@ mod mend;
 mod mending;
 mod model;
 mod modes;
+mod room;
 mod rot;
 mod same;
 mod script;

@@ -44,6 +44,7 @@ impl Maker {
         let least = Geometry::size_for(need, self.shared.block).max(MIN_SEGMENT_BYTES);
         let mut size = self.stock().growth_bytes.max(least).min(full);
         let space = self.shared.world.disk.space(&self.shared.dir).unwrap_or(u64::MAX);
+        let short = size > space;
         while size > space && halved(size) >= least {
             size = halved(size);
         }
@@ -51,7 +52,8 @@ impl Maker {
             if let Some(cause) = self.shared.latch.get() {
                 return Err(poisoned("make segment", &cause));
             }
-            if size == full
+            // Where a new one would be small for want of space, one that is there takes none.
+            if (short || size == full)
                 && let Some(made) = self.recycle(flow).await?
             {
                 return Ok(made);
