@@ -372,23 +372,32 @@ impl Catalog {
         gone.into_iter().filter_map(|key| map.remove(&key)).collect()
     }
 
-    /// The first record that is kept if segments are cut of which all is older than `time_us`, and
-    /// the time of the oldest segment that is not.
-    pub(crate) fn older_than(&self, time_us: u64) -> (Lsn, Option<u64>) {
+    /// The first record that is kept if segments are cut of which all is older than `time_us`.
+    pub(crate) fn older_than(&self, time_us: u64) -> Lsn {
         // Read first: what is durable by now shows its time below.
         let (first, end) = (self.first(), self.durable().next());
+        let young = self.times(first).into_iter().filter(|(_, time)| *time >= time_us);
+        young.fold(end, |keep, (begins, _)| keep.min(begins)).max(first)
+    }
+
+    /// The time that has to be too old before `older_than` gives more than the first record.
+    /// Segments overlap: of those that begin no later than the log does, the newest holds it back.
+    pub(crate) fn newest_at_start(&self) -> Option<u64> {
+        let first = self.first();
+        let times = self.times(first);
+        let at_start = times.iter().filter(|(begins, _)| *begins <= first).map(|(_, time)| *time);
+        at_start.max().or_else(|| times.iter().map(|(_, time)| *time).min())
+    }
+
+    /// Where the segments begin that hold something at or above `first`, and when the newest record
+    /// of each was given its place.
+    fn times(&self, first: Lsn) -> Vec<(Lsn, u64)> {
         let map = self.segments.read().unwrap_or_else(PoisonError::into_inner);
-        let live = map.values().map(|segment| {
+        let times = map.values().filter_map(|segment| {
             let state = segment.lock();
-            (segment.first, state.last, state.last_time_us)
+            (state.last >= first).then_some((segment.first, state.last_time_us))
         });
-        let young = live.filter(|(_, last, time)| *last >= first && *time >= time_us);
-        let (mut keep, mut oldest) = (end, None);
-        for (first, _, time) in young {
-            keep = keep.min(first);
-            oldest = Some(oldest.map_or(time, |oldest: u64| oldest.min(time)));
-        }
-        (keep.max(first), oldest)
+        times.collect()
     }
 
     /// The oldest sealed segment: its size, and the LSN after its last record.

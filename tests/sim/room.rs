@@ -1,12 +1,18 @@
 //! What goes by itself, and when: no more than has to, no look that finds nothing, and retired
 //! segments before new ones.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use prkdb_core::io::World;
 use prkdb_core::io::sim::{Faults, Model, Sim};
 use prkdb_core::{Lsn, Wal, WalConfig};
 
+use crate::through::{Hook, Through};
+
 const DIR: &str = "/log";
+const MINUTE: Duration = Duration::from_secs(60);
 
 fn sim() -> Sim {
     Sim::new(7, Model::weak(true), Faults::default())
@@ -27,6 +33,41 @@ fn append(wal: &Wal, count: u64) {
 fn count(wal: &Wal, name: &str) -> u64 {
     let counts = wal.metrics().counts();
     counts.iter().find(|(counted, _)| *counted == name).expect("it is counted").1
+}
+
+/// How often somebody asked for answers.
+#[derive(Default)]
+struct Reaps(AtomicU64);
+
+impl Hook for Reaps {
+    fn reap(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn a_lane_that_is_too_old_before_the_one_that_begins_the_log_is_not_looked_at_all_the_time() {
+    let (sim, hook) = (sim(), Arc::new(Reaps::default()));
+    let world = sim.world();
+    let disk = Arc::new(Through::new(world.disk, &hook));
+    let retention_ms = Some(90 * 60_000);
+    let config = WalConfig { num_segments: 2, retention_ms, ..config() };
+    let wal = Wal::open_in(World { disk, host: world.host }, config).expect("healthy");
+    // Record 2 is in one lane, all others are in the other: a watermark takes its turn after 3.
+    for wait in [0, 0, 60] {
+        append(&wal, 1);
+        sim.pass(wait * MINUTE + Duration::from_millis(100));
+    }
+    append(&wal, 1);
+    sim.pass(60 * MINUTE);
+    let before = hook.0.load(Ordering::Relaxed);
+    sim.pass(20 * MINUTE);
+    let reaps = hook.0.load(Ordering::Relaxed) - before;
+    assert_eq!(wal.first_lsn(), Lsn::FIRST, "record 1 stands beside 4, which is not too old");
+    assert!(reaps < 1000, "{reaps} looks in 20 minutes");
+    sim.pass(15 * MINUTE);
+    assert_eq!(wal.first_lsn(), Lsn::new(5), "all are too old");
+    wal.close().expect("healthy");
 }
 
 #[test]

@@ -49,7 +49,7 @@ impl Maker {
         [config.retention_ms, policy].into_iter().flatten().min()
     }
 
-    /// When, on the host's clock, the oldest segment is too old; none if nothing ever is.
+    /// When, on the host's clock, the start of the log is too old; none if nothing ever is.
     pub(super) fn expiry(&self) -> Option<Duration> {
         let window_us = self.window_ms()?.saturating_mul(1000);
         if self.shared.latch.get().is_some() {
@@ -57,9 +57,9 @@ impl Maker {
         }
         let host = &self.shared.world.host;
         let now_us = host.wall_us();
-        let (_, oldest) = self.shared.catalog.older_than(0);
+        let newest = self.shared.catalog.newest_at_start();
         // A segment that comes later expires later.
-        let expires_us = oldest.unwrap_or(now_us).saturating_add(window_us).saturating_add(1);
+        let expires_us = newest.unwrap_or(now_us).saturating_add(window_us).saturating_add(1);
         let left = Duration::from_micros(expires_us.saturating_sub(now_us));
         Some(host.now() + left.clamp(*LOOK_AGAIN.start(), *LOOK_AGAIN.end()))
     }
@@ -92,8 +92,7 @@ impl Maker {
         let shared = &self.shared;
         if let Some(ms) = self.window_ms() {
             let now_us = shared.world.host.wall_us();
-            let (keep, _) =
-                shared.catalog.older_than(now_us.saturating_sub(ms.saturating_mul(1000)));
+            let keep = shared.catalog.older_than(now_us.saturating_sub(ms.saturating_mul(1000)));
             if keep > shared.catalog.first() {
                 self.truncate_before(flow, meta, keep).await?;
             }
