@@ -107,5 +107,13 @@ fn publish(disk: &dyn Disk, dir: &Path, from: &Path, to: &Path) -> io::Result<()
         return Ok(());
     }
     disk.sync_dir(dir)?;
-    disk.sync_dir(&pool_dir(dir))
+    sync_pool(disk, dir)
+}
+
+/// Makes the names in the pool of the log in `dir` durable. One that somebody removed has none.
+pub(crate) fn sync_pool(disk: &dyn Disk, dir: &Path) -> io::Result<()> {
+    match disk.sync_dir(&pool_dir(dir)) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        synced => synced,
+    }
 }

@@ -25,7 +25,7 @@ mod make;
 mod summary;
 
 pub(crate) use cursor::{Cursor, Evidence, Frame, Step};
-pub(crate) use make::{Made, NewSegment, fill_with_zeros, install};
+pub(crate) use make::{Made, NewSegment, fill_with_zeros, install, sync_pool};
 pub(crate) use summary::{SparseIndex, Summary};
 
 /// Where in a segment things are.

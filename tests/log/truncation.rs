@@ -190,3 +190,34 @@ fn no_watermark_of_before_is_written_while_the_log_is_cut() {
     assert!(found[79] == record(1, 80) && found[80] == record(2, 81));
     wal.close().unwrap();
 }
+
+/// Removes a directory in which somebody may be making a file.
+fn remove(dir: &Path) {
+    assert!((0..1000).any(|_| fs::remove_dir_all(dir).is_ok()), "{} stays", dir.display());
+}
+
+#[test]
+fn a_pool_that_was_removed_is_made_again() {
+    on_each_backend(|dir, backend| {
+        for wipe_retired in [false, true] {
+            let dir = dir.join(format!("wiped {wipe_retired}"));
+            let pool = dir.join("pool");
+            let wal = Wal::open(WalConfig { wipe_retired, ..config(&dir, backend) }).unwrap();
+            fill(&wal, 1, 1500, 10);
+            remove(&pool);
+            wal.truncate_before(Lsn::new(1400)).unwrap();
+            assert!(wal.health().is_ok(), "{:?}", wal.health());
+            fill(&wal, 1, 1500, 10);
+            remove(&pool);
+            fill(&wal, 1, 1500, 10);
+            assert!(wal.health().is_ok(), "{:?}", wal.health());
+            assert_eq!(fs::metadata(&pool).unwrap().mode() & 0o777, 0o700);
+            wal.truncate_before(Lsn::new(4400)).unwrap();
+            assert!(!files(&pool, "free").is_empty(), "nothing was kept for use again");
+            wal.close().unwrap();
+            let wal = open(&dir, backend);
+            assert_holds(&wal, 4400, 4501);
+            wal.close().unwrap();
+        }
+    });
+}

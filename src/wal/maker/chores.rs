@@ -1,6 +1,6 @@
 //! What the maker does for others: META is changed first, then segments are retired.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::format::meta::{self, Meta};
 use crate::io::Flow;
 use crate::lsn::Lsn;
 use crate::options::MIN_SEGMENT_BYTES;
-use crate::segment::{SegmentFile, free_name, pool_dir};
+use crate::segment::{SegmentFile, free_name, pool_dir, sync_pool};
 
 use super::super::catalog::Segment;
 use super::super::mailbox::{Cut, Job};
@@ -320,10 +320,10 @@ impl Maker {
             }
         }
         self.stock().stuck = stuck;
-        for dir in [&shared.dir, &pool_dir(&shared.dir)] {
-            let synced = shared.world.disk.sync_dir(dir);
-            synced.map_err(|e| Error::io("retire segments", dir, None, e))?;
-        }
+        let (disk, dir) = (&*shared.world.disk, &shared.dir);
+        let failed = |dir: &Path, e| Error::io("retire segments", dir, None, e);
+        disk.sync_dir(dir).map_err(|e| failed(dir, e))?;
+        sync_pool(disk, dir).map_err(|e| failed(&pool_dir(dir), e))?;
         // Only now may one of them be written again: its old name is durably gone.
         self.stock().free.extend(spare);
         self.put_away(flow, retired).await;
@@ -343,7 +343,7 @@ impl Maker {
             return disk.unlink(&path).map(|()| None).map_err(failed);
         }
         let to = pool_dir(&self.shared.dir).join(free_name(segment.file.id.number));
-        disk.rename(&path, &to).map_err(failed)?;
+        self.in_pool(|| disk.rename(&path, &to)).map_err(failed)?;
         Ok(Some(Retired { path: to, reusable }))
     }
 }

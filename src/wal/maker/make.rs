@@ -93,8 +93,8 @@ impl Maker {
         let new = self.next_segment(size)?;
         let path = pool_dir(dir).join(making_name(new.id.number));
         let outcome = async {
-            let file =
-                disk.create(&path, size).map_err(|e| Error::io("make segment", &path, None, e))?;
+            let created = self.in_pool(|| disk.create(&path, size));
+            let file = created.map_err(|e| Error::io("make segment", &path, None, e))?;
             let mailbox = &self.shared.mailbox;
             let may_write = |done| match self.overtaken(new.id.epoch) {
                 Some(error) => Some(Err(error)),

@@ -15,7 +15,8 @@
 //! are given out; META says that a segment is cut before its file goes; a file that a reader holds
 //! or that has a second name is never used again.
 
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
@@ -23,6 +24,7 @@ use std::task::Poll;
 use crate::error::{Error, ErrorKind};
 use crate::format::LogId;
 use crate::io::Flow;
+use crate::segment::pool_dir;
 
 use super::meta::MetaFile;
 use super::metrics::file::Teller;
@@ -109,14 +111,25 @@ impl Maker {
     }
 
     /// Removes a file that nothing needs. If that fails it is found and removed at the next open.
-    fn discard(&self, path: &std::path::Path) {
+    fn discard(&self, path: &Path) {
         // What has that name may be another log's by now.
         if self.shared.expect_ours("remove").is_ok()
             && let Err(error) = self.shared.world.disk.unlink(path)
-            && error.kind() != std::io::ErrorKind::NotFound
+            && error.kind() != io::ErrorKind::NotFound
         {
             tracing::warn!(path = %path.display(), %error, "can't remove an unused file");
         }
+    }
+
+    /// Does what needs the pool. Somebody may have removed that, for its space: it is made again.
+    fn in_pool<T>(&self, act: impl Fn() -> io::Result<T>) -> io::Result<T> {
+        let done = act();
+        let missing = done.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::NotFound);
+        if !missing || self.shared.expect_ours("make the pool").is_err() {
+            return done;
+        }
+        self.shared.world.disk.create_dir(&pool_dir(&self.shared.dir))?;
+        act()
     }
 
     fn sizes(&self) -> (u64, u64) {

@@ -3,6 +3,7 @@
 //! Invariant: a file is used again only if the log was closed; META had its number and what it
 //! promised before it left the log.
 
+use std::io;
 use std::path::Path;
 
 use crate::error::{Error, Result};
@@ -66,7 +67,11 @@ pub(crate) fn set_apart(disk: &dyn Disk, dir: &Path, left: &[Retired]) -> Result
         return Ok(());
     }
     let failed = |path: &Path, e| Error::io("close", path, None, e);
-    let entries = disk.list(&pool).map_err(|e| failed(&pool, e))?;
+    let entries = match disk.list(&pool) {
+        // Somebody removed it, and so what was to be wiped.
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        listed => listed.map_err(|e| failed(&pool, e))?,
+    };
     for (path, number) in unfit.into_iter().zip(spare_numbers(&entries)) {
         disk.rename(path, &pool.join(free_name(number))).map_err(|e| failed(path, e))?;
     }
