@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use prkdb_core::io::World;
 use prkdb_core::io::sim::{Faults, Model, Sim};
-use prkdb_core::{Lsn, Wal, WalConfig};
+use prkdb_core::{CompactionPolicy, Lsn, Wal, WalConfig};
 
 use crate::through::{Hook, Through};
 
@@ -33,6 +33,32 @@ fn append(wal: &Wal, count: u64) {
 fn count(wal: &Wal, name: &str) -> u64 {
     let counts = wal.metrics().counts();
     counts.iter().find(|(counted, _)| *counted == name).expect("it is counted").1
+}
+
+/// A log of old and of new records is opened with limits of age and size: where it starts then.
+fn first_after_both(compaction: CompactionPolicy) -> Lsn {
+    let sim = sim();
+    let wal = Wal::open_in(sim.world(), config()).expect("healthy");
+    append(&wal, 150);
+    sim.pass(120 * MINUTE);
+    append(&wal, 55);
+    wal.close().expect("healthy");
+    let retention_ms = Some(3_600_000);
+    let config = WalConfig { retention_ms, compaction, ..config() };
+    let wal = Wal::open_in(sim.world(), config).expect("healthy");
+    sim.pass(Duration::from_secs(1));
+    let first = wal.first_lsn();
+    assert_eq!(wal.compact().expect("healthy"), first);
+    wal.close().expect("healthy");
+    first
+}
+
+#[test]
+fn what_goes_for_its_age_is_not_cut_once_more_for_its_size() {
+    let by_age = first_after_both(CompactionPolicy::None);
+    assert!(by_age > Lsn::new(100), "{by_age}: nothing was too old");
+    // What is left takes less than that.
+    assert_eq!(first_after_both(CompactionPolicy::SizeWindow(12 << 20)), by_age);
 }
 
 /// How often somebody asked for answers.

@@ -82,36 +82,52 @@ impl Maker {
         }
     }
 
-    /// Cuts what the policies cut; gives the first record that is kept.
-    pub(super) async fn compact(
+    /// Cuts what the policies cut from a log that takes `used` bytes; gives the first record that
+    /// is kept.
+    pub(super) async fn compact(&self, flow: &Flow, meta: &mut MetaFile, used: u64) -> Result<Lsn> {
+        let changed = self.cut_aged(flow, meta).await?;
+        if let CompactionPolicy::SizeWindow(window) = self.shared.config.compaction {
+            match if changed { self.used_bytes() } else { Ok(used) } {
+                Ok(used) => self.shrink(flow, meta, used, window).await?,
+                Err(error) => tracing::warn!(%error, "what is too much has to wait"),
+            }
+        }
+        Ok(self.shared.catalog.first())
+    }
+
+    /// Cuts what is too old; tells whether anything was.
+    async fn cut_aged(&self, flow: &Flow, meta: &mut MetaFile) -> Result<bool> {
+        let Some(ms) = self.window_ms() else { return Ok(false) };
+        let (host, catalog) = (&self.shared.world.host, &self.shared.catalog);
+        let keep = catalog.older_than(host.wall_us().saturating_sub(ms.saturating_mul(1000)));
+        if keep <= catalog.first() {
+            return Ok(false);
+        }
+        self.truncate_before(flow, meta, keep).await?;
+        Ok(true)
+    }
+
+    /// Gives up files of the pool, then the oldest records, until `window` bytes hold the log.
+    async fn shrink(
         &self,
         flow: &Flow,
         meta: &mut MetaFile,
         mut used: u64,
-    ) -> Result<Lsn> {
-        let shared = &self.shared;
-        if let Some(ms) = self.window_ms() {
-            let now_us = shared.world.host.wall_us();
-            let keep = shared.catalog.older_than(now_us.saturating_sub(ms.saturating_mul(1000)));
-            if keep > shared.catalog.first() {
-                self.truncate_before(flow, meta, keep).await?;
-            }
-        }
-        if let CompactionPolicy::SizeWindow(window) = shared.config.compaction {
-            while used > window {
-                if let Some(free) = self.drop_pooled() {
-                    used = used.saturating_sub(free);
-                } else if let Some((size, _)) = shared.catalog.oldest_sealed() {
-                    self.cut_oldest(flow, meta).await?;
-                    if self.stock().free.is_empty() {
-                        used = used.saturating_sub(size);
-                    }
-                } else {
-                    break;
+        window: u64,
+    ) -> Result<()> {
+        while used > window {
+            if let Some(free) = self.drop_pooled() {
+                used = used.saturating_sub(free);
+            } else if let Some((size, _)) = self.shared.catalog.oldest_sealed() {
+                self.cut_oldest(flow, meta).await?;
+                if self.stock().free.is_empty() {
+                    used = used.saturating_sub(size);
                 }
+            } else {
+                break;
             }
         }
-        Ok(shared.catalog.first())
+        Ok(())
     }
 
     /// Cuts the oldest sealed segment; false if there is none.
