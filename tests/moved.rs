@@ -8,7 +8,7 @@ use std::fs;
 use std::path::Path;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use prkdb_core::{Backend, ErrorKind, Lsn, ReadOnlyWal, Wal, WalConfig};
+use prkdb_core::{Backend, CompactionPolicy, ErrorKind, Lsn, ReadOnlyWal, Wal, WalConfig};
 
 mod support;
 
@@ -77,6 +77,27 @@ fn the_directory_is_moved(root: &Path, backend: Backend) {
     wal.close().unwrap();
 }
 
+/// What another log takes on disk says nothing of this one.
+fn a_window_is_not_measured_on_another_log(root: &Path, backend: Backend) {
+    let [log, moved] = ["log", "moved"].map(|name| root.join(name));
+    let compaction = CompactionPolicy::SizeWindow(6 << 20);
+    let wal = Wal::open(WalConfig { compaction, ..config(&log, backend) }).unwrap();
+    fill(&wal, 1, 1500, 50);
+    assert_eq!(wal.compact().unwrap(), Lsn::FIRST, "it is well below the window");
+    fs::rename(&log, &moved).unwrap();
+    let other = open(&log, backend);
+    fill(&other, 2, 6000, 50);
+    let refused = wal.compact().unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Io, "{refused}");
+    assert!(refused.to_string().contains("moved or replaced"), "{refused}");
+    assert_eq!(wal.first_lsn(), Lsn::FIRST);
+    assert!(wal.health().is_ok(), "{:?}", wal.health());
+    drop(wal);
+    other.close().unwrap();
+    assert_holds(&log, 2, 6000);
+    assert_holds(&moved, 1, 1500);
+}
+
 /// For a moment the process can open nothing.
 fn no_descriptor_is_left(root: &Path, backend: Backend) {
     if backend.name() == "tokio-uring" {
@@ -99,7 +120,13 @@ fn no_descriptor_is_left(root: &Path, backend: Backend) {
 #[test]
 fn a_log_stays_where_it_was_opened() {
     on_each_backend(|dir, backend| {
-        for test in [the_process_goes_elsewhere, the_directory_is_moved, no_descriptor_is_left] {
+        let tests = [
+            the_process_goes_elsewhere,
+            the_directory_is_moved,
+            a_window_is_not_measured_on_another_log,
+            no_descriptor_is_left,
+        ];
+        for test in tests {
             fs::create_dir_all(dir).unwrap();
             let root = tempfile::tempdir_in(dir).unwrap();
             test(root.path(), backend);

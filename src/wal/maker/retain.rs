@@ -73,8 +73,11 @@ impl Maker {
         let sized = matches!(self.shared.config.compaction, CompactionPolicy::SizeWindow(_));
         let used = if sized { self.used_bytes() } else { Ok(0) };
         let outcome = match used {
-            Ok(used) => self.compact(flow, meta, used).await,
-            Err(error) => return tracing::warn!(%error, "retention has to wait"),
+            Ok(used) => self.compact(flow, meta, used).await.map(drop),
+            Err(error) => {
+                tracing::warn!(%error, "what is too much has to wait");
+                self.cut_aged(flow, meta).await.map(drop)
+            }
         };
         if let Err(error) = outcome {
             self.shared.latch.set(error);
@@ -145,8 +148,11 @@ impl Maker {
     }
 
     /// What the log takes on disk, bytes.
-    pub(super) fn used_bytes(&self) -> Result<u64> {
-        disk_use(&*self.shared.world.disk, &self.shared.dir)
+    fn used_bytes(&self) -> Result<u64> {
+        let used = disk_use(&*self.shared.world.disk, &self.shared.dir)?;
+        // After the look, which went by names: they may have been another log's.
+        self.shared.expect_ours("look at the log's size")?;
+        Ok(used)
     }
 
     /// The same once nothing is left to be wiped: counted with that, records would be cut in its
