@@ -28,8 +28,9 @@ pub(crate) enum Job {
     Cut(Cut, Answer<Lsn>),
     /// Cut what the configured policies cut; answered with the first record that is kept.
     Compact(Answer<Lsn>),
-    /// Cut the oldest sealed segment; answered with whether there was one.
-    CutOldest(Answer<bool>),
+    /// Make room for a segment of so many bytes, unless there is by now; answered with whether
+    /// something was done for it.
+    MakeRoom(u64, Answer<bool>),
     /// Take out segments that lie below the start of the log and were sealed only now.
     Retire,
     /// Replace what the caller keeps in META.
@@ -48,7 +49,7 @@ impl Job {
             | Job::SetUserState(_, answer)
             | Job::MarkClean(answer) => answer.submitted(),
             Job::Cut(_, answer) | Job::Compact(answer) => answer.submitted(),
-            Job::CutOldest(answer) => answer.submitted(),
+            Job::MakeRoom(_, answer) => answer.submitted(),
             Job::Retire | Job::Stop => {}
         }
     }
@@ -60,7 +61,7 @@ impl Job {
             | Job::SetUserState(_, answer)
             | Job::MarkClean(answer) => answer.fail(error),
             Job::Cut(_, answer) | Job::Compact(answer) => answer.fail(error),
-            Job::CutOldest(answer) => answer.fail(error),
+            Job::MakeRoom(_, answer) => answer.fail(error),
             Job::Retire | Job::Stop => {}
         }
     }

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use prkdb_core::io::{Op, ThreadHost, World, open_disk};
-use prkdb_core::{Backend, ErrorKind, Lsn, ReadOnlyWal, Wal, WalConfig};
+use prkdb_core::{Backend, CompactionPolicy, ErrorKind, Lsn, ReadOnlyWal, Wal, WalConfig};
 
 use crate::support::through::{Hook, Through};
 use crate::support::{
@@ -188,6 +188,43 @@ fn no_watermark_of_before_is_written_while_the_log_is_cut() {
     assert_eq!(wal.durable_lsn(), Lsn::new(90), "what was answered after the cut is gone");
     let found = read_all(wal.reader(Lsn::FIRST).unwrap(), 1);
     assert!(found[79] == record(1, 80) && found[80] == record(2, 81));
+    wal.close().unwrap();
+}
+
+/// What another cut frees is room for the next segment: a window takes no records for it.
+#[test]
+fn a_window_cuts_nothing_more_where_a_truncation_made_room() {
+    let root = tempfile::tempdir().unwrap();
+    let hook = Arc::new(SlowMeta(AtomicBool::new(false)));
+    let disk = Through::new(open_disk(root.path(), Backend::Pwrite).unwrap().0, &hook);
+    let world = World { disk: Arc::new(disk), host: Arc::new(ThreadHost::new()) };
+    let compaction = CompactionPolicy::SizeWindow(8 << 20);
+    let config = config(&root.path().join("log"), Backend::Pwrite);
+    let wal = Wal::open_in(world, WalConfig { compaction, ..config }).unwrap();
+    // Ten of them to a segment.
+    let append = || wal.append_batch([vec![7; 100_000]]).unwrap().wait().unwrap().first();
+    while wal.first_lsn() == Lsn::FIRST {
+        append();
+    }
+    for _ in 0..20 {
+        append();
+    }
+    let keep = Lsn::new(wal.next_lsn().get() - 25);
+    assert!(wal.first_lsn() < keep);
+    hook.0.store(true, Ordering::Relaxed);
+    std::thread::scope(|scope| {
+        let cutter = scope.spawn(|| wal.truncate_before(keep));
+        std::thread::sleep(Duration::from_millis(200));
+        for _ in 0..12 {
+            // The segment that is ready is taken, and another one asked for while META is written.
+            append();
+        }
+        cutter.join().unwrap().unwrap();
+    });
+    hook.0.store(false, Ordering::Relaxed);
+    // Whatever the maker was asked for before this is done.
+    wal.truncate_before(Lsn::FIRST).unwrap();
+    assert_eq!(wal.first_lsn(), keep);
     wal.close().unwrap();
 }
 

@@ -90,8 +90,8 @@ impl Maker {
                 Err(error) => answer.fail(error),
             },
             Job::Retire => self.retire_late(flow).await,
-            Job::CutOldest(answer) => {
-                self.answer(answer, self.cut_oldest(flow, meta).await);
+            Job::MakeRoom(size, answer) => {
+                self.answer(answer, self.free_space(flow, meta, size).await);
                 // The other flow waits for it.
                 self.shared.mailbox.nudge();
             }

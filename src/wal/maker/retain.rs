@@ -133,8 +133,26 @@ impl Maker {
         Ok(())
     }
 
+    /// Makes room for a segment of `size`, as `make_room` asks; tells whether to look again. What
+    /// was done since it asked may be enough: then no record goes for it.
+    pub(super) async fn free_space(
+        &self,
+        flow: &Flow,
+        meta: &mut MetaFile,
+        size: u64,
+    ) -> Result<bool> {
+        let limit = self.limit().unwrap_or(u64::MAX);
+        // If that can't be told nothing is cut; who asked looks again, and hears why.
+        let fits = self.used_bytes().map_or(true, |used| used.saturating_add(size) <= limit);
+        let windowed = self.size_window().is_some();
+        if fits || windowed && !self.stock().free.is_empty() {
+            return Ok(true);
+        }
+        if windowed { self.cut_oldest(flow, meta).await } else { Ok(false) }
+    }
+
     /// Cuts the oldest sealed segment; false if there is none.
-    pub(super) async fn cut_oldest(&self, flow: &Flow, meta: &mut MetaFile) -> Result<bool> {
+    async fn cut_oldest(&self, flow: &Flow, meta: &mut MetaFile) -> Result<bool> {
         let Some((_, next)) = self.shared.catalog.oldest_sealed() else { return Ok(false) };
         self.truncate_before(flow, meta, next).await?;
         Ok(true)
@@ -167,38 +185,46 @@ impl Maker {
         self.used_bytes()
     }
 
-    /// Whether a new file of `size` may be made now; cuts the oldest segment for it if that is
-    /// what the policy says.
-    pub(super) async fn admit(&self, flow: &Flow, size: u64) -> Result<Admission> {
+    /// What the log may take while it grows, if `compaction` bounds that: the window and a segment.
+    fn size_window(&self) -> Option<u64> {
         let config = &self.shared.config;
-        let window = match config.compaction {
+        match config.compaction {
             CompactionPolicy::SizeWindow(window) => {
                 Some(window.saturating_add(config.segment_bytes))
             }
             CompactionPolicy::None | CompactionPolicy::TimeWindow(_) => None,
-        };
-        let Some(limit) = [window, config.max_disk_bytes].into_iter().flatten().min() else {
-            return Ok(Admission::Fits);
-        };
+        }
+    }
+
+    /// What the log may take, the next segment included, bytes.
+    fn limit(&self) -> Option<u64> {
+        [self.size_window(), self.shared.config.max_disk_bytes].into_iter().flatten().min()
+    }
+
+    /// Whether a new file of `size` may be made now; cuts the oldest segment for it if that is
+    /// what the policy says.
+    pub(super) async fn admit(&self, flow: &Flow, size: u64) -> Result<Admission> {
+        let Some(limit) = self.limit() else { return Ok(Admission::Fits) };
+        let windowed = self.size_window().is_some();
         let fits = |used: u64| used.saturating_add(size) <= limit;
         let before = self.used_bytes()?;
         if fits(before) {
             return Ok(Admission::Fits);
         }
-        let full = size == config.segment_bytes;
-        if window.is_some() && !full && self.drop_pooled().is_some() {
+        let full = size == self.shared.config.segment_bytes;
+        if windowed && !full && self.drop_pooled().is_some() {
             // No file of the pool will become a smaller one.
             return Ok(Admission::MadeRoom);
         }
         let pooled = self.stock().free.len();
-        let may_cut = window.is_some() && !self.stock().stuck;
-        if (may_cut || self.has_leftovers()) && self.make_room(flow).await? {
+        let may_cut = windowed && !self.stock().stuck;
+        if (may_cut || self.has_leftovers()) && self.make_room(flow, size).await? {
             let waits = self.has_leftovers() || self.stock().free.len() > pooled;
             if waits || self.used_bytes()? < before {
                 return Ok(Admission::MadeRoom);
             }
         }
-        if window.is_some() && self.stock().stuck {
+        if windowed && self.stock().stuck {
             let why = "a segment that was cut could not be removed, so its space is not free; is \
                        the directory still writable?";
             let error = Error::new(ErrorKind::StorageFull, "make segment", why);
@@ -217,7 +243,7 @@ impl Maker {
     }
 
     /// Cuts the oldest segment, once there is one that is sealed; false if there never will be.
-    async fn make_room(&self, flow: &Flow) -> Result<bool> {
+    async fn make_room(&self, flow: &Flow, size: u64) -> Result<bool> {
         let (catalog, mailbox) = (&self.shared.catalog, &self.shared.mailbox);
         if self.has_leftovers() {
             // They go by themselves: no record is cut in their place.
@@ -237,7 +263,7 @@ impl Maker {
             return Ok(false);
         }
         let (answer, mut ticket) = pair(&self.shared.world.host, "make room");
-        if !mailbox.job_of_making(Job::CutOldest(answer)) {
+        if !mailbox.job_of_making(Job::MakeRoom(size, answer)) {
             return Ok(false);
         }
         flow.until(|| ticket.try_wait()).await
