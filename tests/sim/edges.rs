@@ -3,6 +3,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use prkdb_core::io::World;
@@ -136,34 +137,38 @@ fn the_watermark_is_written_down_though_the_segment_is_full() {
     wal.close().expect("a healthy world");
 }
 
-/// No segment can be taken away.
-struct Immutable;
+/// No segment can be taken away while this is set.
+struct Immutable(AtomicBool);
 
 impl Hook for Immutable {
     fn fails(&self, call: &'static str, path: &Path) -> bool {
         let is_segment = path.extension().is_some_and(|extension| extension == "seg");
-        is_segment && matches!(call, "unlink" | "rename-from")
+        let takes_away = is_segment && matches!(call, "unlink" | "rename-from");
+        takes_away && self.0.load(Ordering::Relaxed)
     }
+}
+
+fn immutable(sim: &Sim, config: WalConfig) -> (Wal, Arc<Immutable>) {
+    let (world, hook) = (sim.world(), Arc::new(Immutable(AtomicBool::new(true))));
+    let disk = Through::new(Arc::clone(&world.disk), &hook);
+    let world = World { disk: Arc::new(disk), ..world };
+    (Wal::open_in(world, WalConfig { segment_bytes: 2 << 20, ..config }).expect("healthy"), hook)
+}
+
+/// Appends until that is refused.
+fn append_until_full(wal: &Wal) -> prkdb_core::Error {
+    let refused = (0..400).find_map(|_| append(wal, 60_000).err());
+    let refused = refused.expect("there is a limit and nothing goes");
+    assert_eq!(refused.kind(), ErrorKind::StorageFull, "{refused}");
+    refused
 }
 
 #[test]
 fn a_window_does_not_cut_history_for_space_that_it_does_not_get() {
     let sim = sim();
-    let world = sim.world();
-    let disk = Through::new(Arc::clone(&world.disk), &Arc::new(Immutable));
-    let world = World { disk: Arc::new(disk), ..world };
     let compaction = CompactionPolicy::SizeWindow(8 << 20);
-    let config = WalConfig { compaction, segment_bytes: 2 << 20, ..config() };
-    let wal = Wal::open_in(world, config).expect("healthy");
-    let mut refused = None;
-    for _ in 0..400 {
-        refused = append(&wal, 60_000).err();
-        if refused.is_some() {
-            break;
-        }
-    }
-    let refused = refused.expect("the window is full and nothing goes");
-    assert_eq!(refused.kind(), ErrorKind::StorageFull, "{refused}");
+    let (wal, hook) = immutable(&sim, WalConfig { compaction, ..config() });
+    let refused = append_until_full(&wal);
     assert!(refused.to_string().contains("could not be removed"), "{refused}");
     let first = wal.first_lsn();
     assert!((2..40).contains(&first.get()), "the log starts at {first}: several were cut");
@@ -171,4 +176,47 @@ fn a_window_does_not_cut_history_for_space_that_it_does_not_get() {
         assert_eq!(append(&wal, 60_000).expect_err("as before").kind(), ErrorKind::StorageFull);
     }
     assert_eq!(wal.first_lsn(), first, "each attempt cuts another one");
+    // Once it can be removed that makes room; it was the first and small, so one more has to go.
+    hook.0.store(false, Ordering::Relaxed);
+    append(&wal, 60_000).expect("there is room");
+    assert!(wal.first_lsn().get() < 60, "the log starts at {}: several went", wal.first_lsn());
+    for _ in 0..200 {
+        append(&wal, 60_000).expect("the window goes on");
+    }
+    wal.close().expect("healthy");
+}
+
+#[test]
+fn what_a_truncation_could_not_remove_goes_when_its_space_is_needed() {
+    let sim = sim();
+    let (wal, hook) = immutable(&sim, WalConfig { max_disk_bytes: Some(8 << 20), ..config() });
+    append_until_full(&wal);
+    let keep = wal.durable_lsn();
+    wal.truncate_before(keep).expect("META can be written");
+    append_until_full(&wal);
+    hook.0.store(false, Ordering::Relaxed);
+    for _ in 0..50 {
+        append(&wal, 60_000).expect("there is room");
+    }
+    assert_eq!(wal.first_lsn(), keep);
+    wal.close().expect("healthy");
+}
+
+#[test]
+fn a_segment_that_somebody_else_removed_is_not_in_the_way() {
+    let sim = sim();
+    let compaction = CompactionPolicy::SizeWindow(8 << 20);
+    let (wal, hook) = immutable(&sim, WalConfig { compaction, ..config() });
+    append_until_full(&wal);
+    let first = wal.first_lsn();
+    // The oldest, which the log could not remove.
+    let (oldest, _) = segments(&sim).into_iter().next().expect("there are several");
+    sim.world().disk.unlink(&oldest).expect("it is there");
+    append(&wal, 60_000).expect("there is room");
+    assert_eq!(wal.first_lsn(), first);
+    hook.0.store(false, Ordering::Relaxed);
+    for _ in 0..200 {
+        append(&wal, 60_000).expect("the window goes on");
+    }
+    wal.close().expect("healthy");
 }

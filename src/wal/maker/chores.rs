@@ -1,5 +1,6 @@
 //! What the maker does for others: META is changed first, then segments are retired.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -298,24 +299,31 @@ impl Maker {
         spare: Option<PathBuf>,
     ) -> Result<()> {
         let shared = &self.shared;
+        let mut waiting = std::mem::take(&mut self.stock().stuck);
+        let known = waiting.len();
+        waiting.extend(segments);
         if let Err(error) = shared.expect_ours("retire segments") {
             // As below: the cut is durable without it.
             tracing::warn!(%error, "segments below the cut were not removed");
+            self.stock().stuck = waiting;
             return Ok(());
         }
-        add(&shared.meters.segments_retired, segments.len() as u64);
-        let (mut retired, mut stuck) = (Vec::new(), false);
+        let (mut retired, mut stuck) = (Vec::new(), Vec::new());
         let mut reusable = self.stock().reusable() + spare.iter().len();
-        for segment in segments {
-            match self.retire(segment, reusable < POOL_SEGMENTS) {
+        for (at, segment) in waiting.into_iter().enumerate() {
+            match self.retire(&segment, reusable < POOL_SEGMENTS) {
                 Ok(gone) => {
+                    add(&shared.meters.segments_retired, 1);
                     reusable += usize::from(gone.as_ref().is_some_and(|gone| gone.reusable));
                     retired.extend(gone);
                 }
-                // The cut is durable without it; the next open finds the file and removes it.
+                // The cut is durable without it. It is tried again when its space is needed; at
+                // last the next open finds the file and removes it.
                 Err(error) => {
-                    tracing::warn!(%error, "a segment below the cut could not be removed");
-                    stuck = true;
+                    if at >= known {
+                        tracing::warn!(%error, "a segment below the cut could not be removed");
+                    }
+                    stuck.push(segment);
                 }
             }
         }
@@ -330,20 +338,34 @@ impl Maker {
         Ok(())
     }
 
-    /// Takes a segment's name away; gives the new one if the file is still needed.
-    fn retire(&self, segment: Arc<Segment>, wanted: bool) -> Result<Option<Retired>> {
+    /// Tries again to remove what could not be; tells whether there was anything.
+    pub(super) async fn retire_stuck(&self, flow: &Flow) -> Result<bool> {
+        let any = self.has_stuck();
+        if any {
+            self.retire_all(flow, Vec::new(), None).await?;
+        }
+        Ok(any)
+    }
+
+    /// Takes a segment's name away; gives the new one if the file is still needed. Done by somebody
+    /// else it is done as well.
+    fn retire(&self, segment: &Arc<Segment>, wanted: bool) -> Result<Option<Retired>> {
         let disk = &self.shared.world.disk;
-        let path = segment.file.path.clone();
+        let path = &segment.file.path;
         let full = segment.file.geometry.size == self.shared.config.segment_bytes;
         // It left the catalog: whoever does not hold it now never will.
-        let unpinned = Arc::strong_count(&segment) == 1;
-        let failed = |e| Error::io("retire segment", &path, None, e);
+        let unpinned = Arc::strong_count(segment) == 1;
         let reusable = full && unpinned && wanted;
-        if !reusable && !self.shared.config.wipe_retired {
-            return disk.unlink(&path).map(|()| None).map_err(failed);
+        let gone = if reusable || self.shared.config.wipe_retired {
+            let to = pool_dir(&self.shared.dir).join(free_name(segment.file.id.number));
+            let moved = self.in_pool(|| disk.rename(path, &to));
+            moved.map(|()| Some(Retired { path: to, reusable }))
+        } else {
+            disk.unlink(path).map(|()| None)
+        };
+        match gone {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            gone => gone.map_err(|e| Error::io("retire segment", path, None, e)),
         }
-        let to = pool_dir(&self.shared.dir).join(free_name(segment.file.id.number));
-        self.in_pool(|| disk.rename(&path, &to)).map_err(failed)?;
-        Ok(Some(Retired { path: to, reusable }))
     }
 }

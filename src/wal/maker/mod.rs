@@ -26,6 +26,7 @@ use crate::format::LogId;
 use crate::io::Flow;
 use crate::segment::pool_dir;
 
+use super::catalog::Segment;
 use super::meta::MetaFile;
 use super::metrics::file::Teller;
 use super::shared::Shared;
@@ -58,8 +59,8 @@ pub(crate) struct Stock {
     pub(crate) free: Vec<PathBuf>,
     /// Segments that an earlier life retired and did not wipe.
     pub(crate) unwiped: Vec<Retired>,
-    /// A segment that was cut last could not be removed: to cut more would free nothing.
-    pub(crate) stuck: bool,
+    /// Segments that were cut and could not be removed yet: to cut more would free nothing.
+    pub(crate) stuck: Vec<Arc<Segment>>,
 }
 
 impl Stock {
@@ -91,6 +92,10 @@ impl Drop for Maker {
 impl Maker {
     pub(crate) fn new(shared: Arc<Shared>, log_id: LogId, stock: Stock) -> Maker {
         Maker { shared, log_id, stock: Mutex::new(stock), teller: Teller::default() }
+    }
+
+    fn has_stuck(&self) -> bool {
+        !self.stock().stuck.is_empty()
     }
 
     fn stock(&self) -> MutexGuard<'_, Stock> {

@@ -88,7 +88,7 @@ impl Maker {
     /// Cuts what the policies cut from a log that takes `used` bytes; gives the first record that
     /// is kept.
     pub(super) async fn compact(&self, flow: &Flow, meta: &mut MetaFile, used: u64) -> Result<Lsn> {
-        let changed = self.cut_aged(flow, meta).await?;
+        let changed = self.cut_aged(flow, meta).await? || self.retire_stuck(flow).await?;
         if let CompactionPolicy::SizeWindow(window) = self.shared.config.compaction {
             match if changed { self.used_bytes() } else { Ok(used) } {
                 Ok(used) => self.shrink(flow, meta, used, window).await?,
@@ -121,7 +121,9 @@ impl Maker {
         while used > window {
             if let Some(free) = self.drop_pooled() {
                 used = used.saturating_sub(free);
-            } else if let Some((size, _)) = self.shared.catalog.oldest_sealed() {
+            } else if !self.has_stuck()
+                && let Some((size, _)) = self.shared.catalog.oldest_sealed()
+            {
                 self.cut_oldest(flow, meta).await?;
                 if self.stock().free.is_empty() {
                     used = used.saturating_sub(size);
@@ -141,6 +143,7 @@ impl Maker {
         meta: &mut MetaFile,
         size: u64,
     ) -> Result<bool> {
+        let tried = self.retire_stuck(flow).await?;
         let limit = self.limit().unwrap_or(u64::MAX);
         // If that can't be told nothing is cut; who asked looks again, and hears why.
         let fits = self.used_bytes().map_or(true, |used| used.saturating_add(size) <= limit);
@@ -148,7 +151,10 @@ impl Maker {
         if fits || windowed && !self.stock().free.is_empty() {
             return Ok(true);
         }
-        if windowed { self.cut_oldest(flow, meta).await } else { Ok(false) }
+        if !windowed || self.has_stuck() {
+            return Ok(false);
+        }
+        Ok(self.cut_oldest(flow, meta).await? || tried)
     }
 
     /// Cuts the oldest sealed segment; false if there is none.
@@ -217,23 +223,23 @@ impl Maker {
             return Ok(Admission::MadeRoom);
         }
         let pooled = self.stock().free.len();
-        let may_cut = windowed && !self.stock().stuck;
-        if (may_cut || self.has_leftovers()) && self.make_room(flow, size).await? {
+        let may_help = windowed || self.has_stuck() || self.has_leftovers();
+        if may_help && self.make_room(flow, size).await? {
             let waits = self.has_leftovers() || self.stock().free.len() > pooled;
             if waits || self.used_bytes()? < before {
                 return Ok(Admission::MadeRoom);
             }
         }
-        if windowed && self.stock().stuck {
-            let why = "a segment that was cut could not be removed, so its space is not free; is \
-                       the directory still writable?";
-            let error = Error::new(ErrorKind::StorageFull, "make segment", why);
-            return Ok(Admission::Refused(error.at(&self.shared.dir, None)));
-        }
         // What was in the way may have been cut for its age while that was waited for.
         let used = self.used_bytes()?;
         if fits(used) {
             return Ok(Admission::Fits);
+        }
+        if self.has_stuck() {
+            let why = "a segment that was cut could not be removed, so its space is not free; is \
+                       the directory still writable?";
+            let error = Error::new(ErrorKind::StorageFull, "make segment", why);
+            return Ok(Admission::Refused(error.at(&self.shared.dir, None)));
         }
         let why = format!(
             "one more segment takes {size} bytes, and the log has {used} of the {limit} it may \
@@ -242,7 +248,8 @@ impl Maker {
         Ok(Admission::Refused(Error::new(ErrorKind::StorageFull, "make segment", why)))
     }
 
-    /// Cuts the oldest segment, once there is one that is sealed; false if there never will be.
+    /// Has what was cut removed, or the oldest segment cut once there is one that is sealed; false
+    /// if that does not help.
     async fn make_room(&self, flow: &Flow, size: u64) -> Result<bool> {
         let (catalog, mailbox) = (&self.shared.catalog, &self.shared.mailbox);
         if self.has_leftovers() {
@@ -257,6 +264,7 @@ impl Maker {
         }
         let sealed = || match catalog.oldest_sealed() {
             Some(_) => Some(true),
+            None if self.has_stuck() => Some(true),
             None => mailbox.nothing_to_seal().then_some(false),
         };
         if !flow.until(sealed).await {

@@ -155,7 +155,7 @@ async fn reopen(site: Site<'_>, shared: &Shared, wanted: Wanted) -> Result<Recov
     Ok(Recovered {
         report: plan.report,
         meta,
-        stock: Stock { epoch, highest_number, growth_bytes, free, unwiped, stuck: false },
+        stock: Stock { epoch, highest_number, growth_bytes, free, unwiped, stuck: Vec::new() },
         next_lsn: if bugs::on(Bug::LsnSkipped) { plan.next.next() } else { plan.next },
         time_us: plan.time_us,
         tail,

@@ -54,7 +54,7 @@ pub(super) async fn create(site: Site<'_>, shared: &Shared) -> Result<Recovered>
             growth_bytes,
             free: Vec::new(),
             unwiped,
-            stuck: false,
+            stuck: Vec::new(),
         },
         next_lsn: Lsn::FIRST,
         time_us: 0,
