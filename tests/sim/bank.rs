@@ -65,7 +65,9 @@ fn told(bug: Bug) -> &'static [&'static str] {
         Bug::PreparedAgain => &["attempt to subtract with overflow"],
         Bug::TwoSyncsInFlight => &[" was answered, "],
         Bug::SealedTooEarly => &["a segment stays open while groups of it are in flight"],
-        Bug::ResynchronisingScan | Bug::LsnSkipped => &["a later record stands here"],
+        Bug::LsnSkipped => &["a later record stands here"],
+        // The gap is inside the log, or its start.
+        Bug::ResynchronisingScan => &["a later record stands here", "no segment holds record "],
         Bug::WatermarkTooEarly => &["lost: records ", "corrupt: record "],
         Bug::MetaInOneSlot => &["one of the two states"],
         Bug::OlderMetaSlotFirst => &["both slots are bad"],
