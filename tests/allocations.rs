@@ -1,6 +1,6 @@
 //! What an append costs the allocator, counted over the whole process: nothing, once the log is in
-//! its stride: small batches and large ones, waited for, awaited and with tickets outstanding, of each
-//! durability, into one segment and into several.
+//! its stride: small batches and large ones, waited for, awaited and with tickets outstanding, of
+//! each durability, into one segment and into several.
 //!
 //! Chores are not an append's: the text of METRICS every ten seconds, the name of a segment. So the
 //! best of some short rounds counts. `PRKDB_HEAP_PROFILE` names a file for dhat to say in who

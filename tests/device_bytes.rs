@@ -134,8 +134,8 @@ fn a_large_batch_costs_the_blocks_of_its_frame() {
     }
 }
 
-/// A group that is written over cached pages waits for a kernel worker: what readers had in the page
-/// cache is let go before a segment is used again.
+/// A group that is written over cached pages waits for a kernel worker: what readers had in the
+/// page cache is let go before a segment is used again.
 #[test]
 fn a_segment_that_is_used_again_is_out_of_the_page_cache() {
     let root = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();

@@ -61,7 +61,9 @@ fn told(bug: Bug) -> &'static [&'static str] {
         Bug::NoNonce => &["everything to 1099511627776 was promised"],
         Bug::DirectorySyncMissing => &["its segment is missing", "I1, I5: "],
         Bug::HangAfterError => &["simulated hang", "simulated deadlock"],
-        Bug::CanceledSyncBelieved => &["foretold something else", "I1, I5: ", "corrupt: record "],
+        Bug::CanceledSyncBelieved | Bug::ReadErrorIsEnd => {
+            &["foretold something else", "I1, I5: ", "corrupt: record "]
+        }
         Bug::PreparedAgain => &["attempt to subtract with overflow"],
         Bug::TwoSyncsInFlight => &[" was answered, "],
         Bug::SealedTooEarly => &["a segment stays open while groups of it are in flight"],
@@ -95,7 +97,6 @@ fn told(bug: Bug) -> &'static [&'static str] {
         | Bug::SwallowedWriteError
         | Bug::AnsweredOutOfOrder
         | Bug::WaitEndsWhenWritten
-        | Bug::ReadErrorIsEnd
         | Bug::PaddingKept
         | Bug::FooterUnsalted
         | Bug::LaneUnsynced => LOSES,
