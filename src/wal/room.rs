@@ -237,6 +237,19 @@ mod tests {
     }
 
     #[test]
+    fn places_given_up_behind_one_that_waits_leave_the_line() {
+        let room = room(100);
+        let all = room.try_take(100).unwrap().unwrap();
+        let first = room.take(100);
+        for _ in 0..1000 {
+            drop(room.take(100));
+            assert!(room.lock().waiting.len() <= 66);
+        }
+        drop(all);
+        assert!(first.wait().is_ok());
+    }
+
+    #[test]
     fn a_refusal_reaches_those_in_line() {
         let room = room(100);
         let all = room.try_take(100).unwrap().unwrap();
@@ -244,6 +257,9 @@ mod tests {
         room.refuse(Some(Error::new(ErrorKind::Closed, "append", "")));
         assert_eq!(waiting.wait().err().map(|e| e.kind()), Some(ErrorKind::Closed));
         assert!(room.try_take(1).is_err());
+        // It came between its own look and the refusal.
+        let late = room.take(1);
+        assert_eq!(late.wait().err().map(|e| e.kind()), Some(ErrorKind::Closed));
         room.refuse(None);
         drop(all);
         assert!(room.try_take(1).unwrap().is_some());

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! what is kept        damage policies repair newer golden_log directory leaks panics
-//! how it is written   unsynced sync_method lanes index filesystem bounds
-//! what goes, is read  truncation retention readers batches
+//! how it is written   unsynced sync_method lanes index filesystem bounds refused
+//! what goes, is read  truncation retention readers batches window
 //! how it is asked     options health
 //! ```
 //!
@@ -35,11 +35,14 @@ mod outlook;
 mod panics;
 mod policies;
 mod readers;
+mod refused;
 mod repair;
 mod retention;
 mod sync_method;
 mod truncation;
 mod unsynced;
+#[cfg(feature = "sim")]
+mod window;
 
 /// Does nothing unless another test runs it as its child.
 #[test]

@@ -28,6 +28,7 @@ use prkdb_core::{Backend, ReadOnlyWal, Reader, SyncMethod, Wal, WalConfig};
 pub mod damages;
 pub mod disk;
 pub mod format;
+pub mod gate;
 pub mod through;
 pub mod watchdog;
 pub mod zeros;
@@ -130,6 +131,12 @@ pub fn read_all(reader: Reader, from: u64) -> Vec<Vec<u8>> {
         record.data.to_vec()
     };
     reader.zip(from..).map(number).collect()
+}
+
+/// What the system said, if it said anything.
+pub fn io_kind(error: &prkdb_core::Error) -> Option<std::io::ErrorKind> {
+    let source = std::error::Error::source(error)?;
+    source.downcast_ref::<std::io::Error>().map(std::io::Error::kind)
 }
 
 /// Every record of the log in `dir`, read without a writer.

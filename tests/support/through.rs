@@ -6,8 +6,9 @@ use std::fmt;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::task::Waker;
+use std::time::Duration;
 
 use prkdb_core::io::{
     Access, Buf, Completion, Disk, Entry, File, FileRef, LockGuard, Op, OpId, Queue, Until,
@@ -18,7 +19,7 @@ pub trait Hook: Send + Sync {
     /// `open`, `create`, `create-dir`, `rename`, `unlink`, `sync-dir`, `lock` or `queue` is called.
     fn before(&self, _call: &'static str, _path: &Path) {}
 
-    /// Whether that call fails instead of being made.
+    /// Whether that call fails instead of being made; asked for `list`, `is-locked`, `holds` too.
     fn fails(&self, _call: &'static str, _path: &Path) -> bool {
         false
     }
@@ -29,6 +30,16 @@ pub trait Hook: Send + Sync {
     /// A request is submitted. If it gets a name, its answer is told under that.
     fn submit(&self, _op: &Op) -> Option<&'static str> {
         None
+    }
+
+    /// What a request is answered instead of being made.
+    fn answer(&self, _op: &Op) -> Option<io::Result<usize>> {
+        None
+    }
+
+    /// How long a file that is open for reading only says it is.
+    fn size(&self, _path: &Path, real: u64) -> u64 {
+        real
     }
 
     /// A file that is open for reading only is read there; what this says is its answer.
@@ -53,6 +64,11 @@ pub trait Hook: Send + Sync {
     /// So many read files at the same time.
     fn readers(&self, _real: usize) -> usize {
         1
+    }
+
+    /// What the disk is called.
+    fn name(&self, real: &'static str) -> &'static str {
+        real
     }
 
     /// The block of the disk is that large.
@@ -125,12 +141,16 @@ impl<H: Hook> Through<H> {
         call: impl FnOnce(&dyn Disk) -> io::Result<T>,
     ) -> io::Result<T> {
         self.hook.before(name, path);
-        let done = match self.hook.fails(name, path) {
-            true => Err(io::ErrorKind::PermissionDenied.into()),
-            false => call(&*self.disk),
-        };
+        let done = self.denied(name, path).and_then(|()| call(&*self.disk));
         self.hook.after(name);
         done
+    }
+
+    fn denied(&self, name: &'static str, path: &Path) -> io::Result<()> {
+        match self.hook.fails(name, path) {
+            true => Err(io::ErrorKind::PermissionDenied.into()),
+            false => Ok(()),
+        }
     }
 }
 
@@ -158,9 +178,7 @@ impl<H: Hook + 'static> Disk for Through<H> {
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        if self.hook.fails("rename-from", from) {
-            return Err(io::ErrorKind::PermissionDenied.into());
-        }
+        self.denied("rename-from", from)?;
         self.around("rename", to, |disk| disk.rename(from, to))
     }
 
@@ -170,6 +188,7 @@ impl<H: Hook + 'static> Disk for Through<H> {
 
     fn list(&self, dir: &Path) -> io::Result<Vec<Entry>> {
         self.hook.list(dir);
+        self.denied("list", dir)?;
         self.disk.list(dir)
     }
 
@@ -182,10 +201,12 @@ impl<H: Hook + 'static> Disk for Through<H> {
     }
 
     fn is_locked(&self, path: &Path) -> io::Result<bool> {
+        self.denied("is-locked", path)?;
         self.disk.is_locked(path)
     }
 
     fn holds(&self, path: &Path) -> io::Result<bool> {
+        self.denied("holds", path)?;
         self.disk.holds(path)
     }
 
@@ -216,11 +237,12 @@ impl<H: Hook + 'static> Disk for Through<H> {
             hook: Arc::clone(&self.hook),
             named: Vec::new(),
             held: Vec::new(),
+            answered: Vec::new(),
         }))
     }
 
     fn name(&self) -> &'static str {
-        self.disk.name()
+        self.hook.name(self.disk.name())
     }
 }
 
@@ -241,7 +263,7 @@ impl<H: Hook + 'static> File for WatchedFile<H> {
     }
 
     fn size(&self) -> io::Result<u64> {
-        self.file.size()
+        Ok(self.hook.size(self.file.path(), self.file.size()?))
     }
 
     fn links(&self) -> io::Result<u64> {
@@ -273,12 +295,26 @@ struct Watched<H> {
     /// What is in flight.
     named: Vec<(OpId, &'static str)>,
     held: Vec<(&'static str, Completion)>,
+    /// Answers to what was never made, under names that no queue gives.
+    answered: Vec<Completion>,
 }
+
+/// How often it is asked again whether an answer is still held back.
+const LOOK_AGAIN: Duration = Duration::from_millis(2);
 
 impl<H: Hook> Queue for Watched<H> {
     fn submit(&mut self, op: Op) -> OpId {
         let name = self.hook.submit(&op);
-        let id = self.queue.submit(op);
+        let id = match self.hook.answer(&op) {
+            None => self.queue.submit(op),
+            Some(result) => {
+                static NEXT: AtomicU64 = AtomicU64::new(1 << 63);
+                let id = OpId(NEXT.fetch_add(1, Ordering::Relaxed));
+                let buf = if let Op::Write { buf, .. } = op { Some(buf) } else { None };
+                self.answered.push(Completion { id, result, buf });
+                id
+            }
+        };
         self.named.extend(name.map(|name| (id, name)));
         id
     }
@@ -288,8 +324,14 @@ impl<H: Hook> Queue for Watched<H> {
         let mut answers = Vec::new();
         let free = self.held.extract_if(.., |(name, _)| !self.hook.holds(name));
         out.extend(free.map(|(_, answer)| answer));
-        let until = if out.is_empty() { until } else { Until::Now };
+        let until = match until {
+            _ if !out.is_empty() || !self.answered.is_empty() => Until::Now,
+            Until::For(time) if !self.held.is_empty() => Until::For(time.min(LOOK_AGAIN)),
+            Until::Forever if !self.held.is_empty() => Until::For(LOOK_AGAIN),
+            until => until,
+        };
         let reaped = self.queue.reap(&mut answers, until);
+        answers.append(&mut self.answered);
         for answer in answers {
             let at = self.named.iter().position(|(id, _)| *id == answer.id);
             let name = at.map(|at| self.named.swap_remove(at).1);
@@ -313,6 +355,6 @@ impl<H: Hook> Queue for Watched<H> {
     }
 
     fn in_flight(&self) -> usize {
-        self.queue.in_flight() + self.held.len()
+        self.queue.in_flight() + self.held.len() + self.answered.len()
     }
 }
