@@ -1,7 +1,7 @@
 //! What a log promises, on real files: every suite that needs no process of its own.
 //!
 //! ```text
-//! what is kept        damage policies repair newer golden_log directory leaks panics
+//! what is kept        damage policies repair newer golden_log directory leaks panics silent
 //! how it is written   unsynced sync_method lanes index filesystem bounds refused
 //! what goes, is read  truncation retention readers batches window
 //! how it is asked     options health
@@ -38,6 +38,7 @@ mod readers;
 mod refused;
 mod repair;
 mod retention;
+mod silent;
 mod sync_method;
 mod truncation;
 mod unsynced;

@@ -56,11 +56,25 @@ pub fn fix_crc(bytes: &mut [u8]) {
 }
 
 fn footer_is_valid(segment: &[u8]) -> bool {
+    let footer = &segment[segment.len() - block_size(segment)..];
+    footer.starts_with(b"PRKDBEND") && footer_crc(segment) as usize == u32_at(footer, 12)
+}
+
+fn footer_crc(segment: &[u8]) -> u32 {
     let at = segment.len() - block_size(segment);
-    let footer = &segment[at..];
     let offset = u64::try_from(at).unwrap().to_le_bytes();
     let salt = [&segment[48..64], &segment[32..40], &offset].concat();
-    footer.starts_with(b"PRKDBEND") && block_crc(&salt, footer) as usize == u32_at(footer, 12)
+    block_crc(&salt, &segment[at..])
+}
+
+/// Changes a segment's footer and makes it valid again.
+pub fn change_footer(path: &Path, change: impl FnOnce(&mut [u8])) {
+    let mut segment = fs::read(path).unwrap();
+    let at = segment.len() - block_size(&segment);
+    change(&mut segment[at..]);
+    let crc = footer_crc(&segment).to_le_bytes();
+    segment[at + 12..at + 16].copy_from_slice(&crc);
+    fs::write(path, segment).unwrap();
 }
 
 /// The batches of one segment up to the first bytes that are no frame, and the greatest watermark

@@ -328,6 +328,21 @@ mod tests {
     use super::*;
 
     #[test]
+    fn bytes_that_follow_each_other_are_one_gap() {
+        let mut swept = Swept::default();
+        let blind = |offset, to| {
+            let (from, to, why) = (Lsn::new(5), Lsn::new(to), String::new());
+            Gap { offset, bytes: 4096, from, to, why, exact: false }
+        };
+        for gap in [blind(4096, 20), blind(8192, 30), blind(16384, 30)] {
+            swept.add_gap(gap);
+        }
+        let told = |gap: &Gap| (gap.offset, gap.bytes, gap.to.get());
+        let told: Vec<_> = swept.gaps.iter().map(told).collect();
+        assert_eq!(told, [(4096, 8192, 30), (16384, 4096, 30)]);
+    }
+
+    #[test]
     fn gaps_without_end_become_one() {
         let mut swept = Swept::default();
         let many = 3 * MAX_GAPS as u64;

@@ -7,13 +7,17 @@
 use std::io;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::format::Bad;
 use crate::format::codec::Decoder;
+use crate::format::footer::Footer;
 use crate::format::frame::{FrameHeader, Tag};
 use crate::io::{Access, Disk};
 use crate::lsn::Lsn;
 use crate::segment::{Cursor, Frame, Step};
 
-use super::super::recovery::{Found, Span, State, identity, inside, skip_removed, within};
+use super::super::recovery::{
+    Found, Span, State, count as lsns, identity, inside, skip_removed, within,
+};
 use super::finding::{Finding, FindingKind, VerifySummary, corrupt};
 
 /// Bytes read at a time.
@@ -171,7 +175,7 @@ impl Reading<'_> {
             }
         }
         self.end_blind(self.end_lsn(), tell);
-        if !self.met && holds_others(f, beyond, woven, self.summary.records, self.next) {
+        if !self.met && holds_others(f, &self.context, self.summary.records, self.next) {
             tell(corrupt(path, end, self.next, "the footer promises other records".into()));
         }
         Ok(())
@@ -195,10 +199,8 @@ impl Reading<'_> {
         tell: &mut dyn FnMut(Finding),
     ) {
         let (first, after) = (header.first_lsn, header.last_lsn().next());
+        debug_assert_eq!(header.tag, Tag::Batch, "a mark is its header and nothing else");
         self.met = true;
-        if header.tag == Tag::Mark {
-            return tell(corrupt(&self.f.file.path, offset, None, why));
-        }
         let cut = self.f.cut_at.is_some_and(|cut| first >= cut);
         self.next = Some(self.f.cut_at.map_or(after, |cut| after.min(cut)));
         if !cut && !covers(self.context.removed, first, after) {
@@ -248,7 +250,8 @@ fn gone(removed: &[Span], next: Option<Lsn>, header: &FrameHeader) -> bool {
 /// What stands at the cursor, up to `end`; where the log `goes_on` also the frames that follow
 /// there: of a group that was seen by looking ahead only the first frame is known.
 fn step_to(cursor: &mut Cursor, end: u64, goes_on: bool, block: u64) -> io::Result<Option<Step>> {
-    let past = cursor.at() >= end;
+    let at = cursor.at();
+    let past = at >= end;
     if past && !goes_on {
         return Ok(None);
     }
@@ -260,6 +263,14 @@ fn step_to(cursor: &mut Cursor, end: u64, goes_on: bool, block: u64) -> io::Resu
         }
         Ok(step) => step,
     };
+    let offset = match &step {
+        Step::Frame(Frame { offset, .. }) | Step::Bad { offset, .. } => *offset,
+        Step::End => at,
+    };
+    if !goes_on && offset >= end {
+        // That was given up once; what stood before the end looks like padding.
+        return Ok(Some(Step::Bad { offset: at, why: Bad::Nothing, header: None }));
+    }
     Ok((!past || matches!(step, Step::Frame(_))).then_some(step))
 }
 
@@ -274,15 +285,27 @@ fn resync(cursor: &mut Cursor, block: u64) -> std::result::Result<(), (u64, io::
 
 /// Whether a segment of whole frames, with `read` records up to before `next`, is not what its
 /// footer says.
-fn holds_others(f: &Found, beyond: bool, woven: bool, read: u64, next: Option<Lsn>) -> bool {
+fn holds_others(f: &Found, context: &Context<'_>, read: u64, next: Option<Lsn>) -> bool {
+    let Context { beyond, woven, .. } = *context;
     let fewer = match &f.state {
-        State::Sealed(footer) => woven && f.cut_at.is_none() && footer.records != read,
-        State::Open(_) => false,
+        State::Sealed(footer) if woven && f.cut_at.is_none() && footer.records != read => {
+            !is_given_up(footer, context, read)
+        }
+        State::Sealed(_) | State::Open(_) => false,
     };
     let expected = f.runs.last().map(|run| run.last.next());
     // Of one that was cut beside others only a walk knows where it ends.
     let known = !f.is_sparse() || f.walked || f.cut_at.is_none();
     fewer || !beyond && known && next != expected
+}
+
+/// Whether what a footer counts beyond the `read` records of its segment may all have been given
+/// up, and nothing else is missing there: a frame that looks like padding leaves no other trace.
+fn is_given_up(footer: &Footer, context: &Context<'_>, read: u64) -> bool {
+    let (from, to) = (footer.first_lsn, footer.last_lsn.next());
+    let known = lsns(within(context.removed, from, to));
+    let lost = within(context.lost, from, to).next().is_some();
+    !lost && (read..=read.saturating_add(known)).contains(&footer.records)
 }
 
 /// Counts a whole frame; tells what is wrong with its place in the order.
