@@ -491,3 +491,25 @@ impl Iterator for Reader {
         self.give(Reader::record, |record| record.lsn)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::catalog::Listing;
+    use super::*;
+    use crate::io::open_disk;
+    use crate::options::Backend;
+
+    #[test]
+    fn a_promised_record_that_no_segment_holds_is_damage() {
+        let root = tempfile::tempdir().unwrap();
+        let (disk, _) = open_disk(root.path(), Backend::Pwrite).unwrap();
+        let (catalog, first, next) = (Arc::new(Catalog::default()), Lsn::new(3), Lsn::new(9));
+        let (segments, holes) = (Vec::new(), Vec::new());
+        catalog.restart(Listing { segments, first, next, holes }, next);
+        let mut reader = Reader::new(catalog, disk, first, ReadLevel::Durable).unwrap();
+        let error = reader.next().unwrap().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt);
+        assert!(error.to_string().contains("no segment holds record 3"), "{error}");
+        assert_eq!(reader.next_lsn(), first);
+    }
+}

@@ -347,3 +347,31 @@ fn stat_of(disk: &dyn Disk, dir: &Path, plan: &Plan) -> Result<LogStat> {
         format_version: FORMAT_VERSION,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::Wal;
+    use super::*;
+    use crate::options::WalConfig;
+
+    #[test]
+    fn a_look_tells_what_is_served_and_what_of_it_is_promised() {
+        let root = tempfile::tempdir().unwrap();
+        let config = WalConfig { segment_bytes: 1 << 20, ..WalConfig::new(root.path()) };
+        let wal = Wal::open(config.clone()).unwrap();
+        wal.append_batch(["one", "two"]).unwrap().wait().unwrap();
+        wal.close().unwrap();
+        let mut log = ReadOnlyWal::open(root.path()).unwrap();
+        let told = |log: &ReadOnlyWal| {
+            let stat = log.stat();
+            assert_eq!(stat.promised_lsn, Some(log.promised_lsn()));
+            (log.promised_lsn().get(), stat.next_lsn.map(Lsn::get))
+        };
+        assert_eq!(told(&log), (2, Some(3)));
+        let wal = Wal::open(config).unwrap();
+        wal.append_batch(["three"]).unwrap().wait().unwrap();
+        wal.close().unwrap();
+        assert!(log.refresh().unwrap());
+        assert_eq!(told(&log), (3, Some(4)));
+    }
+}

@@ -3,7 +3,8 @@
 //! ```text
 //! what is kept        damage policies repair newer golden_log directory leaks panics silent
 //! how it is written   unsynced sync_method lanes index filesystem bounds refused
-//! what goes, is read  truncation retention readers batches window
+//! what goes, is read  truncation retention readers batches window unread beside lanes_lost
+//!                     repair_to
 //! how it is asked     options health
 //! ```
 //!
@@ -16,6 +17,7 @@
 mod support;
 
 mod batches;
+mod beside;
 #[cfg(feature = "sim")]
 mod bounds;
 mod damage;
@@ -27,6 +29,7 @@ mod golden_log;
 mod health;
 mod index;
 mod lanes;
+mod lanes_lost;
 mod leaks;
 mod newer;
 #[cfg(feature = "sim")]
@@ -37,10 +40,12 @@ mod policies;
 mod readers;
 mod refused;
 mod repair;
+mod repair_to;
 mod retention;
 mod silent;
 mod sync_method;
 mod truncation;
+mod unread;
 mod unsynced;
 #[cfg(feature = "sim")]
 mod window;

@@ -222,7 +222,8 @@ fn verify_names_an_unreadable_place_of_lanes_with_a_hole_once() {
     let dir = root.path().join("log");
     let lanes = WalConfig { num_segments: 4, ..config(&dir, Backend::Auto) };
     let wal = Wal::open(lanes.clone()).unwrap();
-    fill(&wal, 1, 3000, 10);
+    // So many that some are sealed and far from the hole, however they were woven.
+    fill(&wal, 1, 6000, 10);
     wal.close().unwrap();
     let (frames, _) = format::frames(&segments(&dir)[1]);
     let frame = &frames[frames.len() / 2];

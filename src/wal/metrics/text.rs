@@ -164,6 +164,12 @@ mod tests {
     }
 
     #[test]
+    fn a_time_is_told_in_the_unit_that_suits_it() {
+        let told = [7.0, 7_100.0, 7_150_000.0, 71e9].map(time);
+        assert_eq!(told, ["7 ns", "7.1 us", "7.2 ms", "71.0 s"]);
+    }
+
+    #[test]
     fn names_of_a_newer_build_are_passed_over() {
         let body = "groups 3\ncolour 7\nshape round or so\nsplines 1 2 3:4\nqueue_ns 5 5 5:1\n";
         let text = format!("{TITLE}{:08x}\n{body}", crc32fast::hash(body.as_bytes()));

@@ -1,0 +1,229 @@
+//! Logs that change under who looks at them or opens them, and what a crash in the middle of a
+//! change leaves.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use prkdb_core::io::{ThreadHost, World, open_disk};
+use prkdb_core::{Backend, ErrorKind, Lsn, ReadOnlyWal, Wal};
+
+use crate::support::gate::{self, Gate};
+use crate::support::through::{Hook, Opens};
+use crate::support::{config, copy, fill, io_kind, open, record, segments};
+use crate::unread::{Coarse, closed_log, through};
+
+/// Another process makes a log when the lock is about to be taken.
+struct Makes {
+    from: PathBuf,
+    to: PathBuf,
+    done: AtomicBool,
+}
+
+impl Hook for Makes {
+    fn before(&self, call: &'static str, _path: &Path) {
+        if call == "lock" && !self.done.swap(true, Ordering::Relaxed) {
+            copy(&self.from, &self.to);
+        }
+    }
+}
+
+#[test]
+fn a_log_of_other_blocks_that_comes_while_one_is_made_is_left_alone() {
+    let root = tempfile::tempdir().unwrap();
+    let (from, to) = (root.path().join("from"), root.path().join("to"));
+    let host = Arc::new(ThreadHost::new());
+    let disk = Arc::new(through(root.path(), &Arc::new(Coarse)));
+    let world = World { disk, host: host.clone() };
+    let wal = Wal::open_in(world, config(&from, Backend::Pwrite)).unwrap();
+    fill(&wal, 1, 10, 1);
+    wal.close().unwrap();
+    let hook = Arc::new(Makes { from, to: to.clone(), done: AtomicBool::new(false) });
+    let world = || World { disk: Arc::new(through(root.path(), &hook)), host: host.clone() };
+    let error = Wal::open_in(world(), config(&to, Backend::Pwrite)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Locked, "{error}");
+    let wal = Wal::open_in(world(), config(&to, Backend::Pwrite)).unwrap();
+    assert_eq!(wal.next_lsn(), Lsn::new(11));
+    wal.close().unwrap();
+}
+
+#[test]
+fn a_cut_between_meta_and_its_segments_is_seen_whole() {
+    let root = tempfile::tempdir().unwrap();
+    let gate = Arc::new(Gate::default());
+    let wal = gate::open(&gate, config(root.path(), Backend::Pwrite));
+    fill(&wal, 1, 10, 10);
+    while segments(root.path()).len() < 2 {
+        gate::a_moment();
+    }
+    // None is ready when the log is cut: that would be taken away, and seen to be gone.
+    gate.refuse("create", "");
+    while wal.segment_count() < 2 {
+        fill(&wal, 1, 10, 10);
+    }
+    fill(&wal, 1, 50, 10);
+    let (last, wal) = (wal.next_lsn().get() - 10, Arc::new(Mutex::new((wal, false))));
+    let cutting = Arc::clone(&wal);
+    // META was read by then.
+    let cut = move |path: &Path| {
+        let (wal, done) = &mut *cutting.lock().unwrap();
+        if path.extension().is_some_and(|e| e == "seg") && !std::mem::replace(done, true) {
+            gate.heal();
+            wal.truncate_after(Lsn::new(last)).unwrap();
+            fill(wal, 2, 30, 10);
+            // Until a mark says that they are promised.
+            std::thread::sleep(Duration::from_millis(1300));
+        }
+    };
+    let disk = Arc::new(through(root.path(), &Arc::new(Opens(cut))));
+    let log = ReadOnlyWal::open_on(disk, root.path()).unwrap();
+    let found: Vec<_> = log.reader(Lsn::new(last)).unwrap().map(|r| r.unwrap().data).collect();
+    assert!(*found[0] == record(1, last)[..] && *found[1] == record(2, last + 1)[..]);
+    assert!(wal.lock().unwrap().1);
+}
+
+#[test]
+fn segments_that_a_writer_takes_away_are_no_findings() {
+    let root = tempfile::tempdir().unwrap();
+    let wal = open(root.path(), Backend::Pwrite);
+    fill(&wal, 1, 1300, 13);
+    // A reader pins them: they are removed and not used again.
+    let pinned: Vec<_> = (0..20).map(|_| wal.reader(Lsn::FIRST).unwrap()).collect();
+    let mut known = 0;
+    let disk = open_disk(root.path(), Backend::Pwrite).unwrap().0;
+    let summary = ReadOnlyWal::verify_on(
+        &*disk,
+        root.path(),
+        &mut |finding| panic!("{finding:?}"),
+        &mut |done, _| {
+            if known == 0 && done > 0 {
+                wal.truncate_before(Lsn::new(1250)).unwrap();
+            }
+            known = done;
+        },
+    );
+    let records = summary.unwrap().records;
+    assert!((1..1300).contains(&records), "{records} records");
+    drop(pinned);
+    wal.close().unwrap();
+}
+
+#[test]
+fn a_segment_that_can_not_be_opened_beside_a_writer_is_an_error() {
+    let root = tempfile::tempdir().unwrap();
+    let wal = open(root.path(), Backend::Pwrite);
+    fill(&wal, 1, 1300, 13);
+    let gate = Arc::new(Gate::default());
+    let disk = through(root.path(), &gate);
+    let refuse = &mut |_, _| gate.refuse("open", ".seg");
+    let error = ReadOnlyWal::verify_on(&disk, root.path(), &mut |_| {}, refuse).unwrap_err();
+    assert_eq!(io_kind(&error), Some(io::ErrorKind::PermissionDenied), "{error}");
+    wal.close().unwrap();
+}
+
+#[test]
+fn a_writer_that_comes_while_the_log_is_verified_is_noticed() {
+    let root = tempfile::tempdir().unwrap();
+    let dir = root.path().join("log");
+    closed_log(&dir);
+    static COMES: Mutex<Option<Wal>> = Mutex::new(None);
+    let of = dir.clone();
+    let come = move |path: &Path| {
+        let mut writer = COMES.lock().unwrap();
+        if path.extension().is_some_and(|e| e == "seg") && writer.is_none() {
+            *writer = Some(open(&of, Backend::Pwrite));
+        }
+    };
+    let disk = through(&dir, &Arc::new(Opens(come)));
+    let tell = &mut |finding| panic!("{finding:?}");
+    let summary = ReadOnlyWal::verify_on(&disk, &dir, tell, &mut |_, _| {}).unwrap();
+    assert_eq!(summary.records, 1300);
+    COMES.lock().unwrap().take().unwrap().close().unwrap();
+}
+
+/// After a power cut a retired file may have its old name and its new one.
+#[test]
+fn a_retired_file_of_two_names_keeps_one() {
+    let root = tempfile::tempdir().unwrap();
+    closed_log(root.path());
+    let unused = segments(root.path()).pop().unwrap();
+    let number = unused.file_stem().unwrap().to_str().unwrap();
+    let pooled = root.path().join("pool").join(format!("{number}.free"));
+    fs::copy(&unused, &pooled).unwrap();
+    let wal = open(root.path(), Backend::Pwrite);
+    fill(&wal, 1, 1300, 13);
+    assert_eq!(wal.next_lsn(), Lsn::new(2601));
+    wal.close().unwrap();
+    ReadOnlyWal::verify(root.path(), &mut |f| panic!("{f:?}"), &mut |_, _| {}).unwrap();
+}
+
+/// A cut that META holds and whose segments stayed: they are no part of the log.
+#[test]
+fn segments_that_a_cut_could_not_remove_are_passed_over() {
+    let root = tempfile::tempdir().unwrap();
+    let (dir, dead) = (root.path().join("log"), root.path().join("dead"));
+    let gate = Arc::new(Gate::default());
+    let wal = gate::open(&gate, config(&dir, Backend::Pwrite));
+    fill(&wal, 1, 1300, 13);
+    gate.refuse("unlink", ".seg");
+    gate.refuse("rename-from", ".seg");
+    wal.truncate_after(Lsn::new(100)).unwrap();
+    copy(&dir, &dead);
+    gate.heal();
+    assert_eq!(ReadOnlyWal::open(&dead).unwrap().durable_lsn(), Lsn::new(100));
+    ReadOnlyWal::verify(&dead, &mut |f| panic!("{f:?}"), &mut |_, _| {}).unwrap();
+    let report = prkdb_core::repair(&dead, &mut |_, _| {}).unwrap();
+    assert_eq!((report.records_kept, report.records_lost), (100, 0), "{report:?}");
+    wal.close().unwrap();
+}
+
+/// Told to whoever listens to the log of the program.
+#[cfg(all(feature = "cli", feature = "sim"))]
+#[test]
+fn what_recovery_gave_up_is_in_the_programs_log() {
+    use prkdb_core::io::sim::{CrashKind, Faults, Model, Sim};
+    use prkdb_core::{Durability, WalConfig};
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+    impl io::Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend(bytes);
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let lines = Lines::default();
+    let make = {
+        let lines = lines.clone();
+        move || lines.clone()
+    };
+    let subscriber = tracing_subscriber::fmt().with_writer(make).finish();
+    let said = || String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+    tracing::subscriber::with_default(subscriber, || {
+        for seed in 0..100 {
+            let sim = Sim::new(seed, Model::weak(true), Faults::default());
+            let config = WalConfig { segment_bytes: 1 << 20, ..WalConfig::new("/log") };
+            let wal = Wal::open_in(sim.world(), config.clone()).unwrap();
+            wal.append_batch(["promised"]).unwrap().wait().unwrap();
+            for _ in 0..10 {
+                drop(wal.with(Durability::Written).append_batch([[7; 50_000]]).unwrap());
+            }
+            sim.pass(std::time::Duration::from_micros(300));
+            sim.crash(CrashKind::Power);
+            drop(wal);
+            let wal = Wal::open_in(sim.world(), config).unwrap();
+            let report = wal.recovery();
+            wal.close().unwrap();
+            if !report.given_up.is_empty() {
+                return;
+            }
+        }
+        panic!("no seed leaves a torn tail");
+    });
+    assert!(said().contains("gave up bytes that nobody was promised"), "{}", said());
+}
