@@ -18,6 +18,7 @@ mod output;
 mod repair;
 mod round_trip;
 mod support;
+mod transcript;
 #[cfg(target_os = "linux")]
 #[allow(dead_code, reason = "other tests take other zeros")]
 #[path = "../support/zeros.rs"]
