@@ -160,7 +160,8 @@ pub struct BatchConfig {
     pub max_batch_size: usize,
     /// Bytes that may be queued before appends wait for room, and that end the lingering.
     /// Counted before compression; a batch larger than it goes in alone, when the queue is empty.
-    /// Default 1 MiB. More: deeper pipelines for many or large batches, more memory.
+    /// Default 1 MiB. More: deeper pipelines for many or large batches, more memory: of buffers of
+    /// each of seven sizes as much is kept as this and `depth` groups are, 32 MiB at most.
     pub max_buffer_bytes: usize,
     /// How batches are compressed; none: as [`WalConfig::compression`] says. Default none. Set, it
     /// wins, also where it says [`CompressionConfig::none`].

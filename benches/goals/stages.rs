@@ -24,7 +24,7 @@ pub fn head() -> Result<(), Stop> {
     print("|---|---|---|---|---|---|---|")
 }
 
-/// What two looks at the clock cost, and one between them, nanoseconds.
+/// What the caller saw: nanoseconds of all appends, until the call returned and until the answer.
 struct Caller {
     appends: u64,
     call_ns: u64,

@@ -66,10 +66,9 @@ impl BufPool {
         for buf in residents {
             let class = class_of(buf.capacity()).expect("a resident fills its class");
             let mut class = self.lock(class);
-            let (id, place) = (buf.memory_id(), class.residents.len());
             // Ids only rise.
-            debug_assert!(class.residents.last().is_none_or(|last| *last < id));
-            class.residents.insert(place, id);
+            debug_assert!(class.residents.last().is_none_or(|last| *last < buf.memory_id()));
+            class.residents.push(buf.memory_id());
             class.free.push_back(buf);
         }
     }

@@ -179,7 +179,7 @@ pub trait Disk: Send + Sync + fmt::Debug {
     /// The system's error.
     fn unlink(&self, path: &Path) -> io::Result<()>;
 
-    /// The names in a directory, sorted.
+    /// The names in a directory, sorted, each once.
     ///
     /// # Errors
     /// The system's error.

@@ -36,7 +36,7 @@ use crate::format::footer::IndexEntry;
 use crate::io::{Access, Disk, FileRef};
 use crate::lsn::Lsn;
 use crate::segment::{SegmentFile, SparseIndex};
-use crate::sync::{AtomicU64, Mutex, MutexGuard, RwLock, RwLockWriteGuard};
+use crate::sync::{AtomicBool, AtomicU64, Mutex, MutexGuard, RwLock, RwLockWriteGuard};
 
 use super::recovery::drop_below;
 
@@ -195,8 +195,9 @@ pub(crate) struct Listing {
 /// The segments of a log and its watermarks.
 #[derive(Debug, Default)]
 pub(crate) struct Catalog {
-    /// Another process may write the log, and cut it unheard until the next look.
-    followed: bool,
+    /// Others may write the log, and cut it unheard until the next look: so of a log that is only
+    /// looked at, and of one that was closed. Publishes nothing else.
+    followed: AtomicBool,
     segments: RwLock<Segments>,
     /// Where recoveries and truncations cut the log: what a reader got from there on may be no
     /// more.
@@ -219,12 +220,19 @@ pub(crate) struct Catalog {
 impl Catalog {
     /// Of a log that is only looked at.
     pub(crate) fn following() -> Catalog {
-        Catalog { followed: true, ..Catalog::default() }
+        let catalog = Catalog::default();
+        catalog.follow();
+        catalog
+    }
+
+    /// From now on others may cut the log.
+    pub(crate) fn follow(&self) {
+        self.followed.store(true, Ordering::Release);
     }
 
     /// Whether others may take records out that it still lists.
     pub(crate) fn is_followed(&self) -> bool {
-        self.followed
+        self.followed.load(Ordering::Acquire)
     }
 
     /// Begins a change that readers must notice.

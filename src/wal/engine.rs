@@ -128,11 +128,10 @@ impl Engine {
             Box::new(move || {
                 let align = len(of_writer.block);
                 let deeper = of_writer.config.depth.saturating_sub(8) * FOR_EACH_MORE;
-                let mut residents = Vec::new();
-                for (count, bytes) in REGISTERED {
-                    let count = count + if bytes == MEDIUM { deeper } else { 0 };
-                    residents.extend((0..count).map(|_| Buf::mapped(bytes, align)));
-                }
+                let make = |(count, bytes)| (0..count).map(move |_| Buf::mapped(bytes, align));
+                let mut residents: Vec<Buf> = REGISTERED.into_iter().flat_map(make).collect();
+                // The last ones: where not so many may be registered these are left out.
+                residents.extend(make((deeper, MEDIUM)));
                 let queue = of_writer.world.disk.queue(QUEUE_DEPTH, &residents)?;
                 of_writer.pool.house(residents);
                 of_writer.bell.install(queue.waker());
@@ -178,6 +177,8 @@ impl Engine {
             outcome = outcome.and(ticket.wait());
         }
         self.stop(shared, Control::Stop);
+        // A reader that outlives the log hears of nothing that the next writer cuts.
+        shared.catalog.follow();
         // Everything was reaped and both queues are gone: nothing of ours can land any more.
         self.lock = None;
         outcome

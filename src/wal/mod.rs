@@ -305,7 +305,8 @@ impl Wal {
     /// they act by themselves. Gives the first record that is kept.
     ///
     /// - Shape: whole sealed segments. Down to a `SizeWindow` itself, first by giving up prepared
-    ///   and retired segments; in the background there may be one segment more.
+    ///   and retired segments; in the background there may be one segment more. While a segment
+    ///   that was cut can't be removed no further one is cut for its size.
     /// - Durability: as [`Wal::truncate_before`].
     ///
     /// # Errors

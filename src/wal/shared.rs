@@ -347,7 +347,7 @@ impl Shared {
         (self.batches.1.try_iter().collect(), self.controls.1.try_iter().collect())
     }
 
-    /// Nobody will: controls that are dropped answer for themselves.
+    /// Answers what no writer will take; controls that are dropped answer for themselves.
     fn answer_all(&self, queued: Option<(Vec<Pending>, Vec<Control>)>) {
         let Some((batches, controls)) = queued else { return };
         for batch in batches {

@@ -108,3 +108,21 @@ fn a_segment_that_is_gone_from_under_its_writer_is_named() {
         wal.close().unwrap();
     });
 }
+
+/// A reader that outlives its log is one who follows: the next writer may cut.
+#[test]
+fn a_reader_that_outlives_its_log_hears_of_the_next_ones_cuts() {
+    on_each_backend(|dir, backend| {
+        let wal = open(dir, backend);
+        fill(&wal, 1, 3000, 10);
+        let mut reader = wal.reader(Lsn::FIRST).unwrap();
+        assert_eq!(reader.next().unwrap().unwrap().lsn, Lsn::FIRST);
+        wal.close().unwrap();
+        let next = open(dir, backend);
+        next.truncate_before(Lsn::new(3000)).unwrap();
+        let error = reader.find_map(Result::err).expect("its segments are gone");
+        assert_eq!(error.kind(), ErrorKind::Truncated, "{backend}: {error}");
+        assert_eq!(reader.next().unwrap().unwrap_err().kind(), ErrorKind::Truncated);
+        next.close().unwrap();
+    });
+}

@@ -20,8 +20,7 @@ pub(super) struct Registered {
 }
 
 impl Registered {
-    /// Announces `bufs`; where only so much memory may be locked, as many of the first as half of
-    /// them, or none.
+    /// Announces `bufs`; where only so much memory may be locked, an eighth less, and so on.
     pub(super) fn new(ring: &Ring, bufs: &[Buf]) -> io::Result<Registered> {
         let mut bufs = &bufs[..bufs.len().min(MOST)];
         loop {
@@ -29,7 +28,7 @@ impl Registered {
             if !registered.known.is_empty() || bufs.is_empty() {
                 return Ok(registered);
             }
-            bufs = &bufs[..bufs.len() / 2];
+            bufs = &bufs[..bufs.len() - bufs.len().div_ceil(8)];
         }
     }
 

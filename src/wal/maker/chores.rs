@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::bugs::{self, Bug};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::meta::{self, Meta};
-use crate::io::Flow;
+use crate::io::{Access, Flow};
 use crate::lsn::Lsn;
 use crate::options::MIN_SEGMENT_BYTES;
 use crate::segment::{SegmentFile, free_name, pool_dir, sync_pool};
@@ -317,8 +317,8 @@ impl Maker {
                     reusable += usize::from(gone.as_ref().is_some_and(|gone| gone.reusable));
                     retired.extend(gone);
                 }
-                // The cut is durable without it. It is tried again when its space is needed; at
-                // last the next open finds the file and removes it.
+                // The cut is durable without it. It is tried again with the next cut, and when a
+                // limit is met; at last the next open finds the file and removes it.
                 Err(error) => {
                     if at >= known {
                         tracing::warn!(%error, "a segment below the cut could not be removed");
@@ -358,8 +358,15 @@ impl Maker {
         let reusable = full && unpinned && wanted;
         let gone = if reusable || self.shared.config.wipe_retired {
             let to = pool_dir(&self.shared.dir).join(free_name(segment.file.id.number));
-            let moved = self.in_pool(|| disk.rename(path, &to));
-            moved.map(|()| Some(Retired { path: to, reusable }))
+            match self.in_pool(|| disk.rename(path, &to)) {
+                Err(e) if disk.open(&to, Access::Cached).is_err() => {
+                    // There is no place for it; without a name it takes none.
+                    let wiped_first = self.shared.config.wipe_retired;
+                    if wiped_first { Err(e) } else { disk.unlink(path).map(|()| None) }
+                }
+                // It may also have been moved by an attempt that was called failed.
+                _ => Ok(Some(Retired { path: to, reusable })),
+            }
         } else {
             disk.unlink(path).map(|()| None)
         };

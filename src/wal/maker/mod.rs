@@ -115,15 +115,20 @@ impl Maker {
         .await;
     }
 
-    /// Removes a file that nothing needs. If that fails it is found and removed at the next open.
-    fn discard(&self, path: &Path) {
+    /// Removes a file that nothing needs; tells whether it did. If that fails it is found and
+    /// removed at the next open.
+    fn discard(&self, path: &Path) -> bool {
         // What has that name may be another log's by now.
-        if self.shared.expect_ours("remove").is_ok()
-            && let Err(error) = self.shared.world.disk.unlink(path)
+        if self.shared.expect_ours("remove").is_err() {
+            return false;
+        }
+        let removed = self.shared.world.disk.unlink(path);
+        if let Err(error) = &removed
             && error.kind() != io::ErrorKind::NotFound
         {
             tracing::warn!(path = %path.display(), %error, "can't remove an unused file");
         }
+        removed.is_ok()
     }
 
     /// Does what needs the pool. Somebody may have removed that, for its space: it is made again.

@@ -164,11 +164,11 @@ impl Maker {
         Ok(true)
     }
 
-    /// Removes a file from the pool; gives its size.
+    /// Removes a file from the pool; gives the space that came back, none if it holds no more.
     fn drop_pooled(&self) -> Option<u64> {
         let path = self.stock().free.pop()?;
-        self.discard(&path);
-        Some(self.shared.config.segment_bytes)
+        // Somebody may have removed it.
+        Some(if self.discard(&path) { self.shared.config.segment_bytes } else { 0 })
     }
 
     /// What the log takes on disk, bytes.

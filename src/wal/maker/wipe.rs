@@ -32,9 +32,10 @@ impl Maker {
             if let Err(error) = &ready {
                 tracing::warn!(%error, "a retired segment could not be wiped, and is removed");
             }
-            match reusable && matches!(ready, Ok(true)) {
-                true => self.stock().free.push(path),
-                false => self.discard(&path),
+            if reusable && matches!(ready, Ok(true)) {
+                self.stock().free.push(path);
+            } else {
+                self.discard(&path);
             }
         }
     }

@@ -125,7 +125,7 @@ metrics! {
         segments_made,
         /// Segments made from a retired one, without writing its content.
         segments_recycled,
-        /// Segments that a truncation cut off.
+        /// Segments that were cut and whose names were taken away.
         segments_retired,
     }
     histograms {

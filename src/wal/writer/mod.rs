@@ -80,7 +80,7 @@ pub(crate) struct Writer {
     next_lsn: Lsn,
     time_us: u64,
     now: Duration,
-    /// The greatest watermark that some frame header carries.
+    /// The greatest watermark that is known to be on disk, in a frame header or in META.
     marked: Lsn,
     /// Somebody waits until this is durable.
     want: Lsn,
