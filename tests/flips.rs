@@ -88,6 +88,7 @@ impl fmt::Display for Damage {
 /// A log and what belongs in it.
 struct Original {
     dir: PathBuf,
+    lanes: usize,
     files: Vec<(PathBuf, Vec<u8>)>,
     /// Blocks of these files that were others earlier, and what they held.
     stale: Vec<(PathBuf, usize, Vec<u8>)>,
@@ -96,8 +97,9 @@ struct Original {
 }
 
 impl Original {
-    fn new(dir: &Path, backend: Backend, num_segments: usize) -> Original {
-        let wal = Wal::open(WalConfig { num_segments, ..config(dir, backend) }).unwrap();
+    fn new(dir: &Path, backend: Backend, lanes: usize) -> Original {
+        let config = WalConfig { num_segments: lanes, ..config(dir, backend) };
+        let wal = Wal::open(config).unwrap();
         let mut earlier = Vec::new();
         for part in 0..RECORDS / PART {
             fill(&wal, 1, PART, 25);
@@ -125,7 +127,8 @@ impl Original {
         let times = ReadOnlyWal::open(dir).unwrap().reader(Lsn::new(FIRST)).unwrap();
         let times = times.map(|found| found.unwrap().time_us);
         let records = (FIRST..=RECORDS).map(|lsn| record(1, lsn)).zip(times).collect();
-        Original { dir: dir.into(), files, stale: stale.into_iter().collect(), records }
+        let (dir, stale) = (dir.into(), stale.into_iter().collect());
+        Original { dir, lanes, files, stale, records }
     }
 
     /// Any byte of any file.
@@ -234,7 +237,7 @@ impl Original {
 
     /// What becomes of the log in `dir`, whose files differ from these in one place.
     fn judge(&self, dir: &Path, backend: Backend, damage: &Damage) -> Result<Fate, String> {
-        let struck = &Struck { dir, damage };
+        let struck = &Struck { dir, damage, lanes: self.lanes };
         let mut finds = false;
         let verified = ReadOnlyWal::verify(
             dir,
@@ -313,17 +316,22 @@ fn by_inode(dir: &Path) -> Vec<(u64, PathBuf, Vec<u8>)> {
 struct Struck<'a> {
     dir: &'a Path,
     damage: &'a Damage,
+    lanes: usize,
 }
 
 impl Struck<'_> {
     /// An error is right if it says that something is damaged, and where: the file, and a place
     /// in it from which on something is wrong, or what stands just behind zeros, as padding is.
     /// What META says all else is compared with, so that its damage may show anywhere in the log.
+    /// Of a frame of which a whole block is another nothing is left to tell by which of several
+    /// lanes had it: any of those that end before it may be named.
     fn refusal(&self, e: &Error) -> Result<Fate, String> {
-        let Struck { dir, damage } = self;
+        let Struck { dir, damage, lanes } = self;
         let end = (damage.offset + damage.bytes.len()) as u64;
+        let in_doubt = *lanes > 1 && damage.kind != Kind::Flipped;
         let is_there = |path: &Path| match damage.file.to_str() {
             Some("META") => path.starts_with(dir),
+            _ if in_doubt => path.starts_with(dir) && e.offset().is_some(),
             _ => path == dir.join(&damage.file) && e.offset().is_some_and(|offset| offset <= end),
         };
         match e.kind() {
