@@ -80,7 +80,7 @@ fn the_directory_is_moved(root: &Path, backend: Backend) {
 /// What another log takes on disk says nothing of this one.
 fn a_window_is_not_measured_on_another_log(root: &Path, backend: Backend) {
     let [log, moved] = ["log", "moved"].map(|name| root.join(name));
-    let compaction = CompactionPolicy::SizeWindow(6 << 20);
+    let compaction = CompactionPolicy::SizeWindow(10 << 20);
     let wal = Wal::open(WalConfig { compaction, ..config(&log, backend) }).unwrap();
     fill(&wal, 1, 1500, 50);
     assert_eq!(wal.compact().unwrap(), Lsn::FIRST, "it is well below the window");
