@@ -109,9 +109,11 @@ impl Inbox {
 /// A waker is its runtime's code: a panic in it is not the log's.
 fn wake_quietly(waker: Waker) {
     if let Err(panic) = std::panic::catch_unwind(AssertUnwindSafe(|| waker.wake())) {
-        // Dropping what it panicked with is its own code too, and not caught.
-        std::mem::forget(panic);
         tracing::error!("a task's waker panicked");
+        // Dropping what it panicked with is its own code too.
+        if let Err(again) = std::panic::catch_unwind(AssertUnwindSafe(|| drop(panic))) {
+            std::mem::forget(again);
+        }
     }
 }
 
