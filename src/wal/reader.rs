@@ -9,7 +9,6 @@
 //! one window each of the segments that were written side by side.
 
 use std::io;
-use std::path::Path;
 use std::sync::Arc;
 
 use crate::bugs::{self, Bug};
@@ -25,7 +24,8 @@ use crate::segment::{Cursor, Frame, Step};
 use super::catalog::{Catalog, Segment};
 use super::merge::Merge;
 use super::record::{Record, RecordBatch, RecordData};
-use super::recovery::identity;
+
+mod refusal;
 
 /// Bytes a reader reads at a time: one record, or many.
 const SMALL_WINDOW: u64 = 16 << 10;
@@ -369,27 +369,6 @@ impl Reader {
         }
     }
 
-    fn missing(&mut self) -> Error {
-        let fault = match self.merge.instead(self.next) {
-            Ok(Some(fault)) => fault,
-            Ok(None) => return self.nowhere(),
-            Err((track, e)) => return self.io_error(track, e),
-        };
-        // Each may have held it: one that was used again shows no damage, only later records.
-        for i in 0..self.merge.len() {
-            let track = self.merge.track(i);
-            let (segment, at) = (Arc::clone(&track.segment), track.cursor.at());
-            if let Some(error) = self.used_again(&segment, at) {
-                return error;
-            }
-        }
-        let segment = Arc::clone(&self.merge.track(fault.track).segment);
-        match fault.unsupported {
-            true => Error::unsupported("read", &segment.file.path, fault.offset, fault.why),
-            false => self.corrupt(&segment, fault.offset, &fault.why),
-        }
-    }
-
     /// Opens the segments that may hold the next record; those at hand stay where they are.
     fn seek(&mut self) -> Result<()> {
         let found = self.catalog.find(self.next);
@@ -432,55 +411,6 @@ impl Reader {
     fn window_in(&self, segment: &Segment, window: u64) -> u64 {
         let at = segment.offset_for(self.next);
         window.min(segment.end().saturating_sub(at).max(segment.file.geometry.block))
-    }
-
-    fn io_error(&mut self, track: usize, e: io::Error) -> Error {
-        let track = self.merge.track(track);
-        Error::io("read", &track.segment.file.path, Some(track.cursor.at()), e)
-    }
-
-    /// Damage, unless the file was cut from the log and used again under this reader.
-    fn damage(&self, segment: &Segment, offset: u64, why: &str) -> Error {
-        let used_again = self.used_again(segment, offset);
-        used_again.unwrap_or_else(|| self.corrupt(segment, offset, why))
-    }
-
-    fn nowhere(&self) -> Error {
-        let why = format!("no segment holds record {}", self.next);
-        Error::new(ErrorKind::Corrupt, "read", why)
-    }
-
-    fn corrupt(&self, segment: &Segment, offset: u64, why: &str) -> Error {
-        Error::corrupt("read", &segment.file.path, offset, format!("record {}: {why}", self.next))
-    }
-
-    /// What to say if the file at `segment` is not, or not known to be, the one that was opened.
-    fn used_again(&self, segment: &Segment, offset: u64) -> Option<Error> {
-        let file = &segment.file;
-        match identity(&*self.disk, file) {
-            Ok(None) => None,
-            Ok(Some(id)) if id == file.id => None,
-            Ok(Some(_)) => Some(self.truncated(&file.path, Some(offset))),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                Some(self.gone(&file.path, Some(offset), e))
-            }
-            Err(e) => Some(Error::io("read", &file.path, Some(0), e)),
-        }
-    }
-
-    /// What it means that a segment of the catalog has no file.
-    fn gone(&self, path: &Path, offset: Option<u64>, e: io::Error) -> Error {
-        // Of its own cuts this process knows: they are in the catalog.
-        if self.catalog.is_followed() {
-            return self.truncated(path, offset);
-        }
-        let why = format!("record {}: {e}, and the log did not cut it", self.next);
-        Error::io("read", path, offset, io::Error::new(e.kind(), why))
-    }
-
-    fn truncated(&self, path: &Path, offset: Option<u64>) -> Error {
-        let why = format!("record {} was cut while it was read", self.next);
-        Error::new(ErrorKind::Truncated, "read", why).at(path, offset)
     }
 }
 
