@@ -42,6 +42,7 @@ fn jobs_that_wait_for_one_that_fails_are_refused() {
     std::thread::scope(|scope| {
         let first = scope.spawn(|| wal.set_user_state("first"));
         gate.wait_for("meta");
+        a_moment();
         let state = scope.spawn(|| wal.set_user_state("second"));
         let before = scope.spawn(|| wal.truncate_before(Lsn::new(50)));
         let compact = scope.spawn(|| wal.compact());

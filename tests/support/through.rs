@@ -61,6 +61,11 @@ pub trait Hook: Send + Sync {
         false
     }
 
+    /// Whether the answer that just came is: asked once of each.
+    fn keeps(&self, name: &'static str) -> bool {
+        self.holds(name)
+    }
+
     /// So many read files at the same time.
     fn readers(&self, _real: usize) -> usize {
         1
@@ -338,7 +343,7 @@ impl<H: Hook> Queue for Watched<H> {
             if let Some(name) = name {
                 self.hook.after(name);
             }
-            match name.filter(|name| self.hook.holds(name)) {
+            match name.filter(|name| self.hook.keeps(name)) {
                 Some(name) => self.held.push((name, answer)),
                 None => out.push(answer),
             }
