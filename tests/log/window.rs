@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use prkdb_core::io::sim::{Faults, Model, Sim};
-use prkdb_core::{Backend, CompactionPolicy, Lsn, ReadOnlyWal, Wal, WalConfig};
+use prkdb_core::{Backend, CompactionPolicy, ErrorKind, Lsn, ReadOnlyWal, Wal, WalConfig};
 
 use crate::support::gate::{self, Gate, a_moment};
 use crate::support::{config, contents};
@@ -135,5 +135,31 @@ fn a_retired_file_makes_room_for_a_smaller_one() {
         path.extension().is_some_and(|e| e == "seg") && *bytes == 1 << 20
     };
     assert_eq!(sim.files().iter().filter(|file| small(file)).count(), 1, "{:?}", sim.files());
+    wal.close().unwrap();
+}
+
+/// Nothing bounds the log but the disk, and what was cut could not be removed at first.
+#[test]
+fn what_a_cut_could_not_remove_goes_when_the_disk_is_full() {
+    let capacity = Some(40 << 20);
+    let faults = Faults { capacity, ..Faults::default() };
+    let sim = Sim::new(1, Model::weak(true), faults.clone());
+    let config = WalConfig { segment_bytes: 4 << 20, ..config(Path::new("/log"), Backend::Pwrite) };
+    let wal = Wal::open_in(sim.world(), config).unwrap();
+    let error = loop {
+        let ticket = wal.append_batch([vec![7; 3_900_000]]);
+        if let Err(error) = ticket.and_then(|ticket| ticket.wait()) {
+            break error;
+        }
+    };
+    assert_eq!(error.kind(), ErrorKind::StorageFull, "{error}");
+    let next = wal.next_lsn();
+    sim.set_faults(Faults { names_eio: 1000, ..faults.clone() });
+    wal.truncate_before(next.prev()).unwrap();
+    sim.set_faults(faults);
+    for _ in 0..7 {
+        append(&wal, 3_900_000);
+    }
+    assert_eq!((wal.first_lsn(), wal.health().is_ok()), (next.prev(), true));
     wal.close().unwrap();
 }

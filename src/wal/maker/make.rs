@@ -78,6 +78,9 @@ impl Maker {
                     {
                         return Ok(made);
                     }
+                    if self.clear_stuck(flow, size).await? {
+                        continue;
+                    }
                     if halved(size) < least || halved(size) == size {
                         return Err(error);
                     }

@@ -5,6 +5,7 @@
 //!                                   |      | no room on disk: cut the oldest
 //!                                   |      | calibrate: forced writes or syncs, once
 //! caller --Job----------> Mailbox --+--> chores: META first, then whole segments are retired
+//!                                          | retire: their names go, some come back into the pool
 //!                                          ^ retain: what is old or too much goes
 //!                                          ^ wipe: what was cut is overwritten, if asked for
 //!                                          ^ tell: the file METRICS, now and then
@@ -35,6 +36,7 @@ mod calibrate;
 mod chores;
 mod make;
 mod retain;
+mod retire;
 mod wipe;
 
 /// Retired segments that are kept for use again.

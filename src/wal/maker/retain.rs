@@ -135,18 +135,17 @@ impl Maker {
         Ok(())
     }
 
-    /// Makes room for a segment of `size`, as `make_room` asks; tells whether to look again. What
-    /// was done since it asked may be enough: then no record goes for it.
-    pub(super) async fn free_space(
+    /// What `make_room` waits for; tells whether to look again. What was done since it asked may be
+    /// enough: then no record goes for it.
+    pub(super) async fn give_room(
         &self,
         flow: &Flow,
         meta: &mut MetaFile,
         size: u64,
     ) -> Result<bool> {
         let tried = self.retire_stuck(flow).await?;
-        let limit = self.limit().unwrap_or(u64::MAX);
         // If that can't be told nothing is cut; who asked looks again, and hears why.
-        let fits = self.used_bytes().map_or(true, |used| used.saturating_add(size) <= limit);
+        let fits = self.used_bytes().map_or(true, |used| self.fits(used, size));
         let windowed = self.size_window().is_some();
         if fits || windowed && !self.stock().free.is_empty() {
             return Ok(true);
@@ -207,14 +206,18 @@ impl Maker {
         [self.size_window(), self.shared.config.max_disk_bytes].into_iter().flatten().min()
     }
 
+    /// Whether a log that takes `used` bytes may take `size` more.
+    fn fits(&self, used: u64, size: u64) -> bool {
+        self.limit().is_none_or(|limit| used.saturating_add(size) <= limit)
+    }
+
     /// Whether a new file of `size` may be made now; cuts the oldest segment for it if that is
     /// what the policy says.
     pub(super) async fn admit(&self, flow: &Flow, size: u64) -> Result<Admission> {
         let Some(limit) = self.limit() else { return Ok(Admission::Fits) };
         let windowed = self.size_window().is_some();
-        let fits = |used: u64| used.saturating_add(size) <= limit;
         let before = self.used_bytes()?;
-        if fits(before) {
+        if self.fits(before, size) {
             return Ok(Admission::Fits);
         }
         let full = size == self.shared.config.segment_bytes;
@@ -232,7 +235,7 @@ impl Maker {
         }
         // What was in the way may have been cut for its age while that was waited for.
         let used = self.used_bytes()?;
-        if fits(used) {
+        if self.fits(used, size) {
             return Ok(Admission::Fits);
         }
         if self.has_stuck() {
@@ -246,6 +249,12 @@ impl Maker {
              take; truncate it, or raise max_disk_bytes"
         );
         Ok(Admission::Refused(Error::new(ErrorKind::StorageFull, "make segment", why)))
+    }
+
+    /// Tries once more to remove what was cut, for that may free what the disk lacks; tells whether
+    /// all of it is gone now.
+    pub(super) async fn clear_stuck(&self, flow: &Flow, size: u64) -> Result<bool> {
+        Ok(self.has_stuck() && self.make_room(flow, size).await? && !self.has_stuck())
     }
 
     /// Has what was cut removed, or the oldest segment cut once there is one that is sealed; false
