@@ -56,13 +56,23 @@ struct Inner {
     offset: Option<u64>,
     detail: String,
     source: Option<Arc<io::Error>>,
+    /// A sync failed, and not for want of space.
+    of_sync: bool,
 }
 
 impl Error {
     /// An error of `kind` in the operation `op`, with what happened and what to do about it.
     pub(crate) fn new(kind: ErrorKind, op: &'static str, detail: impl Into<String>) -> Error {
         let detail = detail.into();
-        Error(Arc::new(Inner { kind, op, path: None, offset: None, detail, source: None }))
+        Error(Arc::new(Inner {
+            kind,
+            op,
+            path: None,
+            offset: None,
+            detail,
+            source: None,
+            of_sync: false,
+        }))
     }
 
     pub(crate) fn invalid(op: &'static str, detail: impl Into<String>) -> Error {
@@ -96,6 +106,19 @@ impl Error {
             _ => ErrorKind::Io,
         };
         Error::new(kind, op, "").at(path, offset).because(e)
+    }
+
+    /// A failed sync of `path`, or a forced write. Of the disk's cache more may be gone than what
+    /// was in that file.
+    pub(crate) fn sync(op: &'static str, path: &Path, offset: Option<u64>, e: io::Error) -> Error {
+        let error = Error::io(op, path, offset, e);
+        let of_sync = error.kind() == ErrorKind::Io;
+        error.change(|inner| inner.of_sync = of_sync)
+    }
+
+    /// Whether a sync failed, and not for want of space: nobody knows then what was lost.
+    pub(crate) fn is_failed_sync(&self) -> bool {
+        self.0.of_sync
     }
 
     pub(crate) fn at(self, path: &Path, offset: Option<u64>) -> Error {

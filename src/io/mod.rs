@@ -241,7 +241,7 @@ pub trait Disk: Send + Sync + fmt::Debug {
 
     /// A queue for `depth` requests in flight, on the calling thread. Buffers in `register` are
     /// announced to the kernel where that helps; all others may be used as well. The queue keeps
-    /// no window into them (`Buf::keep_alive`): their owner goes on to change them.
+    /// no window into them: their owner goes on to change them.
     ///
     /// # Errors
     /// The system's error.

@@ -18,8 +18,10 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Instant;
 
 use super::calls::Counter;
+use super::flow::tell_if_slow;
 use super::lock::{self, LockFile};
 use super::threads::ThreadQueue;
 use super::{Access, Buf, Disk, Entry, EntryKind, FileRef, LockGuard, Queue, SystemCalls};
@@ -203,7 +205,10 @@ impl Disk for OsDisk {
         let directory = nix::libc::O_DIRECTORY;
         match fs::OpenOptions::new().read(true).custom_flags(directory).open(dir) {
             Ok(file) => {
-                sync_names(&file)?;
+                let began = Instant::now();
+                let synced = sync_names(&file);
+                tell_if_slow(dir, began.elapsed());
+                synced?;
                 self.keep_spare(dir, file);
                 Ok(())
             }

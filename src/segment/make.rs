@@ -64,7 +64,7 @@ where
         chunk = Some(flow.write(file, at, zeros, false).await.map_err(|e| failed(Some(at), e))?);
         at += step;
     }
-    flow.sync_all(file).await.map_err(|e| failed(None, e))
+    flow.sync_all(file).await.map_err(|e| Error::sync("make segment", file.path(), None, e))
 }
 
 /// Gives a file of written blocks, `from` in the pool, its header and its name.
@@ -88,26 +88,20 @@ pub(crate) async fn install(
     let failed = |e| Error::io("make segment", from, Some(0), e);
     flow.write(file, 0, block, false).await.map_err(failed)?;
     if !bugs::on(Bug::NamedBeforeSynced) {
-        flow.sync(file).await.map_err(failed)?;
+        flow.sync(file).await.map_err(|e| Error::sync("make segment", from, None, e))?;
     }
     let path = new.dir.join(file_name(new.id.number));
-    publish(new.disk, new.dir, from, &path)
-        // Opened anew, so that the file knows the name it has now.
-        .and_then(|()| new.disk.open(&path, Access::Write))
-        .map(|file| Made {
-            segment: SegmentFile { id: new.id, geometry: new.geometry, path: path.clone() },
-            file,
-        })
-        .map_err(|e| Error::io("name segment", &path, None, e))
-}
-
-fn publish(disk: &dyn Disk, dir: &Path, from: &Path, to: &Path) -> io::Result<()> {
-    disk.rename(from, to)?;
-    if bugs::on(Bug::DirectorySyncMissing) {
-        return Ok(());
+    let failed = |e| Error::io("name segment", &path, None, e);
+    new.disk.rename(from, &path).map_err(failed)?;
+    if !bugs::on(Bug::DirectorySyncMissing) {
+        let unsynced = |e| Error::sync("name segment", &path, None, e);
+        new.disk.sync_dir(new.dir).map_err(unsynced)?;
+        sync_pool(new.disk, new.dir).map_err(unsynced)?;
     }
-    disk.sync_dir(dir)?;
-    sync_pool(disk, dir)
+    // Opened anew, so that the file knows the name it has now.
+    let file = new.disk.open(&path, Access::Write).map_err(failed)?;
+    let segment = SegmentFile { id: new.id, geometry: new.geometry, path };
+    Ok(Made { segment, file })
 }
 
 /// Makes the names in the pool of the log in `dir` durable. One that somebody removed has none.

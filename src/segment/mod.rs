@@ -72,7 +72,12 @@ pub(crate) fn file_name(number: u64) -> String {
 
 /// The number in a segment's name; none if it is no segment's name.
 pub(crate) fn parse_name(name: &str) -> Option<u64> {
-    let digits = name.strip_suffix(".seg")?;
+    numbered(name, ".seg")
+}
+
+/// The number in a name of 20 digits and this ending; none if somebody else made that name.
+fn numbered(name: &str, ending: &str) -> Option<u64> {
+    let digits = name.strip_suffix(ending)?;
     let plain = digits.len() == 20 && digits.bytes().all(|b| b.is_ascii_digit());
     let number: u64 = if plain { digits.parse().ok()? } else { return None };
     (number > 0).then_some(number)
@@ -98,12 +103,12 @@ pub(crate) fn making_name(number: u64) -> String {
 
 /// The number in the name of a retired segment.
 pub(crate) fn parse_free(name: &str) -> Option<u64> {
-    name.strip_suffix(".free")?.parse().ok()
+    numbered(name, ".free")
 }
 
 /// Whether `name` is that of a file left half made.
 pub(crate) fn is_making(name: &str) -> bool {
-    name.ends_with(".making")
+    numbered(name, ".making").is_some()
 }
 
 /// A stretch of LSNs whose frames follow each other in one segment.

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::cast;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::io::{BackendReason, BackendReport, Host, ThreadHost, World, open_disk};
 use crate::lsn::Lsn;
 use crate::options::{Backend, Durability, MAX_USER_STATE_BYTES, SyncMethod, WalConfig};
@@ -147,7 +147,15 @@ impl Wal {
         // Somebody else's directory must not even get a LOCK.
         classify(&dir, &disk.list(&dir).map_err(failed)?)?;
         // A log keeps the block it was made with, also on a disk that would take a smaller one.
-        let block = match meta::load(&*disk, &dir)? {
+        let loaded = match meta::load(&*disk, &dir) {
+            Err(e) if e.kind() == ErrorKind::Corrupt => {
+                // It may be half of what a living writer is writing: he holds the lock then.
+                drop(engine::take_lock(&world, &dir)?);
+                meta::load(&*disk, &dir)?
+            }
+            loaded => loaded?,
+        };
+        let block = match loaded {
             Some(loaded) => cast::len(loaded.meta.block_size.into()),
             None => disk.block_size(),
         };

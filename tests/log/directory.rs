@@ -172,15 +172,23 @@ fn strangers_are_left_alone_and_a_directory_of_strangers_gets_no_log() {
         closed(&log, backend);
         fs::write(log.join("notes.txt"), "keep").unwrap();
         fs::write(log.join("1.seg"), "keep").unwrap();
-        fs::write(log.join("pool/notes.txt"), "keep").unwrap();
+        let pooled = ["notes.txt", "notes.making", "7.free", "+0000000000000000007.free"];
+        for name in pooled {
+            fs::write(log.join("pool").join(name), "keep").unwrap();
+        }
+        for name in ["x.making", "00000000000000000777.making", "00000000000000000778.free"] {
+            fs::create_dir(log.join("pool").join(name)).unwrap();
+        }
         let wal = open(&log, backend);
         fill(&wal, 1, 10, 10);
         wal.truncate_before(wal.next_lsn()).unwrap();
         wal.close().unwrap();
         assert_eq!(contents(&log), Vec::<Vec<u8>>::new());
-        for name in ["notes.txt", "1.seg", "pool/notes.txt"] {
-            assert_eq!(fs::read(log.join(name)).unwrap(), b"keep");
+        let pooled = pooled.map(|name| format!("pool/{name}"));
+        for name in pooled.iter().map(|name| &**name).chain(["notes.txt", "1.seg"]) {
+            assert_eq!(fs::read(log.join(name)).unwrap(), b"keep", "{name}");
         }
+        assert!(log.join("pool/00000000000000000778.free").is_dir());
 
         let file = dir.join("file");
         fs::write(&file, "keep").unwrap();
@@ -193,6 +201,22 @@ fn strangers_are_left_alone_and_a_directory_of_strangers_gets_no_log() {
         let e = ReadOnlyWal::open(dir.join("nothing")).unwrap_err();
         assert!(e.path().is_some(), "{e}");
         assert!(!dir.join("nothing").exists(), "reading made a directory");
+    });
+}
+
+/// A look at META that falls into two writes of it finds both slots torn.
+#[test]
+fn a_log_that_is_being_written_is_locked_also_with_a_torn_meta() {
+    on_each_backend(|dir, backend| {
+        closed(dir, backend);
+        let meta = fs::read(dir.join("META")).unwrap();
+        let wal = open(dir, backend);
+        fs::write(dir.join("META"), vec![7; meta.len()]).unwrap();
+        let e = Wal::open(config(dir, backend)).unwrap_err();
+        assert_eq!(e.kind(), ErrorKind::Locked, "{e}");
+        drop(wal);
+        fs::write(dir.join("META"), vec![7; meta.len()]).unwrap();
+        assert_refused(dir, backend, ErrorKind::Corrupt, "a torn META that nobody writes");
     });
 }
 

@@ -64,7 +64,7 @@ fn told(bug: Bug) -> &'static [&'static str] {
         Bug::CanceledSyncBelieved | Bug::ReadErrorIsEnd => {
             &["foretold something else", "I1, I5: ", "corrupt: record "]
         }
-        Bug::PreparedAgain => &["attempt to subtract with overflow"],
+        Bug::PreparedAgain => &["a piece is answered once"],
         Bug::TwoSyncsInFlight => &[" was answered, "],
         Bug::SealedTooEarly => &["a segment stays open while groups of it are in flight"],
         Bug::LsnSkipped => &["a later record stands here"],

@@ -8,7 +8,7 @@
 //! On a segment that is made ahead and has no name yet, through a queue of its own and beside the
 //! maker's other work. Invariants: what it writes is what stands there, zeros; it ends as soon as
 //! somebody waits for the segment or the log closes, and then nothing is decided; a write or sync
-//! that fails, fails the segment. On a device with slow forced writes these took 4.0 ms where a
+//! that fails, fails the segment and poisons the log. On a device with slow forced writes these took 4.0 ms where a
 //! write and a sync took 1.7 (vldb26-iouring, arXiv 2512.04859).
 
 use std::io;
@@ -75,7 +75,7 @@ impl Maker {
         let take = || slot.lock().unwrap_or_else(PoisonError::into_inner).take();
         let outcome = flow.until(take).await;
         running.join();
-        match outcome.map_err(|e| Error::io("make segment", file.path(), None, e))? {
+        match outcome.map_err(|e| Error::sync("make segment", file.path(), None, e))? {
             Some(method) => {
                 tracing::debug!(?method, "both sync methods were measured");
                 shared.sync_choice.found(method);

@@ -19,7 +19,7 @@ impl Maker {
         let mailbox = &self.shared.mailbox;
         while let Some(need) = flow.until(|| mailbox.wanted()).await {
             let epoch = self.stock().epoch;
-            let outcome = self.make(flow, need).await;
+            let outcome = self.make(flow, need).await.map_err(|e| self.heed(e));
             if self.stock().epoch != epoch {
                 // The log was cut meanwhile: what this one would hold, the cut would take.
                 if let Ok(made) = outcome {

@@ -12,7 +12,7 @@
 //! ```
 //!
 //! Two flows on one queue: a long write of zeros never delays a truncation. Invariants: a segment
-//! is handed out only when its name and blocks are durable; a full disk is met here, before LSNs
+//! is handed out only when its name and blocks are durable; a sync that fails poisons; a full disk is met here, before LSNs
 //! are given out; META says that a segment is cut before its file goes; a file that a reader holds
 //! or that has a second name is never used again.
 
@@ -30,7 +30,7 @@ use crate::segment::pool_dir;
 use super::catalog::Segment;
 use super::meta::MetaFile;
 use super::metrics::file::Teller;
-use super::shared::Shared;
+use super::shared::{Shared, poisoned};
 
 mod calibrate;
 mod chores;
@@ -115,6 +115,19 @@ impl Maker {
             if made && done { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;
+    }
+
+    /// What a failure in making or wiping means to the log. A sync that failed poisons it, whatever
+    /// it was for: a disk that could not flush its cache may have lost what the writer wrote, and
+    /// says so once.
+    fn heed(&self, error: Error) -> Error {
+        if !error.is_failed_sync() {
+            return error;
+        }
+        let poison = poisoned("make segment", &error);
+        self.shared.latch.set(error);
+        self.shared.bell.ring();
+        poison
     }
 
     /// Removes a file that nothing needs; tells whether it did. If that fails it is found and

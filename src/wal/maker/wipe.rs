@@ -29,6 +29,7 @@ impl Maker {
                 true => self.wipe(flow, &path).await,
                 false => Ok(true),
             };
+            let ready = ready.map_err(|e| self.heed(e));
             if let Err(error) = &ready {
                 tracing::warn!(%error, "a retired segment could not be wiped, and is removed");
             }

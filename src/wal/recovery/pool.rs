@@ -8,7 +8,7 @@ use std::path::Path;
 
 use crate::error::{Error, Result};
 use crate::format::segment::MAX_NUMBER;
-use crate::io::{Disk, Entry};
+use crate::io::{Disk, Entry, EntryKind};
 use crate::options::WalConfig;
 use crate::segment::{free_name, is_making, parse_free, pool_dir};
 
@@ -29,7 +29,8 @@ pub(super) fn ready_pool(site: Site<'_>, full: Option<u64>) -> Result<Vec<Retire
     let mut retired = Vec::new();
     let entries = site.disk.list(&pool).map_err(|e| failed(&pool, e))?;
     let mut spare = spare_numbers(&entries);
-    for entry in &entries {
+    // What is no file is nobody's segment, whatever its name.
+    for entry in entries.iter().filter(|entry| entry.kind == EntryKind::File) {
         let path = pool.join(&entry.name);
         let (number, making) = (parse_free(&entry.name), is_making(&entry.name));
         let free = number.is_some();

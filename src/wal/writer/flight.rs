@@ -110,7 +110,7 @@ impl Flight {
     /// One piece of a group was written whole; true if it was the last.
     pub(crate) fn piece_written(&mut self, seq: u64) -> bool {
         let group = self.get(seq).expect("a group stays until its pieces are written");
-        group.pieces_left -= 1;
+        group.pieces_left = group.pieces_left.checked_sub(1).expect("a piece is answered once");
         if group.pieces_left > 0 {
             return false;
         }

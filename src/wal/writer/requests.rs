@@ -18,7 +18,7 @@ use crate::bugs::{self, Bug};
 use crate::cast::{len, nanos, round_down};
 use crate::error::Error;
 use crate::format::footer::IndexEntry;
-use crate::io::{Buf, Completion, Op, Queue};
+use crate::io::{Buf, Completion, Op, Queue, tell_if_slow};
 use crate::options::{Durability, MAX_DEPTH};
 use crate::segment::SparseIndex;
 
@@ -43,7 +43,7 @@ pub(super) enum Request {
     /// A sync of a segment.
     Sync { segment: u64, since: Duration },
     /// The footer of a segment that is full.
-    Footer { segment: u64, at: u64, buf: Buf, tries: u32 },
+    Footer { segment: u64, at: u64, buf: Buf, tries: u32, since: Duration },
 }
 
 impl Request {
@@ -197,8 +197,11 @@ impl Writer {
                     lane.wrote_plain(bytes, now);
                 }
             }
-            Request::Footer { segment, .. } => {
-                self.lanes.of(segment).sealed = true;
+            Request::Footer { segment, since, .. } => {
+                let took = self.now.saturating_sub(since);
+                let lane = self.lanes.of(segment);
+                tell_if_slow(&lane.segment.path, took);
+                lane.sealed = true;
             }
             Request::Sync { .. } => unreachable!("a sync is no write"),
         }
@@ -291,7 +294,8 @@ impl Writer {
             let image = lane.summary.footer(durable_upto).encode(&lane.segment.id, at, block);
             let mut buf = Buf::zeroed(block, block);
             buf.bytes_mut().expect("just allocated").copy_from_slice(&image);
-            self.todo.push_back(Request::Footer { segment: lane.number(), at, buf, tries: 0 });
+            let (segment, since) = (lane.number(), self.now);
+            self.todo.push_back(Request::Footer { segment, at, buf, tries: 0, since });
         }
         let old = self.lanes.old_mut();
         let (before, mut late) = (old.len(), false);
