@@ -84,7 +84,7 @@ fn stored(dir: &Path) -> &'static str {
 /// Logs, one after the other, until it was measured in one: it is not where the writer has not told
 /// yet how much room is left when the segment is begun.
 fn lives(dir: &Path, on: DiskOptions, slow: Slow) -> &'static str {
-    for _ in 0..20 {
+    for _ in 0..200 {
         let found = a_life(dir, on, slow);
         if found != "auto" {
             return found;
