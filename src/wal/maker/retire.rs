@@ -1,7 +1,7 @@
 //! Taking segments out of the directory, once META says that they are cut.
 //!
 //! ```text
-//! N.seg -- rename --> pool/N.free   full size, nobody reads it, the pool has a place; or to be wiped
+//! N.seg -- rename --> pool/N.free   full size, read by nobody, a place in the pool; or to be wiped
 //!       -- unlink                   any other
 //!       -- neither works: `stuck`, tried again with the next cut and when space is short
 //! then both directories are synced, and only then may a file be written again
