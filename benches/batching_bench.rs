@@ -2,36 +2,40 @@
 //!
 //! ```text
 //! caller --append_batch (timed)--> queue -> writer -> file     codecs, handoff: in memory
-//!   '----- what was not timed: waiting, cutting the log ----'  linger, sizes: on the disk
+//!   '----- what was not timed: waiting, cutting the log ----'  linger, sizes: on the disk, in
+//!                                                              segments that are used again
 //! ```
 //!
 //! `cargo bench --bench batching_bench -- --quick` takes two minutes; a name narrows it down.
-//! `linger` and `sizes/max_batch_size` queue records that nobody waits for, and print how large
-//! the groups became; `sizes/batch` and `sizes/max_buffer_bytes` leave all tickets out to the end.
+//! A log on the disk is written and cut until it uses a segment again, and its sync method is
+//! fixed: else the first iterations would measure segments being filled with zeros and the method
+//! being chosen, and which variant is charged for it would depend on how long each runs.
+//! `linger` and `sizes/max_batch_size` queue records that nobody waits for, `sizes/batch` and
+//! `sizes/max_buffer_bytes` leave all tickets out to the end; all print how large the groups were.
 //! `handoff` is one record from the caller to the writer and back: queue, wake-ups, answer.
 //! `codecs/append` is the caller's time for a batch: records, index, checksums, codec, queue; what
 //! `none` takes of it is not the codec's. `codecs/read` is a reader's time for it, checksums and
 //! the copy out of memory included. Both are in bytes of records.
 #![expect(clippy::unwrap_used, reason = "a benchmark fails by panicking")]
 
-use std::hint::black_box;
-use std::path::{Path, PathBuf};
+use std::cell::OnceCell;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, BenchmarkId, Criterion, Throughput};
-use prkdb_core::{
-    Backend, Batch, BatchConfig, CompressionConfig, CompressionType, Durability, Lsn, ReadOnlyWal,
-    Wal, WalConfig,
-};
+use prkdb_core::{Backend, Batch, BatchConfig, Durability, Metrics, SyncMethod, Wal, WalConfig};
 use tempfile::TempDir;
+
+#[path = "batching/codecs.rs"]
+mod codecs;
 
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
 
 fn main() {
     let mut criterion = Criterion::default().configure_from_args();
-    codecs(&mut criterion);
+    codecs::codecs(&mut criterion);
     linger(&mut criterion);
     batch_sizes(&mut criterion);
     lingering_sizes(&mut criterion);
@@ -42,10 +46,20 @@ fn main() {
 
 // ---- logs -------------------------------------------------------------------------------------
 
+/// Small, so that some are soon full and cut; an iteration of the largest load fits in one.
+const SEGMENT_BYTES: usize = 16 * MIB;
+/// Rounds, half a segment each, after which one must have been used again: the first three are
+/// smaller, and some are made ahead.
+const WARM_ROUNDS: usize = 64;
+
 /// A log that goes away with its directory.
 struct Log {
     wal: Wal,
     dir: TempDir,
+    /// Whether it is measured, and on the disk.
+    to_be_warm: bool,
+    /// What it had counted when it was warm.
+    before: OnceCell<Metrics>,
 }
 
 impl Log {
@@ -57,15 +71,39 @@ impl Log {
     }
 
     /// On the disk that the crate is built on, by the best backend there is.
-    fn on_disk(config: WalConfig) -> Log {
-        Log::open(Path::new(env!("CARGO_TARGET_TMPDIR")), config)
+    fn on_disk(batch_config: BatchConfig) -> Log {
+        let config = WalConfig {
+            batch_config,
+            segment_bytes: SEGMENT_BYTES as u64,
+            sync_method: SyncMethod::Dsync,
+            ..WalConfig::default()
+        };
+        // `cargo test` only sees that it runs.
+        let to_be_warm = std::env::args().any(|argument| argument == "--bench");
+        Log { to_be_warm, ..Log::open(Path::new(env!("CARGO_TARGET_TMPDIR")), config) }
     }
 
     fn open(root: &Path, config: WalConfig) -> Log {
         let dir = TempDir::with_prefix_in("prkdb-batching-", root).unwrap();
         let log_dir = dir.path().join("log");
         let wal = Wal::open(WalConfig { log_dir, ..config }).unwrap();
-        Log { wal, dir }
+        Log { wal, dir, to_be_warm: false, before: OnceCell::new() }
+    }
+
+    /// Writes and cuts until a segment is used again, once; only a log that is measured comes here,
+    /// not one that was filtered out.
+    fn warm(&self) {
+        self.before.get_or_init(|| {
+            let half = batch_of(SEGMENT_BYTES / 2 / KIB, KIB);
+            for _ in 0..WARM_ROUNDS {
+                if !self.to_be_warm || self.wal.metrics().segments_recycled > 0 {
+                    break;
+                }
+                self.wal.with(Durability::Written).append_batch(&half).unwrap().wait().unwrap();
+                self.settle();
+            }
+            self.wal.metrics()
+        });
     }
 
     /// Waits until nothing is under way, and cuts what is there: a long run takes no more space.
@@ -77,6 +115,7 @@ impl Log {
 
     /// Times `work` so many times, and lets the log settle in between.
     fn time(&self, times: u64, mut work: impl FnMut(&Wal)) -> Duration {
+        self.warm();
         let mut spent = Duration::ZERO;
         for _ in 0..times {
             let start = Instant::now();
@@ -86,12 +125,30 @@ impl Log {
         }
         spent
     }
+
+    /// Says how large the groups became, and if segments were written anew: then it was not warm.
+    fn tell(&self, name: &str) {
+        // None: it was filtered out.
+        let Some(before) = self.before.get() else { return };
+        // Groups are counted a moment after their answers.
+        std::thread::sleep(Duration::from_millis(20));
+        let after = self.wal.metrics();
+        let records = (after.records - before.records) as f64;
+        let groups = (after.groups - before.groups) as f64;
+        eprintln!("{name}: {:.0} records a group", records / groups);
+        let made = after.segments_made - before.segments_made;
+        if made > 0 {
+            eprintln!("{name}: {made} segments were written anew meanwhile");
+        }
+    }
 }
 
 fn group<'a>(criterion: &'a mut Criterion, name: &str) -> BenchmarkGroup<'a, WallTime> {
     let mut group = criterion.benchmark_group(name);
     group.sample_size(10);
     group.warm_up_time(Duration::from_millis(300)).measurement_time(Duration::from_secs(2));
+    // With `--quick` two measurements that agree so well are the end, or else the time above.
+    group.significance_level(0.01);
     group
 }
 
@@ -109,123 +166,6 @@ fn batch_of(records: usize, record_bytes: usize) -> Batch {
     batch
 }
 
-// ---- codecs -----------------------------------------------------------------------------------
-
-const BATCH_RECORDS: usize = 1000;
-const BATCHES: usize = 12;
-
-/// Source text: the crate's own, then what was built with it, so much that nothing repeats.
-fn text() -> Vec<u8> {
-    let own = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
-    let home = home.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cargo")));
-    let mut text = Vec::new();
-    let folders = [own.join("src"), own.join("tests")].into_iter();
-    for folder in folders.chain(home.map(|home| home.join("registry/src"))) {
-        gather(&folder, &mut text);
-    }
-    text.truncate(2 * BATCHES * BATCH_RECORDS * KIB);
-    text
-}
-
-/// All sources below a folder, in the order of their names.
-fn gather(folder: &Path, text: &mut Vec<u8>) {
-    let entries = std::fs::read_dir(folder).into_iter().flatten();
-    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
-    paths.sort();
-    for path in paths {
-        if text.len() > 2 * BATCHES * BATCH_RECORDS * KIB {
-            return;
-        }
-        if path.is_dir() {
-            gather(&path, text);
-        } else if path.extension().is_some_and(|e| e == "rs") {
-            text.extend(std::fs::read(&path).unwrap());
-        }
-    }
-}
-
-/// Batches spread over all of the text, each of one stretch of it.
-fn batches_of(text: &[u8], record_bytes: usize) -> Vec<Batch> {
-    let len = BATCH_RECORDS * record_bytes;
-    let step = (text.len().saturating_sub(len)) / BATCHES;
-    assert!(text.len() >= len, "there is too little text on this machine");
-    let stretches = (0..BATCHES).map(|i| &text[i * step..i * step + len]);
-    let batch = |stretch: &[u8]| {
-        let mut batch = Batch::new();
-        stretch.chunks(record_bytes).for_each(|record| batch.push(record));
-        batch
-    };
-    stretches.map(batch).collect()
-}
-
-fn with_codec(name: &str) -> WalConfig {
-    let (name, level) = name.split_once('-').unwrap_or((name, "3"));
-    let compression = CompressionConfig {
-        compression_type: name.parse::<CompressionType>().unwrap(),
-        compression_level: level.parse().unwrap(),
-        ..CompressionConfig::default()
-    };
-    WalConfig { compression, ..WalConfig::default() }
-}
-
-fn codecs(criterion: &mut Criterion) {
-    let text = text();
-    for record_bytes in [100, KIB] {
-        let batches = batches_of(&text, record_bytes);
-        for codec in ["none", "lz4", "snappy", "zstd-1", "zstd-3", "zstd-9"] {
-            codec_append(criterion, codec, record_bytes, &batches);
-            codec_read(criterion, codec, record_bytes, &batches);
-        }
-    }
-}
-
-fn codec_append(criterion: &mut Criterion, codec: &str, record_bytes: usize, batches: &[Batch]) {
-    let mut group = group(criterion, "codecs/append");
-    group.throughput(Throughput::Bytes(batches[0].record_bytes() as u64));
-    let log = Log::in_memory(with_codec(codec));
-    let mut next = batches.iter().cycle();
-    group.bench_function(BenchmarkId::new(codec, record_bytes), |bencher| {
-        bencher.iter_custom(|times| {
-            log.time(times, |wal| {
-                let queued = wal.with(Durability::Queued).append_batch(next.next().unwrap());
-                drop(queued.unwrap());
-            })
-        });
-    });
-    group.finish();
-}
-
-fn codec_read(criterion: &mut Criterion, codec: &str, record_bytes: usize, batches: &[Batch]) {
-    let mut group = group(criterion, "codecs/read");
-    let bytes: usize = batches.iter().map(Batch::record_bytes).sum();
-    group.throughput(Throughput::Bytes(bytes as u64));
-    let log = Log::in_memory(with_codec(codec));
-    for batch in batches {
-        log.wal.append_batch(batch).unwrap().wait().unwrap();
-    }
-    group.bench_function(BenchmarkId::new(codec, record_bytes), |bencher| {
-        bencher.iter(|| {
-            let records = log.wal.reader(Lsn::FIRST).unwrap();
-            records.map(|record| black_box(record.unwrap()).data.len()).sum::<usize>()
-        });
-    });
-    group.finish();
-    let Log { wal, dir } = log;
-    wal.close().unwrap();
-    let saved = saving(dir.path(), bytes);
-    eprintln!("codecs/saving/{codec}/{record_bytes}: {saved:.1} % of the bodies");
-}
-
-/// What of the bodies is not on disk, in percent.
-fn saving(dir: &Path, record_bytes: usize) -> f64 {
-    let mut complain = |finding| panic!("{finding:?}");
-    let summary = ReadOnlyWal::verify(dir.join("log"), &mut complain, &mut |_, _| {}).unwrap();
-    let stored = summary.bytes - 72 * summary.frames;
-    let raw = record_bytes as u64 + 8 * summary.records;
-    100.0 * (1.0 - stored as f64 / raw as f64)
-}
-
 // ---- lingering --------------------------------------------------------------------------------
 
 /// Records that nobody waits for, one by one, then all made durable.
@@ -236,29 +176,17 @@ fn queue_all(wal: &Wal, records: usize) {
     wal.wait_durable(wal.next_lsn().prev()).unwrap().wait().unwrap();
 }
 
-/// Says how large the groups became.
-fn tell_groups(name: &str, wal: &Wal) {
-    // Groups are counted a moment after their answers.
-    std::thread::sleep(Duration::from_millis(20));
-    let metrics = wal.metrics();
-    let records = metrics.records as f64 / metrics.groups as f64;
-    // None: it was filtered out.
-    if metrics.groups > 0 {
-        eprintln!("{name}: {records:.0} records a group");
-    }
-}
-
 /// A thousand records through lingering of different length.
 fn linger(criterion: &mut Criterion) {
     let mut group = group(criterion, "linger");
     group.throughput(Throughput::Elements(1000));
     for linger_ms in [0, 1, 10, 50] {
         let batch_config = BatchConfig { linger_ms, ..BatchConfig::default() };
-        let log = Log::on_disk(WalConfig { batch_config, ..WalConfig::default() });
+        let log = Log::on_disk(batch_config);
         group.bench_function(BenchmarkId::from_parameter(linger_ms), |bencher| {
             bencher.iter_custom(|times| log.time(times, |wal| queue_all(wal, 1000)));
         });
-        tell_groups(&format!("linger/{linger_ms}"), &log.wal);
+        log.tell(&format!("linger/{linger_ms}"));
     }
     group.finish();
 }
@@ -280,13 +208,14 @@ fn batch_sizes(criterion: &mut Criterion) {
     let mut group = group(criterion, "sizes/batch");
     group.throughput(Throughput::Elements(RECORDS as u64));
     for records in [1, 10, 100, 1000] {
-        let log = Log::on_disk(WalConfig::default());
+        let log = Log::on_disk(BatchConfig::default());
         let batch = batch_of(records, 100);
         group.bench_function(BenchmarkId::from_parameter(records), |bencher| {
             bencher.iter_custom(|times| {
                 log.time(times, |wal| append_all(wal, &batch, RECORDS / records))
             });
         });
+        log.tell(&format!("sizes/batch/{records}"));
     }
     group.finish();
 }
@@ -298,11 +227,11 @@ fn lingering_sizes(criterion: &mut Criterion) {
     group.throughput(Throughput::Elements(RECORDS as u64));
     for max_batch_size in [1, 100, 1000, 10_000] {
         let batch_config = BatchConfig { linger_ms: 50, max_batch_size, ..BatchConfig::default() };
-        let log = Log::on_disk(WalConfig { batch_config, ..WalConfig::default() });
+        let log = Log::on_disk(batch_config);
         group.bench_function(BenchmarkId::from_parameter(max_batch_size), |bencher| {
             bencher.iter_custom(|times| log.time(times, |wal| queue_all(wal, RECORDS)));
         });
-        tell_groups(&format!("sizes/max_batch_size/{max_batch_size}"), &log.wal);
+        log.tell(&format!("sizes/max_batch_size/{max_batch_size}"));
     }
     group.finish();
 }
@@ -314,10 +243,11 @@ fn buffer_sizes(criterion: &mut Criterion) {
     group.throughput(Throughput::Bytes(100 * batch.record_bytes() as u64));
     for max_buffer_bytes in [1, 256 * KIB, MIB, 10 * MIB] {
         let batch_config = BatchConfig { max_buffer_bytes, ..BatchConfig::default() };
-        let log = Log::on_disk(WalConfig { batch_config, ..WalConfig::default() });
+        let log = Log::on_disk(batch_config);
         group.bench_function(BenchmarkId::from_parameter(max_buffer_bytes), |bencher| {
             bencher.iter_custom(|times| log.time(times, |wal| append_all(wal, &batch, 100)));
         });
+        log.tell(&format!("sizes/max_buffer_bytes/{max_buffer_bytes}"));
     }
     group.finish();
 }
