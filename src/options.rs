@@ -158,10 +158,12 @@ pub struct BatchConfig {
     pub linger_ms: u64,
     /// So many records end the lingering. Default 1000.
     pub max_batch_size: usize,
-    /// Bytes that may be queued before appends wait for room, and that end the lingering.
-    /// Counted before compression; a batch larger than it goes in alone, when the queue is empty.
-    /// Default 1 MiB. More: deeper pipelines for many or large batches, more memory: of buffers of
-    /// each of seven sizes as much is kept as this and `depth` groups are, 32 MiB at most.
+    /// Bytes that may be queued before appends wait for room, and that end the lingering. Queued
+    /// is what has no place in a group yet: what is being written no longer counts, `depth` bounds
+    /// that. Counted before compression; a batch larger than it goes in alone, when the queue is
+    /// empty. Default 1 MiB. More: callers wait less for the writer and small batches make larger
+    /// groups, more memory: of buffers of each of seven sizes as much is kept as this and `depth`
+    /// groups are, 32 MiB at most.
     pub max_buffer_bytes: usize,
     /// How batches are compressed; none: as [`WalConfig::compression`] says. Default none. Set, it
     /// wins, also where it says [`CompressionConfig::none`].
