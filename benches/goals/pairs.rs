@@ -4,8 +4,9 @@
 //! ours other | other ours | ours other | ...  --> a ratio for each pair --> median, 95 % interval
 //! ```
 //!
-//! Invariant: a goal is met by the far end of the interval, with a tolerance of 0.05, not by the
-//! median: a machine that is shared makes a median of anything.
+//! Invariant: a goal is met by the far end of the interval, with a tolerance of 0.05, and missed by
+//! the near one, not by the median: a machine that is shared makes a median of anything. An
+//! interval that lies on both sides of the goal decides nothing, and the row says so.
 
 use std::time::Duration;
 
@@ -17,8 +18,10 @@ use crate::outcome::{Stop, print};
 pub enum Goal {
     /// The ratio is to be at least this.
     AtLeast(f64),
+    /// The ratio is to be at most this.
+    AtMost(f64),
     /// The ratio is to be at most this, or ours at most so much more than the other.
-    AtMost(f64, f64),
+    AtMostOr(f64, f64),
     /// Nothing: the figure is told beside others.
     Told,
 }
@@ -61,61 +64,88 @@ impl Pair {
     pub fn run(
         &self,
         pace: Pace,
-        mut ours: impl FnMut(Duration) -> Result<f64, Stop>,
-        mut other: impl FnMut(Duration) -> Result<f64, Stop>,
+        ours: impl FnMut(Duration) -> Result<f64, Stop>,
+        other: impl FnMut(Duration) -> Result<f64, Stop>,
     ) -> Result<(), Stop> {
-        let (mut over, mut under) = (Vec::new(), Vec::new());
-        for pair in 0..pace.pairs {
-            if pair % 2 == 0 {
-                over.push(Some(ours(pace.window)?));
-                under.push(Some(other(pace.window)?));
-            } else {
-                under.push(Some(other(pace.window)?));
-                over.push(Some(ours(pace.window)?));
-            }
-        }
+        self.tell(&in_turn(pace, ours, other)?)
+    }
+
+    /// Prints the row of what was measured.
+    pub fn tell(&self, pairs: &[(f64, f64)]) -> Result<(), Stop> {
+        let (over, under): (Vec<_>, Vec<_>) =
+            pairs.iter().map(|(a, b)| (Some(*a), Some(*b))).unzip();
         let figures = (numbers::median(&over), numbers::median(&under));
-        let ratio = numbers::ratio(&over, &under);
-        print(&self.row(ratio, figures))
+        print(&self.row(numbers::ratio(&over, &under), figures))
     }
 
     fn row(&self, ratio: Option<Ratio>, (ours, other): (Option<f64>, Option<f64>)) -> String {
-        let told = match ratio {
-            None => "-".into(),
-            Some(Ratio { median, interval: None }) => format!("{median:.2} (few pairs)"),
-            Some(Ratio { median, interval: Some((low, high)) }) => {
-                format!("{median:.2} ({low:.2} - {high:.2})")
-            }
-        };
         let goal = match self.goal {
             Goal::AtLeast(least) => format!(">= {least}"),
-            Goal::AtMost(most, more) => format!("<= {most} or + {more} us"),
+            Goal::AtMost(most) => format!("<= {most}"),
+            Goal::AtMostOr(most, more) => format!("<= {most} or + {more} us"),
             Goal::Told => "-".into(),
         };
-        let verdict = match self.is_met(ratio, ours, other) {
-            None => "",
-            Some(true) => "met",
-            Some(false) => "missed",
-        };
-        let (ours, other) = (self.figure(ours), self.figure(other));
+        let (verdict, told) = (self.verdict(ratio, ours, other), told(ratio));
+        let (ours, other) = (self.unit.figure(ours), self.unit.figure(other));
         format!(
             "| {} | {} | {goal} | {told} | {ours} | {other} | {verdict} |",
             self.name, self.what
         )
     }
 
-    fn is_met(&self, ratio: Option<Ratio>, ours: Option<f64>, other: Option<f64>) -> Option<bool> {
-        let (low, high) = ratio?.interval?;
-        match self.goal {
-            Goal::AtLeast(least) => Some(low >= least - TOLERANCE),
-            Goal::AtMost(most, more) => Some(high <= most + TOLERANCE || ours? <= other? + more),
-            Goal::Told => None,
+    /// Nothing where nothing is to be, or where there are too few pairs.
+    fn verdict(&self, ratio: Option<Ratio>, ours: Option<f64>, other: Option<f64>) -> &'static str {
+        let Some((low, high)) = ratio.and_then(|ratio| ratio.interval) else { return "" };
+        let (met, missed) = match self.goal {
+            Goal::AtLeast(least) => (low >= least - TOLERANCE, high < least),
+            Goal::AtMost(most) => (high <= most + TOLERANCE, low > most),
+            Goal::AtMostOr(most, more) => {
+                let is_near = ours.zip(other).is_some_and(|(ours, other)| ours <= other + more);
+                (high <= most + TOLERANCE || is_near, low > most)
+            }
+            Goal::Told => return "",
+        };
+        match (met, missed) {
+            (true, _) => "met",
+            (false, true) => "missed",
+            (false, false) => "not decided",
         }
     }
+}
 
-    fn figure(&self, figure: Option<f64>) -> String {
+/// Measures both in turn; what each gave, pair by pair.
+pub fn in_turn<T>(
+    pace: Pace,
+    mut ours: impl FnMut(Duration) -> Result<T, Stop>,
+    mut other: impl FnMut(Duration) -> Result<T, Stop>,
+) -> Result<Vec<(T, T)>, Stop> {
+    let pair = |pair: usize| {
+        if pair.is_multiple_of(2) {
+            let first = ours(pace.window)?;
+            return Ok((first, other(pace.window)?));
+        }
+        let first = other(pace.window)?;
+        Ok((ours(pace.window)?, first))
+    };
+    (0..pace.pairs).map(pair).collect()
+}
+
+/// A ratio for people.
+pub fn told(ratio: Option<Ratio>) -> String {
+    match ratio {
+        None => "-".into(),
+        Some(Ratio { median, interval: None }) => format!("{median:.2} (few pairs)"),
+        Some(Ratio { median, interval: Some((low, high)) }) => {
+            format!("{median:.2} ({low:.2} - {high:.2})")
+        }
+    }
+}
+
+impl Unit {
+    /// A figure for people.
+    pub fn figure(self, figure: Option<f64>) -> String {
         let Some(figure) = figure else { return "-".into() };
-        match self.unit {
+        match self {
             Unit::Micros => format!("{figure:.0} us"),
             Unit::PerSecond(of) if figure >= 1e9 => format!("{:.2} G{of}/s", figure / 1e9),
             Unit::PerSecond(of) if figure >= 1e6 => format!("{:.2} M{of}/s", figure / 1e6),

@@ -1,0 +1,60 @@
+//! The rows of reading: from the page cache against memory, and with nothing cached against the
+//! disk.
+
+use prkdb_core::Backend;
+
+use crate::appends::{self, config, on_log, rate, warm};
+use crate::outcome::{Stop, say};
+use crate::pairs::{Goal, Pair};
+use crate::reads::{self, Cold};
+use crate::{BYTES, RECORDS, Run, options, workload};
+
+/// All of them.
+pub fn rows(run: &Run) -> Result<(), Stop> {
+    let row = |name, what: &str, least, unit| {
+        let goal = Goal::AtLeast(least);
+        Pair { name, what: what.into(), goal, unit }
+    };
+    options::index(run)?;
+    let work = workload("read-back");
+    for (name, what, reads) in [
+        ("P9-cached", "reading records; copied and checksummed", "read-back"),
+        ("P9-batches", "reading batches; copied and checksummed", "read-batches"),
+    ] {
+        let (pair, reads) = (row(name, what, 0.5, RECORDS), workload(reads));
+        if run.wants(pair.name) {
+            let folder = run.folder()?;
+            let log = warm("uring", config(&folder.path().join("log"), Backend::Auto))?;
+            let ours = |window| Ok(rate(&on_log(&log, reads, window)?));
+            pair.run(run.pace, ours, |window| appends::many(work, window))?;
+            log.close()?;
+        }
+    }
+    let cold = [
+        row("P9-scan", "cold, the scan of a killed log's open segments; a plain read", 0.9, BYTES),
+        row("P9-read", "cold, all records of a closed log; a plain read", 0.9, BYTES),
+        row("P9-read-batches", "cold, the same, batch by batch; a plain read", 0.9, BYTES),
+    ];
+    for (at, pair) in cold.into_iter().enumerate().filter(|(_, pair)| run.wants(pair.name)) {
+        if !run.measures {
+            say(format_args!("SKIPPED, {}: the page cache stays as it is", pair.name));
+            continue;
+        }
+        if !reads::can_be_cold() {
+            say(format_args!("SKIPPED, {}: only root may empty the page cache", pair.name));
+            continue;
+        }
+        let folder = run.folder()?;
+        let log = match at {
+            0 => Cold::killed(folder.path(), work)?,
+            _ => Cold::sealed(folder.path(), work)?,
+        };
+        let ours = |_| match at {
+            0 => log.scan(),
+            1 => log.records(),
+            _ => log.batches(),
+        };
+        pair.run(run.pace, ours, |_| log.plain())?;
+    }
+    Ok(())
+}
