@@ -4,6 +4,7 @@
 use prkdb_core::Backend;
 
 use crate::appends::{self, config, on_log, rate, warm};
+use crate::fio::{self, Reads};
 use crate::outcome::{Stop, say};
 use crate::pairs::{Goal, Pair};
 use crate::reads::{self, Cold};
@@ -31,9 +32,9 @@ pub fn rows(run: &Run) -> Result<(), Stop> {
         }
     }
     let cold = [
-        row("P9-scan", "cold, the scan of a killed log's open segments; a plain read", 0.9, BYTES),
-        row("P9-read", "cold, all records of a closed log; a plain read", 0.9, BYTES),
-        row("P9-read-batches", "cold, the same, batch by batch; a plain read", 0.9, BYTES),
+        row("P9-scan", "cold, the scan of a killed log's open segments", 0.9, BYTES),
+        row("P9-read", "cold, all records of a closed log", 0.9, BYTES),
+        row("P9-read-batches", "cold, the same, batch by batch", 0.9, BYTES),
     ];
     for (at, pair) in cold.into_iter().enumerate().filter(|(_, pair)| run.wants(pair.name)) {
         if !run.measures {
@@ -54,7 +55,12 @@ pub fn rows(run: &Run) -> Result<(), Stop> {
             1 => log.records(),
             _ => log.batches(),
         };
-        pair.run(run.pace, ours, |_| log.plain())?;
+        let over = |what: &str| Pair { what: format!("{}; {what}", pair.what), ..pair };
+        over("a plain read").run(run.pace, ours, |_| log.plain())?;
+        if fio::is_here(run, pair.name) {
+            let file = Reads::new(folder.path(), log.bytes())?;
+            over("fio's, direct, 8 of 1 MiB").run(run.pace, ours, |_| file.rate())?;
+        }
     }
     Ok(())
 }

@@ -3,20 +3,21 @@
 //! ```text
 //! appends: null disk | memory     segments used again | bare ring     tasks | threads
 //!          uring | mmap, pwrite                     --> pairs --> a row of the table each
-//! reads:   log, nothing in memory | plain reads     records in memory | copied and checksummed
+//! reads:   log, nothing in memory | plain reads, fio     records in memory | copied, checksummed
 //! ```
 //!
-//! `cargo bench --bench goals` takes ten minutes; `-- --quick` two, and says less; names, or their
+//! `cargo bench --bench goals` takes twelve minutes; `-- --quick` two, and says less; names, or their
 //! beginnings, narrow it down (`-- P2 P3`). Rows are a table in Markdown, on stdout: reached is the
 //! median of the ratios with its 95 % interval; met is judged by its far end, missed by the near
 //! one. What is counted and not timed is in tests: `syscalls` (P5), `allocations` (P6),
 //! `device_bytes` (P7); other logs (P4) are in `benches/peers`. It needs 3 GiB of free space below
-//! `target/tmp`.
+//! `target/tmp`, and for some rows fio and root; what can't be measured says SKIPPED.
 
 mod appends;
 mod bench;
 mod cold;
 mod device;
+mod fio;
 mod null;
 mod options;
 mod pairs;
@@ -87,6 +88,7 @@ fn goals() -> Result<(), Stop> {
         Ok(_) => {
             device::rows(&run)?;
             device::waiting(&run)?;
+            fio::check(&run)?;
             options::rolling(&run)?;
             options::spinning(&run)?;
             backends(&run)?;

@@ -102,9 +102,13 @@ impl Cold {
         Ok(Cold { dir, files })
     }
 
+    /// What there is to read.
+    pub fn bytes(&self) -> u64 {
+        self.files.iter().map(|(_, bytes)| bytes).sum()
+    }
+
     fn rate(&self, since: Instant) -> f64 {
-        let bytes: u64 = self.files.iter().map(|(_, bytes)| bytes).sum();
-        numbers::float(bytes) / since.elapsed().as_secs_f64()
+        numbers::float(self.bytes()) / since.elapsed().as_secs_f64()
     }
 
     /// Bytes a second that `read` makes of them.
