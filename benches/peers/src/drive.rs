@@ -232,13 +232,13 @@ pub fn bare(
     dir: &Path,
     (lead_in, length): (Duration, Duration),
 ) -> Outcome<Sample> {
-    let file = raw::prepare(dir)?;
+    let bare = raw::prepare(dir, workload)?;
     settle(dir)?;
     let stop = AtomicBool::new(false);
     let window = Window::after(lead_in, length, &stop);
     let bound = Bound { left: AtomicU64::new(0), ended: OnceLock::new() };
     let (count, before, after) = std::thread::scope(|scope| {
-        let thread = scope.spawn(|| raw::run(&file, workload, &window));
+        let thread = scope.spawn(|| bare.run(&window));
         let before = look_at(window.from, &window, &bound)?;
         let after = look_at(window.until, &window, &bound)?;
         let count = thread.join().unwrap_or_else(|_| Err("the raw loop panicked".into()))?;

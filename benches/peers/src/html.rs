@@ -81,8 +81,9 @@ fn singles(outcome: &Outcome, names: &[&str]) -> Drawn<String> {
     let svg = chart::lines(&lines, &ticks, "records/s", "callers", true)?;
     let caption = "Records of 100 B a second, each durable before its caller goes on; both axes \
                    are logarithmic. Lines rise where callers who wait at the same time share a \
-                   write or a sync. Raw makes a write for each of them, at most 32 at a time. Who \
-                   acknowledges before the sync, or lost something, is not drawn.";
+                   write or a sync. Raw makes a write for each of them, at most 32 at a time: no \
+                   ceiling where they are shared. Who acknowledges before the sync, or lost \
+                   something, is not drawn.";
     Ok(figure(TITLE, Some(&svg), names, caption))
 }
 

@@ -11,8 +11,10 @@ use crate::workload::{Kind, Workload};
 
 /// What the figures mean; the closing lines of table and page.
 const NOTES: [&str; 4] = [
-    "raw is no log: pwrite of each batch on an O_DSYNC descriptor over a pre-written file, at most \
-     32 at a time, nothing shared; not synced where the logs are not. prkdb is this crate on the \
+    "raw is no log: one write a batch by a bare ring over a pre-written file, one in flight for \
+     each caller, at most 32, or 8 where prkdb has tickets, durable by the faster of two methods; \
+     not synced where the logs are not. Nobody shares a write there, so logs whose callers share \
+     them may pass it: it is a ceiling only where one caller waits. prkdb is this crate on the \
      backend that it takes by itself.",
     "prkdb over it: records/s of prkdb over those of the same round, the median of the pairs and \
      its 95 % interval (bootstrap). Rates are medians of the rounds, percentiles and CPU time are \
