@@ -118,7 +118,7 @@ async fn write(mut file: tokio::fs::File, mut queue: mpsc::Receiver<Request>, sy
         waiting.iter().for_each(|(frame, _)| group.extend_from_slice(frame));
         let outcome = put(&mut file, &group, synced).await;
         for (_, answer) in waiting.drain(..) {
-            let outcome = outcome.as_ref().map(|()| ()).map_err(|e| e.kind().into());
+            let outcome = outcome.as_ref().copied().map_err(|e| e.kind().into());
             // A caller that is gone does not want to know.
             answer.send(outcome).ok();
         }
