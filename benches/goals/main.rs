@@ -6,18 +6,20 @@
 //! reads:   log, nothing in memory | plain reads, fio     records in memory | copied, checksummed
 //! ```
 //!
-//! `cargo bench --bench goals` takes twelve minutes; `-- --quick` two, and says less; names, or their
-//! beginnings, narrow it down (`-- P2 P3`). Rows are a table in Markdown, on stdout: reached is the
-//! median of the ratios with its 95 % interval; met is judged by its far end, missed by the near
-//! one. What is counted and not timed is in tests: `syscalls` (P5), `allocations` (P6),
-//! `device_bytes` (P7); other logs (P4) are in `benches/peers`. It needs 3 GiB of free space below
-//! `target/tmp`, and for some rows fio and root; what can't be measured says SKIPPED.
+//! `cargo bench --bench goals` takes twelve minutes; `-- --quick` two, and says less; names, or
+//! their beginnings, narrow it down (`-- P2 P3`); `-- grid` measures what defaults were chosen by.
+//! Rows are a table in Markdown, on stdout: reached is the median of the ratios with its 95 %
+//! interval; met is judged by its far end, missed by the near one. What is counted and not timed is
+//! in tests: `syscalls` (P5), `allocations` (P6), `device_bytes` (P7); other logs (P4) are in
+//! `benches/peers`. It needs 3 GiB of free space below `target/tmp`, and for some rows fio and
+//! root; what can't be measured says SKIPPED.
 
 mod appends;
 mod bench;
 mod cold;
 mod device;
 mod fio;
+mod grid;
 mod null;
 mod options;
 mod pairs;
@@ -96,7 +98,8 @@ fn goals() -> Result<(), Stop> {
         Err(e) => say(format_args!("SKIPPED, all that needs io_uring: {e}")),
     }
     cold::rows(&run)?;
-    stages(&run)
+    stages(&run)?;
+    grid::run(&run)
 }
 
 impl Run {
