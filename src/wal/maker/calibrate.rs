@@ -8,8 +8,8 @@
 //! On a segment that is made ahead and has no name yet, through a queue of its own and beside the
 //! maker's other work. Invariants: what it writes is what stands there, zeros; it ends as soon as
 //! somebody waits for the segment or the log closes, and then nothing is decided; a write or sync
-//! that fails, fails the segment and poisons the log. On a device with slow forced writes these took 4.0 ms where a
-//! write and a sync took 1.7 (vldb26-iouring, arXiv 2512.04859).
+//! that fails, fails the segment and poisons the log. On a device with slow forced writes these
+//! took 4.0 ms where a write and a sync took 1.7 (vldb26-iouring, arXiv 2512.04859).
 
 use std::io;
 use std::pin::Pin;

@@ -12,9 +12,9 @@
 //! ```
 //!
 //! Two flows on one queue: a long write of zeros never delays a truncation. Invariants: a segment
-//! is handed out only when its name and blocks are durable; a sync that fails poisons; a full disk is met here, before LSNs
-//! are given out; META says that a segment is cut before its file goes; a file that a reader holds
-//! or that has a second name is never used again.
+//! is handed out only when its name and blocks are durable; a sync that fails poisons; a full disk
+//! is met here, before LSNs are given out; META says that a segment is cut before its file goes; a
+//! file that a reader holds or that has a second name is never used again.
 
 use std::io;
 use std::path::{Path, PathBuf};
