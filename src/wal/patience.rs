@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use crate::cast::nanos;
 use crate::io::Host;
-use crate::sync::{AtomicU64, AtomicUsize};
+use crate::sync::{AtomicBool, AtomicU64, AtomicUsize};
 
 /// What is known of the waits of one log. None of its numbers orders anything.
 pub(super) struct Patience {
@@ -25,11 +25,14 @@ pub(super) struct Patience {
     out: AtomicUsize,
     /// What lone waits take, a moving average.
     usual_ns: AtomicU64,
+    /// Who stayed awake last did so in vain.
+    vain: AtomicBool,
 }
 
 impl Patience {
     pub(super) fn new(most: Duration) -> Patience {
-        Patience { most, out: AtomicUsize::new(0), usual_ns: AtomicU64::new(0) }
+        let (out, usual_ns) = (AtomicUsize::new(0), AtomicU64::new(0));
+        Patience { most, out, usual_ns, vain: AtomicBool::new(false) }
     }
 
     /// One more ticket is out.
@@ -55,8 +58,10 @@ impl Patience {
         // An eighth of what is new: it follows a change within some ten answers.
         let took = host.now().saturating_sub(began).min(2 * self.most);
         let learnt = usual - usual / 8 + took / 8;
-        // Maybe no core was free, and the writer waited for this one: the next few sleep.
-        let usual = if vain { self.most * 3 / 2 } else { learnt };
+        // One slow answer says nothing of the next. After two in turn maybe no core is free, and
+        // the writer waits for this one: the next few sleep.
+        let again = awake && self.vain.swap(vain, Relaxed) && vain;
+        let usual = if again { self.most * 3 / 2 } else { learnt };
         self.usual_ns.store(nanos(usual), Relaxed);
     }
 }
@@ -140,8 +145,10 @@ mod tests {
         patience.handed_out();
         assert!(!is_awake(&patience, &host, Duration::from_micros(1)), "two are out");
         patience.answered();
-        is_awake(&patience, &host, Duration::from_millis(3));
-        assert!(!is_awake(&patience, &host, Duration::from_micros(1)), "it was in vain");
+        for _ in 0..2 {
+            is_awake(&patience, &host, Duration::from_millis(3));
+        }
+        assert!(!is_awake(&patience, &host, Duration::from_micros(1)), "it was in vain, twice");
         for _ in 0..30 {
             is_awake(&patience, &host, Duration::from_millis(3));
         }
@@ -154,5 +161,27 @@ mod tests {
         let never = Patience::new(Duration::ZERO);
         never.handed_out();
         assert!(!is_awake(&never, &host, Duration::from_micros(1)));
+    }
+
+    #[test]
+    fn one_slow_answer_among_quick_ones_puts_nobody_to_sleep() {
+        let (host, patience) = (Clock::default(), Patience::new(Duration::from_micros(400)));
+        patience.handed_out();
+        let awake = |takes| is_awake(&patience, &host, Duration::from_micros(takes));
+        for round in 0..20 {
+            for quick in 0..7 {
+                assert!(awake(250), "after a slow one, {quick} quick ones, {round} rounds");
+            }
+            assert!(awake(2000), "after seven that took 250 us");
+        }
+        // The second in turn is the last.
+        assert!(awake(2000));
+        let slept = (0..50).take_while(|_| !awake(250)).count();
+        assert!((4..12).contains(&slept), "{slept} slept");
+        for _ in 0..20 {
+            assert!(awake(250));
+        }
+        assert!(awake(2000));
+        assert!(awake(250));
     }
 }
