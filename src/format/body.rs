@@ -27,6 +27,21 @@ pub(crate) fn body_len(record_bytes: usize, count: usize) -> usize {
     record_bytes + count * INDEX_ENTRY_LEN
 }
 
+/// Checksums of one short record after another: what this processor can do is asked once for all.
+struct Checksums(crc32fast::Hasher);
+
+impl Checksums {
+    fn new() -> Checksums {
+        Checksums(crc32fast::Hasher::new())
+    }
+
+    fn of(&mut self, bytes: &[u8]) -> u32 {
+        self.0.reset();
+        self.0.update(bytes);
+        self.0.clone().finalize()
+    }
+}
+
 /// Writes a body, uncompressed, and returns its payload CRC.
 ///
 /// - Shape: `count` records with `record_bytes` in all; `out` has the length `body_len` of that.
@@ -41,12 +56,12 @@ pub(crate) fn encode_body<'a>(
 ) -> u32 {
     assert_eq!(out.len(), body_len(record_bytes, count), "the body's length");
     let (bytes, index) = out.split_at_mut(record_bytes);
-    let (mut end, mut at) = (0, 0);
+    let (mut end, mut at, mut checksums) = (0, 0, Checksums::new());
     for record in records {
         bytes[end..end + record.len()].copy_from_slice(record);
         end += record.len();
         le::put_u32(index, at, u32::try_from(end).expect("a batch is below 4 GiB"));
-        le::put_u32(index, at + 4, crc32fast::hash(record));
+        le::put_u32(index, at + 4, checksums.of(record));
         at += INDEX_ENTRY_LEN;
     }
     assert_eq!(end, record_bytes, "the records changed their length");
@@ -99,7 +114,7 @@ impl Body {
     pub(crate) fn range(&self, header: &FrameHeader, i: u32) -> Result<Range<usize>, Bad> {
         let (bytes, start, entry) = find(header, self, i)?;
         if !self.proven {
-            take(bytes, start, entry, i)?;
+            take(&mut Checksums::new(), bytes, start, entry, i)?;
         }
         Ok(start as usize..le::u32_at(entry, 0) as usize)
     }
@@ -161,15 +176,15 @@ pub(crate) fn decode_body(
 /// Record `i` of a body; its own checksum is checked here.
 pub(crate) fn record<'a>(header: &FrameHeader, body: &'a [u8], i: u32) -> Result<&'a [u8], Bad> {
     let (bytes, start, entry) = find(header, body, i)?;
-    take(bytes, start, entry, i)
+    take(&mut Checksums::new(), bytes, start, entry, i)
 }
 
 /// Checks the checksum of each record of a body.
 pub(crate) fn check_records(header: &FrameHeader, body: &[u8]) -> Result<(), Bad> {
     let (bytes, index) = split(header, body)?;
-    let mut start = 0;
+    let (mut start, mut checksums) = (0, Checksums::new());
     for (i, entry) in (0..header.count).zip(index.chunks_exact(INDEX_ENTRY_LEN)) {
-        take(bytes, start, entry, i)?;
+        take(&mut checksums, bytes, start, entry, i)?;
         start = le::u32_at(entry, 0);
     }
     Ok(())
@@ -211,9 +226,15 @@ fn find<'a>(
 }
 
 /// The record that starts at `start` and has this index entry.
-fn take<'a>(bytes: &'a [u8], start: u32, entry: &[u8], i: u32) -> Result<&'a [u8], Bad> {
+fn take<'a>(
+    checksums: &mut Checksums,
+    bytes: &'a [u8],
+    start: u32,
+    entry: &[u8],
+    i: u32,
+) -> Result<&'a [u8], Bad> {
     let (start, end) = (start as usize, le::u32_at(entry, 0) as usize);
     let record = bytes.get(start..end).ok_or(Bad::Lengths)?;
-    let intact = crc32fast::hash(record) == le::u32_at(entry, 4);
+    let intact = checksums.of(record) == le::u32_at(entry, 4);
     if intact || bugs::on(Bug::RecordUnchecked) { Ok(record) } else { Err(Bad::Record(i)) }
 }
