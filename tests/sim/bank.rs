@@ -61,8 +61,10 @@ fn told(bug: Bug) -> &'static [&'static str] {
         Bug::NoNonce => &["everything to 1099511627776 was promised"],
         Bug::DirectorySyncMissing => &["its segment is missing", "I1, I5: "],
         Bug::HangAfterError => &["simulated hang", "simulated deadlock"],
-        Bug::CanceledSyncBelieved | Bug::ReadErrorIsEnd => {
-            &["foretold something else", "I1, I5: ", "corrupt: record "]
+        Bug::ReadErrorIsEnd => &["foretold something else", "I1, I5: ", "corrupt: record "],
+        // The sync may have been for records, or for the header of their segment.
+        Bug::CanceledSyncBelieved => {
+            &["I1, I5: ", "corrupt: record ", "segment header: zeros, nothing was written here"]
         }
         Bug::PreparedAgain => &["a piece is answered once"],
         Bug::TwoSyncsInFlight => &[" was answered, "],

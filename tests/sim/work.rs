@@ -282,12 +282,12 @@ impl Life {
                 other => panic!("a full disk was called {other:?}"),
             }
         }
-        self.expect_service(wal);
+        self.expect_service(wal, &before);
         false
     }
 
-    /// I9: without faults, whatever was before, an append works.
-    fn expect_service(&mut self, wal: &Wal) {
+    /// I9: without faults, whatever was `before`, an append works.
+    fn expect_service(&mut self, wal: &Wal, before: &Faults) {
         let crash_at = self.sim.faults().crash_at;
         self.sim.set_faults(Faults { crash_at, ..Faults::default() });
         // A segment that is being made may fail yet of the old faults, and those who want it.
@@ -312,7 +312,21 @@ impl Life {
         // The maker's queue may have broken just after a `resume`, before the faults were gone.
         let poisoned = matches!(failed, Some(ErrorKind::Poisoned | ErrorKind::NotConfirmed));
         let works = failed.is_none() || self.sim.crashed() || poisoned && self.breaks;
+        if !works && poisoned && self.may_fail(before) {
+            // Or a sync of the segment that is being made failed then.
+            return self.expect_resumed(wal);
+        }
         assert!(works, "I9: nothing is in the way, but {failed:?}");
+    }
+
+    /// I9: a poisoned log comes back in a healthy world.
+    fn expect_resumed(&mut self, wal: &Wal) {
+        (self.kills_only, self.cuts) = (false, self.cuts + 1);
+        match wal.resume() {
+            Ok(()) if self.check(wal) => self.expect_service(wal, &Faults::default()),
+            Err(e) if !self.sim.crashed() => panic!("I9: a healthy world resumes: {e}"),
+            Ok(()) | Err(_) => {}
+        }
     }
 
     /// Gives all space back that the log can do without, in a healthy world.
@@ -338,7 +352,8 @@ impl Life {
                 Ok(()) => {
                     say!(self, "resumed: {:?}", wal.recovery());
                     if self.check(wal) && self.rng.chance(500) {
-                        self.expect_service(wal);
+                        let before = self.sim.faults();
+                        self.expect_service(wal, &before);
                     }
                     return !self.sim.crashed();
                 }
