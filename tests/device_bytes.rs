@@ -90,7 +90,7 @@ fn on_each_counted(test: impl Fn(&Wal, Backend)) {
 /// A maker that got no core for a while may still write: the least of a few counts. None, said
 /// aloud, where nothing is counted.
 fn least_cost(wal: &Wal, appends: u64, records: &[&[u8]]) -> Option<u64> {
-    let bytes = (0..3).map(|_| cost(wal, appends, records)).min().unwrap();
+    let bytes = (0..5).map(|_| cost(wal, appends, records)).min().unwrap();
     if bytes == 0 {
         support::skip("bytes to the device", "this file system has none");
         return None;
@@ -139,6 +139,8 @@ fn a_large_batch_costs_the_blocks_of_its_frame() {
 /// page cache is let go before a segment is used again.
 #[test]
 fn a_segment_that_is_used_again_is_out_of_the_page_cache() {
+    // It counts nothing of the process, but would be counted.
+    let Some(_turn) = turn() else { return };
     let root = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     for backend in support::backends(root.path()) {
         let (disk, _) = prkdb_core::io::open_disk(root.path(), backend).unwrap();
