@@ -154,9 +154,13 @@ enum Due {
 
 /// What a failure of the files of these names must come to: what holds promises is a segment in use
 /// or META, half of which may be another; all else is in the making, retired, or a directory in
-/// which a name is to be made durable before anything is promised under it.
+/// which a name is to be made durable before anything is promised under it. If such a thing can't
+/// be synced, and not for want of space, what else the disk lost with it nobody knows.
 fn due(fault: &Fault, errno: i32, backend: Backend, struck: &[String]) -> Due {
-    if !struck.iter().any(|name| name.ends_with(".seg") || name == "META") {
+    let promised = struck.iter().any(|name| name.ends_with(".seg") || name == "META");
+    let full = matches!(errno, libc::ENOSPC | libc::EDQUOT);
+    let synced = fault.what == "sync" || backend == Backend::Mmap;
+    if !promised && (full || !synced || struck.iter().all(|name| name == "METRICS")) {
         return Due::Healthy;
     }
     let on_ring = !matches!(backend, Backend::Mmap | Backend::Pwrite);
