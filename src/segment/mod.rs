@@ -72,15 +72,14 @@ pub(crate) fn file_name(number: u64) -> String {
 
 /// The number in a segment's name; none if it is no segment's name.
 pub(crate) fn parse_name(name: &str) -> Option<u64> {
-    numbered(name, ".seg")
+    numbered(name, ".seg").filter(|number| *number > 0)
 }
 
 /// The number in a name of 20 digits and this ending; none if somebody else made that name.
 fn numbered(name: &str, ending: &str) -> Option<u64> {
     let digits = name.strip_suffix(ending)?;
     let plain = digits.len() == 20 && digits.bytes().all(|b| b.is_ascii_digit());
-    let number: u64 = if plain { digits.parse().ok()? } else { return None };
-    (number > 0).then_some(number)
+    if plain { digits.parse().ok() } else { None }
 }
 
 /// The name of the directory of prepared and retired segments.
@@ -125,6 +124,9 @@ mod tests {
     #[test]
     fn names_round_trip_and_strangers_are_refused() {
         assert_eq!(parse_name(&file_name(42)), Some(42));
+        assert_eq!(parse_free(&free_name(u64::MAX)), Some(u64::MAX));
+        // What the reserve is made under.
+        assert!(is_making(&making_name(0)) && !is_making("x.making"));
         for stranger in
             ["42.seg", "x.seg", "00000000000000000000.seg", "LOCK", "+0000000000000000001.seg"]
         {

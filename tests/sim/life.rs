@@ -412,7 +412,10 @@ impl Life {
     }
 
     fn work_and_end(&mut self, wal: Open) {
+        // One that broke while the log was opened may be noticed only now.
+        let broke = self.breaks && self.sim.faults().break_at.is_none();
         let faults = self.draw_faults();
+        self.breaks |= broke;
         say!(self, "work, {faults:?}");
         self.kills_only &= faults.sync_eio == 0 && faults.fail_nth.is_none();
         self.sim.set_faults(faults);
