@@ -1,5 +1,4 @@
-//! Bytes, as the kernel counts them: what durable records cost the device, what `open` reads, and
-//! what a reader does.
+//! Bytes, as the kernel counts them: what durable records cost the device, what `open` reads.
 //!
 //! Tests take turns: `/proc/self/io` counts for all threads of the process. It counts what is
 //! written by position through the page cache in whole folios, up to a MiB, of which the file
@@ -11,7 +10,7 @@ use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use prkdb_core::{Backend, Lsn, ReadOnlyWal, Wal, WalConfig};
+use prkdb_core::{Backend, ReadOnlyWal, Wal, WalConfig};
 
 mod support;
 
@@ -231,47 +230,6 @@ fn as_writer(dir: &Path) -> u64 {
     assert!(wal.durable_lsn() > wal.first_lsn());
     wal.close().unwrap();
     read
-}
-
-/// Of what a reader of many takes in at a time a batch lies on the edge: what is there already is
-/// not read again.
-#[test]
-fn a_reader_reads_each_block_once() {
-    const BATCHES: u64 = 120;
-    let Some(_turn) = turn() else { return };
-    let root = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    for backend in support::backends(root.path()) {
-        // Two and a bit of each kind are read at a time.
-        for (name, records) in
-            [("many", vec![&[7; 100][..]; 1000]), ("one", vec![&[7; 90_000][..]])]
-        {
-            let dir = root.path().join(format!("{backend}-{name}"));
-            let config = WalConfig { backend, segment_bytes: 8 << 20, ..WalConfig::new(&dir) };
-            let wal = Wal::open(config).unwrap();
-            for _ in 0..BATCHES {
-                wal.append_batch(&records).unwrap().wait().unwrap();
-            }
-            wal.close().unwrap();
-            let read = as_walk(&dir);
-            let frame = 72 + records.iter().map(|record| record.len() as u64 + 8).sum::<u64>();
-            let blocks = BATCHES * frame.next_multiple_of(BLOCK);
-            println!("{backend}, {name}: {read} bytes read of {blocks}");
-            assert!(read >= BATCHES * frame, "{backend}: {read}: the kernel counts otherwise");
-            // At the end of each segment somebody may look for more.
-            assert!(read <= blocks + 64 * BLOCK, "{backend}, {name}: {read} of {blocks}");
-        }
-    }
-}
-
-/// Bytes read by reading all of a log.
-fn as_walk(dir: &Path) -> u64 {
-    let log = ReadOnlyWal::open(dir).unwrap();
-    let mut reader = log.reader(Lsn::FIRST).unwrap();
-    let before = counted("rchar");
-    while let Some(batch) = reader.next_batch() {
-        batch.unwrap();
-    }
-    counted("rchar") - before
 }
 
 fn segments(dir: &Path) -> u64 {

@@ -292,49 +292,32 @@ impl Cursor {
         }
     }
 
-    /// Fills the window from the block of `from` on; what it has of that stays.
     fn load(&mut self, from: u64, count: u64) -> io::Result<()> {
         let start = round_down(from, self.block);
         let needed = round_up(from + count, self.block) - start;
-        let loaded = self.window_at..self.window_at + self.window_len;
-        // A frame at the edge: its beginning was read already, and below `end` nothing changes.
-        let kept = if loaded.contains(&start) { loaded.end - start } else { 0 };
-        let goes_on = self.window_len > 0 && (kept > 0 || start == loaded.end);
-        self.keep_tail(kept, needed);
+        if needed > self.window.capacity() as u64 {
+            self.window = Buf::zeroed(len(needed), len(self.block));
+        }
         let want = (self.window.capacity() as u64).min(self.end - start);
+        let window = self.window_at..=self.window_at + self.window_len;
+        let goes_on = self.window_len > 0 && window.contains(&start);
+        self.window_len = 0;
         self.window.set_len(len(want));
         if self.ahead > 0 && goes_on {
             // The disk is at it while this window is waited for.
             self.ask_ahead(start + want);
         }
         let bytes = self.window.bytes_mut().expect("the cursor's window is its own");
-        let read = read_full(&self.file, start + kept, &mut bytes[len(kept)..])?;
-        let got = kept + read as u64;
-        if got < needed {
+        let got = read_full(&self.file, start, bytes)?;
+        if (got as u64) < needed {
             return Err(io::Error::new(
                 io::ErrorKind::UnexpectedEof,
                 "the file is shorter than its header says",
             ));
         }
         self.window_at = start;
-        self.window_len = round_down(got, self.block).max(needed);
+        self.window_len = round_down(got as u64, self.block).max(needed);
         Ok(())
-    }
-
-    /// Moves the last `kept` bytes of the window to its beginning, and makes room for `needed`
-    /// there; it counts as empty until it was filled.
-    fn keep_tail(&mut self, kept: u64, needed: u64) {
-        let tail = len(self.window_len - kept)..len(self.window_len);
-        self.window_len = 0;
-        if needed <= self.window.capacity() as u64 {
-            let bytes = self.window.bytes_mut().expect("the cursor's window is its own");
-            bytes.copy_within(tail, 0);
-            return;
-        }
-        let mut larger = Buf::zeroed(len(needed), len(self.block));
-        let bytes = larger.bytes_mut().expect("made just now");
-        bytes[..len(kept)].copy_from_slice(&self.window.bytes()[tail]);
-        self.window = larger;
     }
 }
 
