@@ -28,9 +28,11 @@ use super::recovery::{
 };
 use super::sync_choice::SyncChoice;
 
-/// How often a look at a log is taken again because its writer changed it meanwhile.
-const LOOKS: u32 = 16;
+/// How often a log is looked at until it is seen as it was at one moment,
+const LOOKS: u32 = 64;
+/// and how long nobody looks meanwhile: the longer, the more often its writer changed it.
 const PAUSE: Duration = Duration::from_millis(1);
+const LONGEST_PAUSE: Duration = Duration::from_millis(16);
 
 /// A log open for reading only, also beside the process that writes it: no lock is held, no file is
 /// changed.
@@ -158,7 +160,7 @@ pub(super) fn look(disk: &dyn Disk, dir: &Path) -> Result<Look> {
             return Err(error);
         }
         before = damage.then_some(place);
-        std::thread::sleep(PAUSE * look);
+        std::thread::sleep((PAUSE * look).min(LONGEST_PAUSE));
     }
     unreachable!("the last look returns")
 }
@@ -182,7 +184,7 @@ impl ReadOnlyWal {
     /// Opens the log in `dir` for reading: as it is at this moment, until `refresh`.
     ///
     /// - Shape: reads the headers and footers of all segments and the frames of those that are
-    ///   open; beside a writer again, if he changes something meanwhile, up to 16 times.
+    ///   open; beside a writer again, if he changes something meanwhile, up to 64 times.
     ///
     /// # Errors
     /// `Invalid`: no log there. `Corrupt`: promised records are missing. `Unsupported`: as

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use prkdb_core::io::{ThreadHost, World, open_disk};
-use prkdb_core::{Backend, ErrorKind, Lsn, ReadOnlyWal, Wal};
+use prkdb_core::{Backend, ErrorKind, Lsn, ReadOnlyWal, Wal, WalConfig};
 
 use crate::support::gate::{self, Gate};
 use crate::support::through::{Hook, Opens};
@@ -83,6 +83,87 @@ fn a_cut_between_meta_and_its_segments_is_seen_whole() {
     let found: Vec<_> = log.reader(Lsn::new(last)).unwrap().map(|r| r.unwrap().data).collect();
     assert!(*found[0] == record(1, last)[..] && *found[1] == record(2, last + 1)[..]);
     assert!(wal.lock().unwrap().1);
+}
+
+/// A log of two lanes whose second segment has no name yet, of 20 records, and the gate that holds
+/// the name back.
+fn one_lane_named(root: &Path) -> (PathBuf, Wal, Arc<Gate>) {
+    for life in 0..100 {
+        let (dir, gate) = (root.join(life.to_string()), Arc::new(Gate::default()));
+        let config = WalConfig { num_segments: 2, ..config(&dir, Backend::Pwrite) };
+        let wal = gate::open(&gate, config);
+        fill(&wal, 1, 20, 1);
+        gate.hold("rename", ".seg");
+        if segments(&dir).len() == 1 {
+            return (dir, wal, gate);
+        }
+        gate.heal();
+        wal.close().unwrap();
+    }
+    panic!("both always had their names in no time");
+}
+
+/// Looks at a log of which a segment comes and goes, by `go`, after names were read. What it gives.
+fn looked_at_while(
+    (dir, wal, gate): (PathBuf, Wal, Arc<Gate>),
+    go: fn(&Wal, u64),
+) -> (Wal, Vec<u64>) {
+    let wal = Arc::new(Mutex::new((wal, false)));
+    let going = Arc::clone(&wal);
+    let comes_and_goes = move |path: &Path| {
+        let (wal, done) = &mut *going.lock().unwrap();
+        if path.extension().is_some_and(|e| e == "seg") && !std::mem::replace(done, true) {
+            gate.heal();
+            while wal.segment_count() < 2 {
+                fill(wal, 1, 1, 1);
+            }
+            go(wal, wal.next_lsn().get() - 1);
+        }
+    };
+    let disk = Arc::new(through(&dir, &Arc::new(Opens(comes_and_goes))));
+    let log = ReadOnlyWal::open_on(disk, &dir).unwrap();
+    let reader = log.reader(log.first_lsn().unwrap()).unwrap();
+    let read = reader.map(|read| read.unwrap().lsn.get()).collect();
+    drop(log);
+    (Arc::into_inner(wal).unwrap().into_inner().unwrap().0, read)
+}
+
+#[test]
+fn a_lane_that_came_and_was_cut_while_the_log_was_looked_at_leaves_no_hole() {
+    let root = tempfile::tempdir().unwrap();
+    let (wal, read) = looked_at_while(one_lane_named(root.path()), |wal, second| {
+        // The first lane gets the last one, and a footer that speaks for both.
+        fill(wal, 1, 1, 1);
+        wal.truncate_after(Lsn::new(second - 1)).unwrap();
+    });
+    assert_eq!(read, (1..wal.next_lsn().get()).collect::<Vec<_>>());
+    wal.close().unwrap();
+}
+
+#[test]
+fn a_lane_that_came_and_was_retired_while_the_log_was_looked_at_leaves_no_hole() {
+    static KEPT: Mutex<Lsn> = Mutex::new(Lsn::NONE);
+    let root = tempfile::tempdir().unwrap();
+    let (dir, wal, gate) = one_lane_named(root.path());
+    let (wal, read) = looked_at_while((dir.clone(), wal, gate), |wal, _| {
+        // In turn: the second lane is soon full, the first one goes on.
+        while wal.segment_count() < 3 {
+            fill(wal, 1, 1, 1);
+            wal.append_batch([[0; 200_000]]).unwrap().wait().unwrap();
+        }
+        let kept = wal.next_lsn();
+        while wal.segment_count() < 4 {
+            fill(wal, 1, 10, 1);
+        }
+        wal.truncate_before(kept).unwrap();
+        *KEPT.lock().unwrap() = kept;
+    });
+    let named = |number: u64| dir.join(format!("{number:020}.seg")).exists();
+    assert!(named(1) && !named(2), "the second lane is to go, and the first one to stay");
+    let kept = KEPT.lock().unwrap().get();
+    assert_eq!(read, (kept..kept + read.len() as u64).collect::<Vec<_>>());
+    assert!(!read.is_empty());
+    wal.close().unwrap();
 }
 
 #[test]
@@ -184,8 +265,8 @@ fn segments_that_a_cut_could_not_remove_are_passed_over() {
 #[cfg(all(feature = "cli", feature = "sim"))]
 #[test]
 fn what_recovery_gave_up_is_in_the_programs_log() {
+    use prkdb_core::Durability;
     use prkdb_core::io::sim::{CrashKind, Faults, Model, Sim};
-    use prkdb_core::{Durability, WalConfig};
     #[derive(Clone, Default)]
     struct Lines(Arc<Mutex<Vec<u8>>>);
     impl io::Write for Lines {

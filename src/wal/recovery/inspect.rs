@@ -4,6 +4,7 @@ use std::io;
 use std::path::Path;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::format::meta::Meta;
 use crate::io::{Disk, Entry};
 use crate::lsn::Lsn;
 use crate::options::RecoveryPolicy;
@@ -57,7 +58,16 @@ pub(crate) fn inspect(
 /// was `known` to be promised before a look has to be found by it. An error raises `known`.
 ///
 /// A footer stands for all records between its first and its last, those of other lanes too. So
-/// names are read again after the last footer, and frames after that: no such record is missed.
+/// names are read again after the last footer, and frames after that: no such record is missed,
+/// unless its segment came and went meanwhile. It goes only once META says so, which is therefore
+/// read at last as well as at first:
+///
+/// ```text
+/// look                                            writer
+///   names, META, footers: a speaks for b           a is sealed, b cut: META, then b goes
+///   names, frames: no b
+///   META: another epoch, or b is below its first   names a new b, goes on
+/// ```
 pub(crate) fn inspect_beside(disk: &dyn Disk, dir: &Path, known: &mut Option<Lsn>) -> Result<Plan> {
     let (mut entries, mut meta) = names_and_meta(disk, dir)?;
     // Whatever META says: he goes on in what it says was closed.
@@ -72,13 +82,7 @@ pub(crate) fn inspect_beside(disk: &dyn Disk, dir: &Path, known: &mut Option<Lsn
     glances.extend(late.iter().map(|_| Ok(Glance::Open(None))));
     entries.extend(late);
     let mut survey = look_at_all(disk, dir, &entries, glances, meta, &progress)?;
-    let next_epoch = survey.meta.meta.next_epoch;
-    if survey.found.iter().any(|f| f.file.id.epoch >= next_epoch && !f.runs.is_empty()) {
-        // From after a cut that META, as it was read, does not tell of.
-        let gone =
-            io::Error::new(io::ErrorKind::NotFound, "the log was cut while it was looked at");
-        return Err(Error::io("open", dir, None, gone));
-    }
+    notice_cuts(disk, dir, &mut survey.meta.meta)?;
     survey.upto = known.unwrap_or(survey.upto);
     match survey.unusable.pop() {
         Some(error) => Err(error),
@@ -87,6 +91,18 @@ pub(crate) fn inspect_beside(disk: &dyn Disk, dir: &Path, known: &mut Option<Lsn
             refused.error
         }),
     }
+}
+
+/// What the log lost since `meta` was read: its beginning is news, all else needs another look.
+fn notice_cuts(disk: &dyn Disk, dir: &Path, meta: &mut Meta) -> Result<()> {
+    let now = meta_of(disk, dir)?.meta;
+    if now.log_id != meta.log_id || now.next_epoch != meta.next_epoch {
+        let gone =
+            io::Error::new(io::ErrorKind::NotFound, "the log was cut while it was looked at");
+        return Err(Error::io("open", dir, None, gone));
+    }
+    (meta.first_lsn, meta.removed) = (now.first_lsn, now.removed);
+    Ok(())
 }
 
 /// Reads META, headers and footers, and the frames of what has no footer, or one that leaves doubt.
@@ -105,10 +121,12 @@ fn names_and_meta(disk: &dyn Disk, dir: &Path) -> Result<(Vec<Entry>, meta::Load
     // Names before META: beside a writer no segment may come from after a cut that META, as it is
     // read here, does not tell of.
     let entries = disk.list(dir).map_err(|e| Error::io("open", dir, None, e))?;
-    match meta::load(disk, dir)? {
-        Some(meta) => Ok((entries, meta)),
-        None => Err(Error::corrupt("open", &dir.join(META), 0, "META is missing")),
-    }
+    Ok((entries, meta_of(disk, dir)?))
+}
+
+fn meta_of(disk: &dyn Disk, dir: &Path) -> Result<meta::Loaded> {
+    let meta = meta::load(disk, dir)?;
+    meta.ok_or_else(|| Error::corrupt("open", &dir.join(META), 0, "META is missing"))
 }
 
 fn look_around(
