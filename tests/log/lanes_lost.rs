@@ -12,8 +12,8 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use prkdb_core::io::open_disk;
 use prkdb_core::{
-    Backend, Error, ErrorKind, Finding, FindingKind, ReadOnlyWal, RecoveryPolicy, VerifySummary,
-    Wal, WalConfig,
+    Backend, Error, ErrorKind, Finding, FindingKind, Lsn, ReadOnlyWal, Record, RecoveryPolicy,
+    VerifySummary, Wal, WalConfig,
 };
 
 use crate::support::format::{self, Frame, flip};
@@ -123,6 +123,44 @@ fn a_newer_batch_beside_a_lane_that_is_gone_is_unsupported() {
         std::fs::remove_file(&other.path).unwrap();
         let error = ReadOnlyWal::open(dir).unwrap_err();
         assert_eq!((error.kind(), error.path()), (ErrorKind::Unsupported, Some(&*first.path)));
+        true
+    });
+}
+
+#[test]
+fn a_last_batch_that_is_no_frame_beside_a_lane_that_is_gone_takes_nothing_else_along() {
+    in_some_layout(|dir| {
+        let frames = closed(dir);
+        let sealed: Vec<_> = frames.iter().filter(|frame| frame.sealed).collect();
+        let spans = |path: &Path, lsn: u64| {
+            let of = || sealed.iter().filter(|frame| frame.path == path);
+            of().any(|frame| frame.first < lsn) && of().any(|frame| frame.first > lsn)
+        };
+        // The last batch of a lane, and a lane that goes on beyond it.
+        let lasts = sealed.iter().filter(|frame| {
+            !sealed.iter().any(|other| other.path == frame.path && other.first > frame.first)
+        });
+        let mut beside = lasts.filter_map(|last| {
+            let other = sealed.iter().find(|f| f.path != last.path && spans(&f.path, last.first));
+            Some((last, &other?.path))
+        });
+        let Some((last, gone)) = beside.next() else { return false };
+        flip(&last.path, last.offset);
+        std::fs::remove_file(gone).unwrap();
+        let error = ReadOnlyWal::open(dir).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+        let config = WalConfig { recovery: RecoveryPolicy::Salvage, ..lanes(dir) };
+        let wal = Wal::open(config).unwrap();
+        let reader = wal.reader(Lsn::FIRST).unwrap();
+        let is_kept = |read: &Result<Record, Error>| {
+            assert!(read.as_ref().err().is_none_or(|e| e.kind() == ErrorKind::Lost), "{read:?}");
+            read.is_ok()
+        };
+        let kept = reader.filter(is_kept).count();
+        let is_gone = |frame: &&Frame| frame.path == *gone || frame.first == last.first;
+        let lost: u64 = frames.iter().filter(is_gone).map(|frame| frame.count).sum();
+        assert_eq!(kept as u64, 4000 - lost);
+        wal.close().unwrap();
         true
     });
 }

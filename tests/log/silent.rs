@@ -176,6 +176,10 @@ fn a_mark_that_is_damaged_loses_no_record() {
     let found: Vec<_> = wal.reader(Lsn::FIRST).unwrap().map(Result::unwrap).collect();
     assert_eq!(found.len(), 32);
     wal.close().unwrap();
+    let found = verify(&sim);
+    let [mark] = &found[..] else { panic!("{found:?}") };
+    assert_eq!((mark.kind, mark.lsn), (FindingKind::GivenUp, None), "{mark:?}");
+    assert!(mark.detail.contains("no record is missing"), "{mark:?}");
 }
 
 /// On a disk that is not read past its cache what no watermark proves is copied; here nothing is.
