@@ -32,12 +32,14 @@ use crate::options::{Durability, MAX_DEPTH};
 use super::metrics::add;
 use super::shared::{Control, Pending, Shared, poisoned};
 use super::ticket::Answer;
+use awake::Awake;
 use cut::Cutting;
 use flight::{Flight, Placed};
 use gather::Gather;
 use lane::Lanes;
 use requests::Request;
 
+mod awake;
 mod cut;
 mod flight;
 mod gather;
@@ -51,8 +53,6 @@ pub(crate) use requests::QUEUE_DEPTH;
 pub(crate) use start::Start;
 use waits::Waits;
 
-/// About what it takes to wake a thread that sleeps, and for it to call again.
-const SPIN: Duration = Duration::from_micros(30);
 /// After so long without work the watermark is written down.
 const MARK_AFTER: Duration = Duration::from_secs(1);
 
@@ -93,6 +93,7 @@ pub(crate) struct Writer {
     idle_since: Duration,
     /// Batches were answered in this step: their callers are about to come again.
     answered: bool,
+    awake: Awake,
     poisoned: bool,
     /// The queue answers nothing any more.
     broken: bool,
@@ -275,13 +276,14 @@ impl Writer {
         }
         let answered = std::mem::take(&mut self.answered);
         if let Some(threshold) = self.could_submit_at() {
-            // With nothing in flight the next batch is all there is to wait for, and who waited
-            // for the last one is about to call: 80 us from call to answer become 69 on two cores,
-            // for the same CPU time, which the sleep and the wake-up had cost.
-            let (shared, quiet) = (&self.shared, self.requests.is_empty());
-            let called = || shared.has_batches() || shared.has_control();
-            if answered && quiet && shared.world.host.spin(&called, SPIN) {
-                return Next::Now;
+            // With nothing in flight the next batch is all there is to wait for.
+            let shared = &self.shared;
+            if answered && self.requests.is_empty() {
+                let called = || shared.has_batches() || shared.has_control();
+                let awake = self.awake.answered(self.now);
+                if !awake.is_zero() && shared.world.host.spin(&called, awake) {
+                    return Next::Now;
+                }
             }
             if !shared.bell.park(threshold) {
                 return Next::Now;
@@ -319,6 +321,9 @@ impl Machine for Writer {
         }
         for event in events.drain(..) {
             self.complete(event);
+        }
+        if self.shared.has_batches() {
+            self.awake.called(self.now);
         }
         self.take_queued();
         if let Some(error) = self.shared.latch.get() {

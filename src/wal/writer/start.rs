@@ -1,6 +1,7 @@
 //! The writer as recovery hands it over: where it goes on, and with what.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::cast::round_up;
 use crate::io::FileRef;
@@ -9,6 +10,7 @@ use crate::segment::{SegmentFile, Summary};
 
 use super::super::catalog::Segment;
 use super::super::shared::Shared;
+use super::awake::Awake;
 use super::flight::Flight;
 use super::lane::{Lane, Lanes};
 use super::{Ending, Waits, Writer};
@@ -27,6 +29,7 @@ impl Writer {
     /// A writer at the end of what recovery found; it runs on the thread that made it.
     pub(crate) fn new(shared: Arc<Shared>, start: Start) -> Writer {
         let now = shared.world.host.now();
+        let awake = Awake::new(Duration::from_micros(shared.config.spin_us.into()));
         let tail = start.tail.map(|(segment, file, summary, listed)| {
             let tail = round_up(summary.end(), shared.block);
             Lane::resumed(segment, file, summary, tail, listed)
@@ -51,6 +54,7 @@ impl Writer {
             lost: None,
             idle_since: now,
             answered: false,
+            awake,
             poisoned: false,
             broken: false,
         }
