@@ -240,8 +240,8 @@ pub struct WalConfig {
     pub depth: usize,
     /// How long a thread that waits for the only batch without an answer stays awake for it,
     /// microseconds; at most 10,000, and only while answers usually come within that. Default 400.
-    /// Less: less CPU time of a lone caller, whose core spins meanwhile; 0: it sleeps at once. More:
-    /// the same on slower disks. The writer does the same between an answer and the next call, for
+    /// Less: less CPU time of a lone caller, whose core spins meanwhile; 0: it sleeps at once.
+    /// More: the same on slower disks. The writer does so between an answer and the next call, for
     /// 100 of them at most. On a machine with one core nobody spins.
     pub spin_us: u32,
     /// When groups are closed.

@@ -155,8 +155,10 @@ pub(super) fn look(disk: &dyn Disk, dir: &Path) -> Result<Look> {
         let gone = error.io_kind() == Some(io::ErrorKind::NotFound);
         let damage = error.kind() == ErrorKind::Corrupt;
         // Beside a writer a segment may go, or grow between two reads; damage stays where it is.
+        // Where none was seen, one may have come and gone in between.
         let place = (error.path().map(Path::to_path_buf), error.offset());
-        if !live || !(gone || damage) || look == LOOKS || before.as_ref() == Some(&place) {
+        let last = if live { LOOKS } else { 2 };
+        if !(gone || damage) || look >= last || before.as_ref() == Some(&place) {
             return Err(error);
         }
         before = damage.then_some(place);

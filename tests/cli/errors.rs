@@ -140,9 +140,31 @@ fn a_changed_byte_is_named_and_never_served() {
     assert_eq!(read.status.code(), Some(1));
     let talk = String::from_utf8(read.stderr).unwrap();
     assert!(talk.contains(segment.to_str().unwrap()) && talk.contains("corrupt"), "{talk}");
+    let next = format!("`prkdb repair {} --to NEW`", root.path().display());
+    assert!(talk.contains(&next), "{talk}");
     let shown = String::from_utf8(read.stdout).unwrap();
     assert!(shown.len() < lines[..250].concat().len(), "the damaged record was served");
     assert!(lines.concat().starts_with(&shown), "other records were served");
+}
+
+/// Nothing is lost with a length: no error says that it is to be given up.
+#[test]
+fn a_segment_of_another_length_is_to_be_given_its_own() {
+    let root = tempfile::tempdir().unwrap();
+    run_ok("append", root.path(), &[], b"one\ntwo\n");
+    let (segment, _) = find(root.path(), b"two");
+    let file = fs::OpenOptions::new().write(true).open(&segment).unwrap();
+    let size = file.metadata().unwrap().len();
+    file.set_len(size + 1).unwrap();
+    for command in ["cat", "stat", "repair"] {
+        let refused = run(command, root.path(), &[], b"");
+        assert_eq!(refused.status.code(), Some(1), "{command}");
+        let talk = String::from_utf8(refused.stderr).unwrap();
+        let next = talk.contains(&format!("truncate -s {size}")) && !talk.contains("prkdb repair ");
+        assert!(next, "{command}: {talk}");
+    }
+    file.set_len(size).unwrap();
+    assert_eq!(run_ok("cat", root.path(), &[], b""), b"one\ntwo\n");
 }
 
 /// The segment and the offset where `needle` stands.

@@ -54,8 +54,8 @@ fn stat_has_the_promised_fields() {
         let names = field_names(line);
         assert_eq!(names[..5].join(" "), "backend backend_reason remedy last_backend sync_method");
         assert_eq!(names[5..8].join(" "), "first_lsn next_lsn durable_lsn");
-        let rest = names[8..13].join(" ");
-        assert_eq!(rest, "segments size_bytes format_version promised_lsn metrics");
+        let rest = names[8..14].join(" ");
+        assert_eq!(rest, "segments size_bytes format_version promised_lsn holes metrics");
     }
     let value = &json_lines(full.as_bytes())[0];
     assert_eq!((&value["first_lsn"], &value["next_lsn"]), (&1.into(), &3.into()));

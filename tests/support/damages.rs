@@ -17,6 +17,8 @@ pub const BATCH: u64 = 13;
 /// Does something to a log; gives the LSNs that are lost with it.
 pub type Damage = fn(&Path, &[Frame]) -> Vec<Range<u64>>;
 
+pub const CUT_SHORT: &str = "a segment that was cut short";
+
 pub const DAMAGES: &[(&str, Damage)] = &[
     ("a header in a sealed segment", |_, frames| {
         let frame = sealed(frames)[5];
@@ -71,7 +73,7 @@ pub const DAMAGES: &[(&str, Damage)] = &[
         fs::remove_file(&gone[0].path).unwrap();
         [gone[0].first..gone[gone.len() - 1].last() + 1].to_vec()
     }),
-    ("a segment that was cut short", |_, frames| {
+    (CUT_SHORT, |_, frames| {
         let gone = segment(frames, 0);
         fs::OpenOptions::new().write(true).open(&gone[0].path).unwrap().set_len(100_000).unwrap();
         [gone[0].first..gone[gone.len() - 1].last() + 1].to_vec()

@@ -45,7 +45,8 @@ pub struct Args {
     /// What a batch waits for before it is acknowledged.
     #[arg(long, value_enum, default_value_t)]
     durability: Level,
-    /// Records in a batch, which is in the log whole or not at all.
+    /// Records in a batch, which is in the log whole or not at all; it is appended when it is full
+    /// or stdin ends, so take 1 where lines come slowly.
     #[arg(long, value_name = "RECORDS", default_value_t = 1000, value_parser = batch_size)]
     batch: usize,
     /// How batches are compressed; cat, verify and stat read all of them.

@@ -5,9 +5,10 @@
 
 use std::fmt;
 use std::io::{self, Write};
+use std::path::Path;
 use std::process::ExitCode;
 
-use prkdb_core::ErrorKind;
+use prkdb_core::{Error, ErrorKind};
 
 /// Why a subcommand stopped before its end.
 #[derive(Debug)]
@@ -30,14 +31,32 @@ impl Stop {
 
 impl From<prkdb_core::Error> for Stop {
     fn from(e: prkdb_core::Error) -> Stop {
-        let next = match e.kind() {
-            ErrorKind::Corrupt => {
-                "; `prkdb verify DIR` names all that is damaged, `prkdb repair DIR` gives it up \
-                 in place, or leaves it out with `--to NEW`"
-            }
-            _ => "",
-        };
-        Stop::Failed(format!("{e}{next}"))
+        Stop::Failed(format!("{e}{}", next(&e)))
+    }
+}
+
+/// What the user of a shell can do about it, where the error does not say so itself.
+fn next(e: &Error) -> String {
+    match e.kind() {
+        ErrorKind::Corrupt if e.to_string().contains("truncate -s") => String::new(),
+        ErrorKind::Corrupt => {
+            let of = |path: &Path| match path.is_dir() {
+                true => Some(path.display().to_string()),
+                false => path.parent().map(|dir| dir.display().to_string()),
+            };
+            let dir = e.path().and_then(of).unwrap_or("DIR".into());
+            format!(
+                "; `prkdb verify {dir}` names all that is damaged; `prkdb repair {dir} --to NEW` \
+                 makes a new log of the rest and changes nothing, without `--to` it is given up in \
+                 place"
+            )
+        }
+        ErrorKind::Locked => {
+            "; close it there first, or only read it: cat, stat and verify work beside a writer"
+                .into()
+        }
+        ErrorKind::StorageFull => "; free some space, and go on".into(),
+        _ => String::new(),
     }
 }
 

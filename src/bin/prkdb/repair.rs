@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use prkdb_core::{GivenUp, RepairReport, repair, repair_to};
+use prkdb_core::{GivenUp, Lsn, RepairReport, repair, repair_to};
 
 use crate::outcome::{Stop, print, say};
 use crate::{json, progress};
@@ -15,7 +15,9 @@ use crate::{json, progress};
 ///
 /// Nothing is deleted: damaged bytes stay in their segment, a file that can't be used at all is
 /// renamed to NAME.given-up beside it. A healthy log is not changed. No LSN of a lost record is
-/// given again. Exit status 0 also when records were lost: it says that the log is whole now.
+/// given again. A segment whose file has another length than its header says is not given up in
+/// place: the error says which length to give it first. Exit status 0 also when records were lost:
+/// it says that the log is whole now.
 #[derive(clap::Args)]
 pub struct Args {
     /// The log's directory.
@@ -49,6 +51,14 @@ pub fn run(args: &Args) -> Result<ExitCode, Stop> {
         }
     }
     print(&totals(args, &report))?;
+    let rebuilt = report.given_up.iter().any(|gone| kind(args, gone) == "meta");
+    if rebuilt && report.first_lsn > Lsn::FIRST {
+        say(format_args!(
+            "the log begins at LSN {} now: META was rebuilt, and does not know whether what was \
+             before that had been cut, or is lost with its segments",
+            report.first_lsn
+        ));
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -100,6 +110,7 @@ fn totals(args: &Args, report: &RepairReport) -> String {
             ("records_kept", records_kept.into()),
             ("records_lost", records_lost.into()),
             ("holes", holes.into()),
+            ("first_lsn", json::lsn(Some(report.first_lsn))),
             ("next_lsn", json::lsn(Some(next))),
         ]);
     }

@@ -43,6 +43,7 @@ pub fn run(args: &Args) -> Result<ExitCode, Stop> {
         ("size_bytes", stat.size_bytes.into()),
         ("format_version", stat.format_version.into()),
         ("promised_lsn", lsn(stat.promised_lsn)),
+        ("holes", log.holes().len().into()),
     ];
     if args.json {
         fields.push(("metrics", metrics.as_ref().map(as_json).into()));

@@ -65,8 +65,8 @@ pub fn run(args: &Args) -> Result<ExitCode, Stop> {
     if summary.damaged > 0 {
         let dir = args.dir.display();
         say(format_args!(
-            "restore what is named from a copy, or give it up: `prkdb repair {dir}` in place, \
-             `prkdb repair {dir} --to NEW` beside it"
+            "restore what is named from a copy, or do what is said of it; else give it up: \
+             `prkdb repair {dir}` in place, `prkdb repair {dir} --to NEW` in a new log"
         ));
         if unreadable {
             say(format_args!(

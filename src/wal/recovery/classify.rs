@@ -36,8 +36,12 @@ pub(crate) fn classify(dir: &Path, entries: &[Entry]) -> Result<Contents> {
     let named = [LOCK, META_TMP, METRICS, METRICS_TMP, POOL];
     let ours = |name: &str| named.contains(&name) || is_scratch(name);
     if let Some(entry) = entries.iter().find(|entry| parse_name(&entry.name).is_some()) {
-        let why = "a segment without a META: the log's own record is missing";
-        return Err(Error::corrupt("open", &dir.join(&entry.name), 0, why));
+        let name = &entry.name;
+        let why = format!(
+            "it is missing, and {name} is there, of which without it nothing is read: restore it \
+             from a copy, or have a repair rebuild it from the segments"
+        );
+        return Err(Error::corrupt("open", &dir.join(META), 0, why));
     }
     if let Some(entry) = entries.iter().find(|entry| !ours(&entry.name)) {
         let name = &entry.name;

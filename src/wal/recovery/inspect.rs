@@ -4,7 +4,6 @@ use std::io;
 use std::path::Path;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::meta::Meta;
 use crate::io::{Disk, Entry};
 use crate::lsn::Lsn;
 use crate::options::RecoveryPolicy;
@@ -30,12 +29,21 @@ pub(crate) struct Survey {
 }
 
 impl Survey {
+    /// The last record that was found, whether it is kept or not.
+    fn last(&self) -> Lsn {
+        self.found
+            .iter()
+            .filter_map(|f| f.runs.last())
+            .map(|run| run.last)
+            .max()
+            .unwrap_or(Lsn::NONE)
+    }
+
     /// META says that the log was closed, and there is more than it had then: META is older than
     /// that. The device forgot a write that it had called durable, or a writer came meanwhile.
     fn goes_on_behind_the_close(&self) -> bool {
         let meta = &self.meta.meta;
-        let last = self.found.iter().filter_map(|f| f.runs.last()).map(|run| run.last).max();
-        meta.clean && last.is_some_and(|last| last > meta.durable_upto)
+        meta.clean && self.last() > meta.durable_upto
     }
 }
 
@@ -82,7 +90,7 @@ pub(crate) fn inspect_beside(disk: &dyn Disk, dir: &Path, known: &mut Option<Lsn
     glances.extend(late.iter().map(|_| Ok(Glance::Open(None))));
     entries.extend(late);
     let mut survey = look_at_all(disk, dir, &entries, glances, meta, &progress)?;
-    notice_cuts(disk, dir, &mut survey.meta.meta)?;
+    notice_cuts(disk, dir, &mut survey)?;
     survey.upto = known.unwrap_or(survey.upto);
     match survey.unusable.pop() {
         Some(error) => Err(error),
@@ -93,15 +101,20 @@ pub(crate) fn inspect_beside(disk: &dyn Disk, dir: &Path, known: &mut Option<Lsn
     }
 }
 
-/// What the log lost since `meta` was read: its beginning is news, all else needs another look.
-fn notice_cuts(disk: &dyn Disk, dir: &Path, meta: &mut Meta) -> Result<()> {
-    let now = meta_of(disk, dir)?.meta;
-    if now.log_id != meta.log_id || now.next_epoch != meta.next_epoch {
+/// What the log lost since its META was read: its beginning is news, if more than that was found;
+/// all else needs another look.
+fn notice_cuts(disk: &dyn Disk, dir: &Path, survey: &mut Survey) -> Result<()> {
+    let (now, last) = (meta_of(disk, dir)?.meta, survey.last());
+    let meta = &mut survey.meta.meta;
+    let begins_beyond = now.first_lsn > meta.first_lsn && now.first_lsn > last;
+    if now.log_id != meta.log_id || now.next_epoch != meta.next_epoch || begins_beyond {
         let gone =
             io::Error::new(io::ErrorKind::NotFound, "the log was cut while it was looked at");
         return Err(Error::io("open", dir, None, gone));
     }
     (meta.first_lsn, meta.removed) = (now.first_lsn, now.removed);
+    // As it is in any one META; and that much was found.
+    meta.durable_upto = meta.durable_upto.max(now.first_lsn.prev());
     Ok(())
 }
 

@@ -109,6 +109,12 @@ pub(crate) fn read_block(file: &FileRef, at: u64, block: u64) -> io::Result<Buf>
     Ok(buf)
 }
 
+/// Whether a segment can't be used only because its file has another length than its header says:
+/// all else that is found to be wrong with a header, stands there.
+pub(crate) fn has_another_length(unusable: &Error) -> bool {
+    unusable.offset().is_some_and(|at| at > 0)
+}
+
 fn read_header(
     file: &FileRef,
     path: &Path,
@@ -118,7 +124,7 @@ fn read_header(
     let corrupt = |why: &str| Err(Error::corrupt("open", path, 0, why));
     let block = u64::from(meta.meta.block_size);
     let size = file.size().map_err(|e| Error::io("open", path, None, e))?;
-    if size < 3 * block {
+    if size < block {
         return corrupt(&format!("a segment of {size} bytes holds no frame: it was cut short"));
     }
     let image = read_block(file, 0, block).map_err(|e| Error::io("open", path, Some(0), e))?;
@@ -135,10 +141,13 @@ fn read_header(
     }
     if header.size != size {
         let says = header.size;
-        return corrupt(&format!(
-            "it has {size} bytes, its header says {says}: a copy that was broken off? Restore it, \
-             or give it that length, as `truncate -s {says}` does, and what it holds is read again"
-        ));
+        let how =
+            if size < says { "a copy that ended early?" } else { "was something added to it?" };
+        let why = format!(
+            "it has {size} bytes, its header says {says}: {how} Restore it, or give it that \
+             length, as `truncate -s {says}` does, and what it holds is read again"
+        );
+        return Err(Error::corrupt("open", path, size.min(says), why));
     }
     debug_assert_eq!(u64::from(header.block_size), block, "a header is one block of its log");
     Ok(header)

@@ -22,8 +22,8 @@ use crate::options::{Backend, RecoveryPolicy};
 use super::engine::{CHORES_DEPTH, take_lock};
 use super::meta;
 use super::recovery::{
-    Contents, GivenUp, LOCK, Loss, State, Survey, after, assess, classify, count, places,
-    survey_with, union,
+    Contents, GivenUp, LOCK, Loss, State, Survey, after, assess, classify, count,
+    has_another_length, places, survey_with, union,
 };
 
 mod in_place;
@@ -47,6 +47,9 @@ pub struct RepairReport {
     pub records_kept: u64,
     /// Records that were promised and were found lost by this repair.
     pub records_lost: u64,
+    /// The LSN at which the log begins: where META was rebuilt, that of the first record found.
+    /// Whether those before it were cut, or are lost with their segments, nothing tells then.
+    pub first_lsn: Lsn,
     /// The LSN that the next record gets.
     pub next_lsn: Lsn,
 }
@@ -66,8 +69,10 @@ pub struct RepairReport {
 ///
 /// # Errors
 /// `Invalid`: no log there; or more holes than META has room for. `Locked`: it has a writer.
-/// `Corrupt`: neither META nor any segment can be used. `Unsupported`, `StorageFull`, `Io`: a read
-/// error is no damage, nothing is given up for it.
+/// `Corrupt`: neither META nor any segment can be used; or the file of a segment has another length
+/// than its header says, which the message names: give it that one first, as `truncate -s` does,
+/// for what it holds counts again then ([`repair_to`] gives it up). `Unsupported`, `StorageFull`,
+/// `Io`: a read error is no damage, nothing is given up for it.
 pub fn repair(dir: impl AsRef<Path>, progress: &mut dyn FnMut(u64, u64)) -> Result<RepairReport> {
     repair_in(world_of(dir.as_ref())?, dir, progress)
 }
@@ -84,6 +89,10 @@ pub fn repair_in(
     let dir = dir.as_ref();
     let lock = take_lock(&world, dir)?;
     let (survey, rebuilt) = look(&world, dir)?;
+    if let Some(error) = survey.unusable.iter().find(|error| has_another_length(error)) {
+        // What it holds counts again once it has its own; what is given up never does.
+        return Err(error.clone());
+    }
     let loss = assess(&*world.disk, &survey, RecoveryPolicy::Salvage, progress)?;
     let mut report = report(&survey, &loss);
     if rebuilt.is_none() && !is_ailing(&survey, &loss) {
@@ -259,6 +268,7 @@ fn report(survey: &Survey, loss: &Loss) -> RepairReport {
         holes: holes.into_iter().map(|(from, to)| from..to).collect(),
         records_kept: loss.records(meta.first_lsn, &meta.removed),
         records_lost: count(loss.holes.iter().copied()),
+        first_lsn: meta.first_lsn,
         next_lsn: loss.next,
     }
 }
