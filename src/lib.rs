@@ -74,8 +74,9 @@
 //! - Look: [`Wal::health`] what is wrong now, [`Wal::metrics`] counts and latencies.
 //!
 //! # Threads and waiting
-//! Appends encode on the caller's thread and never wait for the disk; [`Ticket::wait`] does, and
-//! blocks its thread: in a task `.await` the ticket instead. Dropping a ticket cancels nothing.
+//! Appends encode on the caller's thread and wait only while the queue is full; [`Ticket::wait`]
+//! waits for the disk, and blocks its thread: in a task `.await` the ticket instead. Dropping a
+//! ticket cancels nothing.
 //! `open`, `close`, reads, truncations and [`Wal::set_user_state`] block: call them where a task
 //! may block, as `examples/async_tokio.rs` does.
 //!
