@@ -1,7 +1,7 @@
 //! Which faults explain an error: one that none of them explains is a bug, or damage.
 
 use prkdb_core::io::sim::Faults;
-use prkdb_core::{Error, ErrorKind};
+use prkdb_core::{Error, ErrorKind, Wal};
 
 use crate::life::Life;
 
@@ -15,6 +15,15 @@ impl Life {
     /// Whether one may fail, or a queue breaks, which the faults say only until it does.
     pub fn may_fail(&self, faults: &Faults) -> bool {
         may_fail(faults) || self.breaks
+    }
+
+    /// Whether the log is poisoned by a segment that is made ahead: something failed of it that was
+    /// asked for while the log was opened.
+    pub fn failed_since_open(&self, wal: &Wal) -> bool {
+        let poisoned = wal.health().poisoned;
+        let made =
+            |e: &Error| e.path().is_some_and(|path| path.extension() == Some("making".as_ref()));
+        self.opened_failing && poisoned.as_ref().is_some_and(made)
     }
 
     /// An error that only injected faults explain.

@@ -70,6 +70,8 @@ pub struct Life {
     names: Rng,
     /// A queue breaks at some operation of this time, or broke.
     pub breaks: bool,
+    /// While the log was opened a sync might fail: one that is made ahead is told of it later.
+    pub opened_failing: bool,
     /// Draws the turns of several clients, likewise; only some seeds have them.
     pub more: Option<Rng>,
     /// What the user slot may hold.
@@ -158,6 +160,7 @@ fn lived(seed: u64, verbose: bool) -> Life {
         mends: Rng::stream(seed, 9),
         names: Rng::stream(seed, 6),
         breaks: false,
+        opened_failing: false,
         more: turns::draw(seed, hazard),
         slot: Slot::default(),
         cuts: 0,
@@ -414,6 +417,8 @@ impl Life {
     fn work_and_end(&mut self, wal: Open) {
         // One that broke while the log was opened may be noticed only now.
         let broke = self.breaks && self.sim.faults().break_at.is_none();
+        let opened = self.sim.faults();
+        self.opened_failing = opened.sync_eio > 0 || opened.fail_nth.is_some();
         let faults = self.draw_faults();
         self.breaks |= broke;
         say!(self, "work, {faults:?}");

@@ -273,10 +273,8 @@ impl Life {
                 (Turn::Queued, Some(ErrorKind::Io)) if self.may_fail(&before) => break,
                 (Turn::Failed(ErrorKind::Poisoned), _)
                 | (_, Some(ErrorKind::Poisoned | ErrorKind::NotConfirmed)) => {
-                    assert!(
-                        self.may_fail(&before),
-                        "I9: a full disk poisoned: {turn:?}, {failed:?}"
-                    );
+                    let excused = self.may_fail(&before) || self.failed_since_open(wal);
+                    assert!(excused, "I9: a full disk poisoned: {turn:?}, {failed:?}");
                     return true;
                 }
                 other => panic!("a full disk was called {other:?}"),
@@ -312,7 +310,7 @@ impl Life {
         // The maker's queue may have broken just after a `resume`, before the faults were gone.
         let poisoned = matches!(failed, Some(ErrorKind::Poisoned | ErrorKind::NotConfirmed));
         let works = failed.is_none() || self.sim.crashed() || poisoned && self.breaks;
-        if !works && poisoned && self.may_fail(before) {
+        if !works && poisoned && (self.may_fail(before) || self.failed_since_open(wal)) {
             // Or a sync of the segment that is being made failed then.
             return self.expect_resumed(wal);
         }

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use crate::cast::len;
 use crate::error::{Error, Result};
-use crate::io::{Buf, FileRef, Flow, FlowMachine, MakeMachine};
+use crate::io::{Buf, FileRef, Flow, FlowMachine, MakeMachine, Running};
 use crate::options::SyncMethod;
 use crate::segment::Geometry;
 
@@ -66,7 +66,7 @@ impl Maker {
             Ok((Box::new(machine), queue))
         });
         let running = match shared.world.host.start("prkdb-calibrate", make) {
-            Ok(running) => running,
+            Ok(running) => Ended(Some(running)),
             Err(error) => {
                 // Neither a thread nor a queue is worth a log that can't be written.
                 tracing::debug!(%error, "both sync methods could not be measured");
@@ -75,7 +75,7 @@ impl Maker {
         };
         let take = || slot.lock().unwrap_or_else(PoisonError::into_inner).take();
         let outcome = flow.until(take).await;
-        running.join();
+        drop(running);
         match outcome.map_err(|e| Error::sync("make segment", file.path(), None, e))? {
             Some(method) => {
                 tracing::debug!(?method, "both sync methods were measured");
@@ -84,6 +84,17 @@ impl Maker {
             None => tracing::debug!("measuring both sync methods was cut short"),
         }
         Ok(())
+    }
+}
+
+/// Waits for the end of the trial when it goes, also where the maker does not come to its own.
+struct Ended(Option<Box<dyn Running>>);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        if let Some(running) = self.0.take() {
+            running.join();
+        }
     }
 }
 
