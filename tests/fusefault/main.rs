@@ -177,8 +177,11 @@ fn due(fault: &Fault, errno: i32, backend: Backend, struck: &[String]) -> Due {
     match (fault.what, errno, fault.sticky) {
         // Mapped pages are written by a sync, whose failure is final.
         ("write", libc::EINTR | libc::EAGAIN, false) if backend != Backend::Mmap => Due::Well,
-        // A worker of the ring could not be had, it seems: one plain sync follows.
-        ("sync", libc::ECANCELED, false) if on_ring => Due::Well,
+        // A worker of the ring could not be had, it seems: one plain sync follows. Directories are
+        // synced by plain calls on each backend.
+        ("sync", libc::ECANCELED, false) if on_ring && !struck.iter().any(|name| name == "/") => {
+            Due::Well
+        }
         _ => Due::Poisoned,
     }
 }

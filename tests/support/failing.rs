@@ -6,7 +6,7 @@
 //! ```
 #![allow(dead_code, reason = "each test uses its own part")]
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt::{self, Display};
 use std::path::Path;
 use std::time::Duration;
@@ -267,20 +267,15 @@ impl<'a> Life<'a> {
 
     /// Recovers in the process, on files that work again.
     pub fn resume(&mut self) {
-        // Pages that could not be written back after the failure are told of once more, each file's
-        // by itself.
-        let mut heard = Vec::new();
-        for _ in 0..8 {
-            match self.wal().resume() {
-                Ok(()) => return self.verify_now_and_then(),
-                Err(e) => {
-                    let device = matches!(e.kind(), ErrorKind::Io | ErrorKind::StorageFull);
-                    assert!(device, "{e}");
-                    heard.push(e.to_string());
-                }
-            }
+        // Mapped pages that could not be written back after the failure are told of once more, by
+        // each file that has some, and by none twice.
+        let mut told = BTreeSet::new();
+        loop {
+            let Err(e) = self.wal().resume() else { return self.verify_now_and_then() };
+            assert!(matches!(e.kind(), ErrorKind::Io | ErrorKind::StorageFull), "{e}");
+            let path = e.path().map(Path::to_path_buf);
+            assert!(told.insert(path), "told twice: {e}; files that told: {told:?}");
         }
-        panic!("the log does not come back: {heard:#?}");
     }
 
     /// Nothing that is there is damaged, as the library sees it from outside: at the first resume
