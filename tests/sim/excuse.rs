@@ -17,13 +17,12 @@ impl Life {
         may_fail(faults) || self.breaks
     }
 
-    /// Whether the log is poisoned by a segment that is made ahead: something failed of it that was
-    /// asked for while the log was opened.
+    /// Whether the log is poisoned by what was in the making when it had been opened: a sync may
+    /// have failed then.
     pub fn failed_since_open(&self, wal: &Wal) -> bool {
         let poisoned = wal.health().poisoned;
-        let made =
-            |e: &Error| e.path().is_some_and(|path| path.extension() == Some("making".as_ref()));
-        self.opened_failing && poisoned.as_ref().is_some_and(made)
+        let path = poisoned.as_ref().and_then(Error::path);
+        path.is_some_and(|path| self.begun.iter().any(|begun| begun == path))
     }
 
     /// An error that only injected faults explain.

@@ -7,6 +7,8 @@
 //!
 //! Everything is drawn from the seed, so a seed that fails fails again. A broken invariant panics.
 
+use std::path::PathBuf;
+
 use prkdb_core::io::sim::{CrashKind, Faults, Model, Rng, Sim};
 use prkdb_core::{
     BatchConfig, CompactionPolicy, CompressionConfig, CompressionType, ErrorKind, Lsn, ReadOnlyWal,
@@ -70,8 +72,9 @@ pub struct Life {
     names: Rng,
     /// A queue breaks at some operation of this time, or broke.
     pub breaks: bool,
-    /// While the log was opened a sync might fail: one that is made ahead is told of it later.
-    pub opened_failing: bool,
+    /// What was in the making when the log had been opened under failing syncs: it may hear of one
+    /// later.
+    pub begun: Vec<PathBuf>,
     /// Draws the turns of several clients, likewise; only some seeds have them.
     pub more: Option<Rng>,
     /// What the user slot may hold.
@@ -160,7 +163,7 @@ fn lived(seed: u64, verbose: bool) -> Life {
         mends: Rng::stream(seed, 9),
         names: Rng::stream(seed, 6),
         breaks: false,
-        opened_failing: false,
+        begun: Vec::new(),
         more: turns::draw(seed, hazard),
         slot: Slot::default(),
         cuts: 0,
@@ -417,8 +420,9 @@ impl Life {
     fn work_and_end(&mut self, wal: Open) {
         // One that broke while the log was opened may be noticed only now.
         let broke = self.breaks && self.sim.faults().break_at.is_none();
-        let opened = self.sim.faults();
-        self.opened_failing = opened.sync_eio > 0 || opened.fail_nth.is_some();
+        let making = |path: &PathBuf| path.extension() == Some("making".as_ref());
+        let begun = self.sim.files().into_iter().map(|(path, _)| path).filter(making);
+        self.begun = begun.filter(|_| self.sim.faults().sync_eio > 0).collect();
         let faults = self.draw_faults();
         self.breaks |= broke;
         say!(self, "work, {faults:?}");
