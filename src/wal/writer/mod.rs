@@ -127,6 +127,7 @@ impl Writer {
         while !self.is_cutting()
             && let Some(batch) = self.shared.next_batch()
         {
+            self.awake.called(self.now);
             self.backlog.push_back(batch);
         }
         self.begin_cut();
@@ -321,9 +322,6 @@ impl Machine for Writer {
         }
         for event in events.drain(..) {
             self.complete(event);
-        }
-        if self.shared.has_batches() {
-            self.awake.called(self.now);
         }
         self.take_queued();
         if let Some(error) = self.shared.latch.get() {
