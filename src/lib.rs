@@ -76,9 +76,8 @@
 //! # Threads and waiting
 //! Appends encode on the caller's thread and wait only while the queue is full; [`Ticket::wait`]
 //! waits for the disk, and blocks its thread: in a task `.await` the ticket instead. Dropping a
-//! ticket cancels nothing.
-//! `open`, `close`, reads, truncations and [`Wal::set_user_state`] block: call them where a task
-//! may block, as `examples/async_tokio.rs` does.
+//! ticket cancels nothing. `open`, `close`, reads, truncations and [`Wal::set_user_state`] block:
+//! call them where a task may block, as `examples/async_tokio.rs` does.
 //!
 //! # Errors
 //! [`Error::kind`] says what to do: `Busy` try again; `StorageFull` free space, then append again;
