@@ -29,7 +29,7 @@ use super::recovery::{
 use super::sync_choice::SyncChoice;
 
 /// How often a log is looked at until it is seen as it was at one moment,
-const LOOKS: u32 = 64;
+pub(super) const LOOKS: u32 = 64;
 /// and how long nobody looks meanwhile: the longer, the more often its writer changed it.
 const PAUSE: Duration = Duration::from_millis(1);
 const LONGEST_PAUSE: Duration = Duration::from_millis(16);
@@ -128,40 +128,56 @@ pub(super) struct Look {
     live: bool,
 }
 
-/// Looks at a log; beside a living writer again, until it is seen as it was at one moment.
+/// Whether somebody writes a log, and the state that META has: each that opens the log, or gives
+/// something of it up, leaves another one.
+#[derive(PartialEq, Eq)]
+pub(super) struct Presence {
+    pub(super) live: bool,
+    state: Option<(LogId, u64)>,
+}
+
+impl Presence {
+    pub(super) fn of(disk: &dyn Disk, dir: &Path) -> Result<Presence> {
+        let lock = dir.join(LOCK);
+        let live = disk.is_locked(&lock).map_err(|e| Error::io("open", &lock, None, e))?;
+        // What is wrong with META is for others to say.
+        let meta = super::meta::load(disk, dir).ok().flatten();
+        Ok(Presence { live, state: meta.map(|loaded| (loaded.meta.log_id, loaded.meta.sequence)) })
+    }
+}
+
+/// Looks at a log; where a writer is, or was meanwhile, again, until it is seen as it was at one
+/// moment.
 pub(super) fn look(disk: &dyn Disk, dir: &Path) -> Result<Look> {
-    let (mut before, mut known) = (None, None);
+    let (mut met, mut known) = (None, None);
     for look in 1.. {
-        let live = disk.is_locked(&dir.join(LOCK));
-        let live = live.map_err(|e| Error::io("open", &dir.join(LOCK), None, e))?;
-        let looked = match live {
+        let before = Presence::of(disk, dir)?;
+        let looked = match before.live {
             true => inspect_beside(disk, dir, &mut known),
             false => inspect(disk, dir, RecoveryPolicy::TornTail, &Progress::default()),
         };
         // Open segments are opened once more here, and may be gone by then.
         let looked = looked.and_then(|plan| Ok((catalog_of(disk, &plan.found)?, plan)));
-        // A writer may have come after the lock was looked at: what he has not promised yet is not
-        // told from what a dead one left.
-        let came = !live && disk.is_locked(&dir.join(LOCK)).unwrap_or(false);
+        // A writer may have come since, and even gone: what he has not promised yet is not told
+        // from what a dead one left.
+        let came = !before.live && Presence::of(disk, dir).is_ok_and(|now| now != before);
+        let live = before.live || came;
         let error = match looked {
             Ok(_) if came && look < LOOKS => continue,
             Ok((listed, plan)) => {
                 let listed = listed.into_values().collect();
-                return Ok(Look { plan, listed, live: live || came });
+                return Ok(Look { plan, listed, live });
             }
             Err(error) => error,
         };
-        let live = live || came;
         let gone = error.io_kind() == Some(io::ErrorKind::NotFound);
         let damage = error.kind() == ErrorKind::Corrupt;
         // Beside a writer a segment may go, or grow between two reads; damage stays where it is.
-        // Where none was seen, one may have come and gone in between.
         let place = (error.path().map(Path::to_path_buf), error.offset());
-        let last = if live { LOOKS } else { 2 };
-        if !(gone || damage) || look >= last || before.as_ref() == Some(&place) {
+        if !(live && (gone || damage)) || look >= LOOKS || met.as_ref() == Some(&place) {
             return Err(error);
         }
-        before = damage.then_some(place);
+        met = damage.then_some(place);
         std::thread::sleep((PAUSE * look).min(LONGEST_PAUSE));
     }
     unreachable!("the last look returns")

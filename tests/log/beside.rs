@@ -12,7 +12,7 @@ use prkdb_core::io::{ThreadHost, World, open_disk};
 use prkdb_core::{Backend, ErrorKind, Lsn, ReadOnlyWal, Wal, WalConfig};
 
 use crate::support::gate::{self, Gate};
-use crate::support::through::{Hook, Opens};
+use crate::support::through::{Hook, Opens, Through};
 use crate::support::{config, copy, fill, io_kind, open, record, segments};
 use crate::unread::{Coarse, closed_log, through};
 
@@ -220,6 +220,64 @@ fn a_writer_that_comes_while_the_log_is_verified_is_noticed() {
     let summary = ReadOnlyWal::verify_on(&disk, &dir, tell, &mut |_, _| {}).unwrap();
     assert_eq!(summary.records, 1300);
     COMES.lock().unwrap().take().unwrap().close().unwrap();
+}
+
+/// A writer that comes, takes away what is oldest, and goes, at each of the first looks at the log
+/// in `dir`.
+fn visited(dir: &Path, times: u64) -> Through<Opens<impl Fn(&Path) + use<>>> {
+    let (of, visits) = (dir.to_path_buf(), Mutex::new((0, false)));
+    let visit = move |path: &Path| {
+        let (visits, sees) = &mut *visits.lock().unwrap();
+        let segment = path.extension().is_some_and(|e| e == "seg");
+        // Once a look: when it opens the first segment after something else.
+        if segment && !std::mem::replace(sees, segment) && *visits < times {
+            *visits += 1;
+            let wal = open(&of, Backend::Pwrite);
+            wal.truncate_before(Lsn::new(250 * *visits)).unwrap();
+            wal.close().unwrap();
+        }
+        *sees = segment;
+    };
+    through(dir, &Arc::new(Opens(visit)))
+}
+
+#[test]
+fn a_writer_that_came_and_went_while_the_log_was_looked_at_is_noticed() {
+    let root = tempfile::tempdir().unwrap();
+    let (dir, other) = (root.path().join("log"), root.path().join("other"));
+    closed_log(&dir);
+    copy(&dir, &other);
+    let disk = visited(&dir, 5);
+    let tell = &mut |finding| panic!("{finding:?}");
+    let summary = ReadOnlyWal::verify_on(&disk, &dir, tell, &mut |_, _| {}).unwrap();
+    // The segment with record 1250 is there whole.
+    assert!((51..500).contains(&summary.records), "{summary:?}");
+    let log = ReadOnlyWal::open_on(Arc::new(visited(&other, 5)), &other).unwrap();
+    assert_eq!(log.first_lsn(), Some(Lsn::new(1250)));
+    assert_eq!(log.reader(Lsn::new(1250)).unwrap().count(), 51);
+}
+
+#[test]
+fn segments_of_which_a_writer_that_came_made_others_are_no_findings() {
+    let root = tempfile::tempdir().unwrap();
+    closed_log(root.path());
+    let mut come = true;
+    let disk = open_disk(root.path(), Backend::Pwrite).unwrap().0;
+    let summary = ReadOnlyWal::verify_on(
+        &*disk,
+        root.path(),
+        &mut |finding| panic!("{finding:?}"),
+        &mut |done, _| {
+            if done > 0 && std::mem::take(&mut come) {
+                let wal = open(root.path(), Backend::Pwrite);
+                wal.truncate_before(Lsn::new(1250)).unwrap();
+                fill(&wal, 2, 1300, 13);
+                wal.close().unwrap();
+            }
+        },
+    );
+    let records = summary.unwrap().records;
+    assert!((1..1300).contains(&records), "{records} records");
 }
 
 /// After a power cut a retired file may have its old name and its new one.

@@ -9,15 +9,15 @@
 
 use std::path::Path;
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{ErrorKind, Result};
 use crate::io::Disk;
 use crate::lsn::Lsn;
 use crate::options::RecoveryPolicy;
 
 use super::meta::META;
-use super::readonly::{ReadOnlyWal, disk_of, look};
+use super::readonly::{LOOKS, Presence, ReadOnlyWal, disk_of, look};
 use super::recovery::{
-    Found, LOCK, Plan, Progress, Refused, Span, State, Survey, assess, count, judge, survey, within,
+    Found, Plan, Progress, Refused, Span, State, Survey, assess, count, judge, survey, within,
 };
 
 mod finding;
@@ -98,14 +98,18 @@ fn verify(
     tally: &mut Tally<'_>,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<()> {
-    if is_live(disk, dir)? {
-        return verify_beside(disk, dir, threads, tally, progress);
-    }
-    let looked = survey(disk, dir, &Progress::default());
-    if is_live(disk, dir)? {
-        // He came while it was looked at, whatever that saw of him.
-        return verify_beside(disk, dir, threads, tally, progress);
-    }
+    let mut looks = 1;
+    let looked = loop {
+        let before = Presence::of(disk, dir)?;
+        let looked = (!before.live).then(|| survey(disk, dir, &Progress::default()));
+        let now = Presence::of(disk, dir)?;
+        match looked {
+            Some(looked) if now == before || !now.live && looks == LOOKS => break looked,
+            // He came and went while it was looked at.
+            Some(_) if !now.live => looks += 1,
+            _ => return verify_beside(disk, dir, threads, tally, progress),
+        }
+    };
     let Some(mut survey) = unless_corrupt(looked, dir, tally)? else { return Ok(()) };
     let removed = survey.meta.meta.removed.clone();
     let lost = lost_in_lanes(disk, dir, &survey, tally)?;
@@ -118,7 +122,7 @@ fn verify(
         tally.tell(Finding { path, offset, kind, lsn: None, detail });
     }
     let (beyond, woven) = (false, false);
-    let context = Context { disk, live: false, beyond, woven, removed: &removed, lost: &lost };
+    let context = Context { disk, beyond, woven, removed: &removed, lost: &lost };
     tell_holes(dir, &survey.meta.meta, tally);
     match judge(dir, survey, RecoveryPolicy::TornTail) {
         Ok(plan) => {
@@ -149,12 +153,6 @@ fn unless_corrupt<T>(looked: Result<T>, dir: &Path, tally: &mut Tally<'_>) -> Re
     }
 }
 
-/// Whether somebody writes the log.
-fn is_live(disk: &dyn Disk, dir: &Path) -> Result<bool> {
-    let lock = dir.join(LOCK);
-    disk.is_locked(&lock).map_err(|e| Error::io("verify", &lock, None, e))
-}
-
 /// Verifies what a living writer has promised.
 fn verify_beside(
     disk: &dyn Disk,
@@ -170,7 +168,7 @@ fn verify_beside(
     // What he writes at this moment is in one lane already and not yet in another.
     lost.retain(|(from, _)| *from < next);
     let removed = &survey.meta.meta.removed;
-    let context = Context { disk, live: true, beyond: false, woven: false, removed, lost: &lost };
+    let context = Context { disk, beyond: false, woven: false, removed, lost: &lost };
     tell_holes(dir, &survey.meta.meta, tally);
     read_all(context, &survey.found, threads, tally, progress)
 }

@@ -1,8 +1,8 @@
 //! One segment, read for `verify`: every frame of it, beyond damaged ones too.
 //!
-//! Invariants: what is told is in the order of the file; one window and one frame are in memory,
-//! and beside a living writer, who may take the segment out, what there is to tell of it; what META
-//! says was given up, or cut, is no damage.
+//! Invariants: what is told is in the order of the file; one window and one frame are in memory;
+//! nothing is told once the file is gone, or has become another segment; what META says was given
+//! up, or cut, is no damage.
 
 use std::io;
 
@@ -37,8 +37,6 @@ pub(super) fn end_of(f: &Found, beyond: bool) -> u64 {
 #[derive(Clone, Copy)]
 pub(super) struct Context<'a> {
     pub(super) disk: &'a dyn Disk,
-    /// A writer lives: he may take segments out.
-    pub(super) live: bool,
     /// The log is damaged: what lies behind its end is looked at too.
     pub(super) beyond: bool,
     /// Others hold what a segment leaves out.
@@ -72,15 +70,20 @@ pub(super) fn read_segment(
 ) -> Result<VerifySummary> {
     let (summary, next, blind) = (VerifySummary::default(), None, None);
     let mut reading = Reading { context, f, summary, next, blind, met: false };
-    if !context.live {
-        return reading.run_on(tell, progress);
-    }
-    let mut held = Vec::new();
-    let read = reading.run_on(&mut |finding| held.push(finding), progress);
-    if (read.is_err() || !held.is_empty()) && was_taken_out(context.disk, f)? {
+    // A writer may take the segment out at any time, also one who came since it was found.
+    let mut gone = Ok(false);
+    let tell = &mut |finding| {
+        if matches!(gone, Ok(false)) {
+            gone = was_taken_out(context.disk, f);
+        }
+        if matches!(gone, Ok(false)) {
+            tell(finding);
+        }
+    };
+    let read = reading.run_on(tell, progress);
+    if gone? || read.is_err() && was_taken_out(context.disk, f)? {
         return Ok(VerifySummary::default());
     }
-    held.into_iter().for_each(tell);
     read
 }
 
