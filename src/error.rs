@@ -58,6 +58,7 @@ struct Inner {
     source: Option<Arc<io::Error>>,
     /// A sync failed, and not for want of space.
     of_sync: bool,
+    right_length: Option<u64>,
 }
 
 impl Error {
@@ -72,6 +73,7 @@ impl Error {
             detail,
             source: None,
             of_sync: false,
+            right_length: None,
         }))
     }
 
@@ -121,6 +123,11 @@ impl Error {
         self.0.of_sync
     }
 
+    /// It is the length of the file that is wrong.
+    pub(crate) fn with_right_length(self, bytes: u64) -> Error {
+        self.change(|inner| inner.right_length = Some(bytes))
+    }
+
     pub(crate) fn at(self, path: &Path, offset: Option<u64>) -> Error {
         self.change(|inner| {
             inner.path = Some(path.to_path_buf());
@@ -160,6 +167,12 @@ impl Error {
     /// The byte position in that file.
     pub fn offset(&self) -> Option<u64> {
         self.0.offset
+    }
+
+    /// The length in bytes that the file should have, where nothing else is wrong with it as far as
+    /// is known: `Corrupt` as it stands. Once it has that length what it holds is read again.
+    pub fn right_length(&self) -> Option<u64> {
+        self.0.right_length
     }
 
     /// What happened, for whoever has said where already.

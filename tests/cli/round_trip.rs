@@ -121,6 +121,22 @@ fn acks_are_dense_ranges_in_the_order_of_the_lines() {
 }
 
 #[test]
+fn lines_do_not_wait_for_a_stdin_that_stands_still() {
+    let root = tempfile::tempdir().unwrap();
+    let mut append = prkdb(["append", root.path().to_str().unwrap(), "--acks"]).spawn().unwrap();
+    let mut stdin = append.stdin.take().unwrap();
+    let mut acks = BufReader::new(append.stdout.take().unwrap()).lines();
+    for (lines, acked) in [("one\ntwo\nthr", "acked 1 2"), ("ee\n", "acked 3 3")] {
+        stdin.write_all(lines.as_bytes()).unwrap();
+        assert_eq!(acks.next().unwrap().unwrap(), acked);
+    }
+    drop(stdin);
+    assert!(acks.next().is_none());
+    assert!(append.wait().unwrap().success());
+    assert_eq!(run_ok("cat", root.path(), &[], b""), b"one\ntwo\nthree\n");
+}
+
+#[test]
 fn follow_goes_on_with_what_is_appended_later() {
     let root = tempfile::tempdir().unwrap();
     let dir = root.path().to_str().unwrap();

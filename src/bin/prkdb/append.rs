@@ -3,7 +3,7 @@
 //! ```text
 //!  feeder thread                                    main thread
 //!  stdin -> Feed -> Batch -> wal.append_batch --+
-//!                   (waits for room)            | ticket --> wait() -> `acked FIRST LAST`
+//!       (waits for more lines, for room)        | ticket --> wait() -> `acked FIRST LAST`
 //!                                               +-- bounded queue, in order
 //! ```
 //!
@@ -12,6 +12,7 @@
 //! thread never waits for stdin: a failure is told while the input stands still.
 
 use std::io::{self, Read};
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -20,6 +21,8 @@ use std::time::Instant;
 
 use clap::ValueEnum;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, poll};
 use prkdb_core::{
     Append, Backend, Batch, CompressionType, Durability, Lsn, LsnRange, MAX_BATCH_RECORDS, Wal,
     WalConfig,
@@ -30,6 +33,8 @@ use crate::outcome::{Stop, print, say};
 use crate::{backend, json, progress};
 
 const MAX_TICKETS: usize = 4096;
+/// How long whole lines wait for more of them, milliseconds.
+const IDLE_MS: u16 = 1000;
 
 /// Append each line of stdin as a record (without its newline; any other byte is kept).
 ///
@@ -45,8 +50,8 @@ pub struct Args {
     /// What a batch waits for before it is acknowledged.
     #[arg(long, value_enum, default_value_t)]
     durability: Level,
-    /// Records in a batch, which is in the log whole or not at all; it is appended when it is full
-    /// or stdin ends, so take 1 where lines come slowly.
+    /// Records in a batch at most, which is in the log whole or not at all. Fewer where stdin ends,
+    /// or stands still for a second.
     #[arg(long, value_name = "RECORDS", default_value_t = 1000, value_parser = batch_size)]
     batch: usize,
     /// How batches are compressed; cat, verify and stat read all of them.
@@ -196,7 +201,7 @@ fn feed(
     batch_records: usize,
     tickets: &SyncSender<Result<Ticket, Stop>>,
 ) {
-    let mut feed = Feed::new(input, batch_records);
+    let mut feed = Feed::new(input, stands_still, batch_records);
     let mut batch = Batch::new();
     loop {
         let filled = feed.fill(&mut batch);
@@ -216,6 +221,19 @@ fn feed(
                 tickets.send(Err(Stop::Failed(format!("stdin: {e}")))).ok();
                 return;
             }
+        }
+    }
+}
+
+/// Whether nothing comes from stdin for a while; the end of it comes too.
+fn stands_still() -> bool {
+    let stdin = io::stdin();
+    let mut fds = [PollFd::new(stdin.as_fd(), PollFlags::POLLIN)];
+    loop {
+        match poll(&mut fds, IDLE_MS) {
+            Err(Errno::EINTR) => {}
+            // What can't be waited for is read.
+            polled => return polled == Ok(0),
         }
     }
 }

@@ -1,7 +1,8 @@
 //! Lines of stdin, gathered into batches.
 //!
 //! A record is what stands between two newlines, any other byte included; a last line without its
-//! newline is a record too. One line and one batch are held, whatever the length of the input.
+//! newline is a record too. One line and one batch are held, whatever the length of the input, and
+//! whole lines no longer than the input stands still: a batch ends where it does.
 
 use std::io::{self, BufRead, BufReader, Read};
 
@@ -10,20 +11,33 @@ use prkdb_core::{Batch, MAX_BATCH_BYTES, MAX_RECORD_BYTES};
 const CHUNK_BYTES: usize = 256 << 10;
 
 /// Cuts an input into batches of at most `batch_records` lines and `MAX_BATCH_BYTES` bytes.
-pub struct Feed<R> {
+pub struct Feed<R, I> {
     input: BufReader<R>,
+    /// Whether the input stands still: true once nothing came for a while.
+    is_idle: I,
+    /// What was read of a line that is in no batch yet, without its newline.
     line: Vec<u8>,
     line_number: u64,
     batch_records: usize,
-    /// `line` was read and didn't fit into the batch before.
+    /// All of `line` was read, and it didn't fit into the batch before.
     left_over: bool,
 }
 
-impl<R: Read> Feed<R> {
-    /// Batches of `batch_records` lines of `input`.
-    pub fn new(input: R, batch_records: usize) -> Feed<R> {
+/// How far the reading of a line came.
+enum Line {
+    Whole,
+    /// The input stands still.
+    Later,
+    End,
+}
+
+impl<R: Read, I: FnMut() -> bool> Feed<R, I> {
+    /// Batches of `batch_records` lines of `input`, fewer where `is_idle` says that it stands
+    /// still.
+    pub fn new(input: R, is_idle: I, batch_records: usize) -> Feed<R, I> {
         let input = BufReader::with_capacity(CHUNK_BYTES, input);
-        Feed { input, line: Vec::new(), line_number: 0, batch_records, left_over: false }
+        let (line, line_number, left_over) = (Vec::new(), 1, false);
+        Feed { input, is_idle, line, line_number, batch_records, left_over }
     }
 
     /// Puts the next lines into `batch`; leaves it empty at the end of the input.
@@ -33,7 +47,7 @@ impl<R: Read> Feed<R> {
     pub fn fill(&mut self, batch: &mut Batch) -> io::Result<()> {
         batch.clear();
         while batch.len() < self.batch_records {
-            if !self.left_over && !self.read_line()? {
+            if !self.left_over && !matches!(self.read_line(!batch.is_empty())?, Line::Whole) {
                 break;
             }
             self.left_over = batch.record_bytes() + self.line.len() > MAX_BATCH_BYTES;
@@ -41,40 +55,50 @@ impl<R: Read> Feed<R> {
                 break;
             }
             batch.push(&self.line);
+            self.line.clear();
         }
         Ok(())
     }
 
-    /// Reads one line, without its newline, into `line`; false at the end of the input.
-    fn read_line(&mut self) -> io::Result<bool> {
-        self.line.clear();
-        self.line_number += 1;
-        let limit = MAX_RECORD_BYTES as u64 + 1;
-        if (&mut self.input).take(limit).read_until(b'\n', &mut self.line)? == 0 {
-            return Ok(false);
+    /// Reads one line, or the rest of it, without its newline, into `line`. Others wait for it
+    /// where it is `awaited`.
+    fn read_line(&mut self, awaited: bool) -> io::Result<Line> {
+        loop {
+            if awaited && self.input.buffer().is_empty() && (self.is_idle)() {
+                return Ok(Line::Later);
+            }
+            let buffer = self.input.fill_buf()?;
+            if buffer.is_empty() {
+                return Ok(if self.line.is_empty() { Line::End } else { Line::Whole });
+            }
+            let limit = MAX_RECORD_BYTES + 1 - self.line.len();
+            let mut rest = &buffer[..buffer.len().min(limit)];
+            let took = rest.read_until(b'\n', &mut self.line)?;
+            self.input.consume(took);
+            if self.line.last() == Some(&b'\n') {
+                self.line.pop();
+                self.line_number += 1;
+                return Ok(Line::Whole);
+            }
+            if self.line.len() > MAX_RECORD_BYTES {
+                let number = self.line_number;
+                let why = format!(
+                    "line {number} is longer than a record may be, {MAX_RECORD_BYTES} bytes"
+                );
+                return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+            }
         }
-        if self.line.last() == Some(&b'\n') {
-            self.line.pop();
-        }
-        if self.line.len() > MAX_RECORD_BYTES {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                format!(
-                    "line {} is longer than a record may be, {MAX_RECORD_BYTES} bytes",
-                    self.line_number
-                ),
-            ));
-        }
-        Ok(true)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use super::*;
 
     fn lengths(input: impl Read, batch_records: usize) -> Vec<(usize, usize)> {
-        let mut feed = Feed::new(input, batch_records);
+        let mut feed = Feed::new(input, || false, batch_records);
         let mut batch = Batch::new();
         let mut lengths = Vec::new();
         loop {
@@ -105,8 +129,30 @@ mod tests {
     #[test]
     fn a_line_longer_than_a_record_is_named() {
         let input = io::repeat(b'x').take(MAX_RECORD_BYTES as u64 + 1);
-        let mut feed = Feed::new((&b"short\n"[..]).chain(input), 1000);
+        let mut feed = Feed::new((&b"short\n"[..]).chain(input), || false, 1000);
         let error = feed.fill(&mut Batch::new()).unwrap_err();
         assert!(error.to_string().starts_with("line 2 is longer"), "{error}");
+    }
+
+    #[test]
+    fn a_batch_ends_where_the_input_stands_still() {
+        // Pieces as they come, and after which of them nothing comes for a while.
+        let pieces = [("a\nb\nc", true), ("d\n", false), ("e\nf\ng", true), ("\nh", false)];
+        struct Slow<'a>(&'a Cell<usize>, &'a [(&'a str, bool)]);
+        impl Read for Slow<'_> {
+            fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+                let Some((text, _)) = self.1.get(self.0.get()) else { return Ok(0) };
+                self.0.set(self.0.get() + 1);
+                into[..text.len()].copy_from_slice(text.as_bytes());
+                Ok(text.len())
+            }
+        }
+        let at = Cell::new(0);
+        let mut feed = Feed::new(Slow(&at, &pieces), || pieces[at.get() - 1].1, 1000);
+        let (mut batch, mut lengths) = (Batch::new(), Vec::new());
+        while feed.fill(&mut batch).is_ok() && !batch.is_empty() {
+            lengths.push((batch.len(), batch.record_bytes()));
+        }
+        assert_eq!(lengths, [(2, 2), (3, 4), (2, 2)]);
     }
 }

@@ -38,7 +38,8 @@ impl From<prkdb_core::Error> for Stop {
 /// What the user of a shell can do about it, where the error does not say so itself.
 fn next(e: &Error) -> String {
     match e.kind() {
-        ErrorKind::Corrupt if e.to_string().contains("truncate -s") => String::new(),
+        // The error says it itself, and nothing is to be given up for it.
+        ErrorKind::Corrupt if e.right_length().is_some() => String::new(),
         ErrorKind::Corrupt => {
             let of = |path: &Path| match path.is_dir() {
                 true => Some(path.display().to_string()),

@@ -58,7 +58,7 @@ pub(crate) use merge::skip_removed;
 pub(crate) use pool::set_apart;
 pub(crate) use progress::Progress;
 pub(crate) use ranges::{Span, count, drop_below, union, within};
-pub(crate) use segment::{has_another_length, identity, read_block};
+pub(crate) use segment::{identity, read_block};
 pub(crate) use site::{Recovered, Wanted};
 pub(crate) use sweep::{Met, Sweep, inside, kept_run, sweep};
 pub(crate) use told::places;

@@ -109,12 +109,6 @@ pub(crate) fn read_block(file: &FileRef, at: u64, block: u64) -> io::Result<Buf>
     Ok(buf)
 }
 
-/// Whether a segment can't be used only because its file has another length than its header says:
-/// all else that is found to be wrong with a header, stands there.
-pub(crate) fn has_another_length(unusable: &Error) -> bool {
-    unusable.offset().is_some_and(|at| at > 0)
-}
-
 fn read_header(
     file: &FileRef,
     path: &Path,
@@ -147,7 +141,7 @@ fn read_header(
             "it has {size} bytes, its header says {says}: {how} Restore it, or give it that \
              length, as `truncate -s {says}` does, and what it holds is read again"
         );
-        return Err(Error::corrupt("open", path, size.min(says), why));
+        return Err(Error::corrupt("open", path, size.min(says), why).with_right_length(says));
     }
     debug_assert_eq!(u64::from(header.block_size), block, "a header is one block of its log");
     Ok(header)

@@ -22,8 +22,8 @@ use crate::options::{Backend, RecoveryPolicy};
 use super::engine::{CHORES_DEPTH, take_lock};
 use super::meta;
 use super::recovery::{
-    Contents, GivenUp, LOCK, Loss, State, Survey, after, assess, classify, count,
-    has_another_length, places, survey_with, union,
+    Contents, GivenUp, LOCK, Loss, State, Survey, after, assess, classify, count, places,
+    survey_with, union,
 };
 
 mod in_place;
@@ -70,9 +70,9 @@ pub struct RepairReport {
 /// # Errors
 /// `Invalid`: no log there; or more holes than META has room for. `Locked`: it has a writer.
 /// `Corrupt`: neither META nor any segment can be used; or the file of a segment has another length
-/// than its header says, which the message names: give it that one first, as `truncate -s` does,
-/// for what it holds counts again then ([`repair_to`] gives it up). `Unsupported`, `StorageFull`,
-/// `Io`: a read error is no damage, nothing is given up for it.
+/// than its header says, which is [`Error::right_length`](crate::Error::right_length): give it that
+/// one first, as `truncate -s` does, for what it holds counts again then ([`repair_to`] gives it
+/// up). `Unsupported`, `StorageFull`, `Io`: a read error is no damage, nothing is given up for it.
 pub fn repair(dir: impl AsRef<Path>, progress: &mut dyn FnMut(u64, u64)) -> Result<RepairReport> {
     repair_in(world_of(dir.as_ref())?, dir, progress)
 }
@@ -89,7 +89,7 @@ pub fn repair_in(
     let dir = dir.as_ref();
     let lock = take_lock(&world, dir)?;
     let (survey, rebuilt) = look(&world, dir)?;
-    if let Some(error) = survey.unusable.iter().find(|error| has_another_length(error)) {
+    if let Some(error) = survey.unusable.iter().find(|error| error.right_length().is_some()) {
         // What it holds counts again once it has its own; what is given up never does.
         return Err(error.clone());
     }
