@@ -29,6 +29,12 @@ pub(super) struct Patience {
     vain: AtomicBool,
 }
 
+/// A usual time once one more is known, a moving average. An eighth of what is new: it follows a
+/// change within some ten times. One that is far beyond `most` says no more than that it is.
+pub(super) fn learnt(usual: Duration, took: Duration, most: Duration) -> Duration {
+    usual - usual / 8 + took.min(2 * most) / 8
+}
+
 impl Patience {
     pub(super) fn new(most: Duration) -> Patience {
         let (out, usual_ns) = (AtomicUsize::new(0), AtomicU64::new(0));
@@ -55,9 +61,7 @@ impl Patience {
         let awake = usual <= self.most;
         let vain = awake && !host.spin(&|| done() || self.out.load(Relaxed) > 1, self.most);
         asleep();
-        // An eighth of what is new: it follows a change within some ten answers.
-        let took = host.now().saturating_sub(began).min(2 * self.most);
-        let learnt = usual - usual / 8 + took / 8;
+        let learnt = learnt(usual, host.now().saturating_sub(began), self.most);
         // One slow answer says nothing of the next. After two in turn maybe no core is free, and
         // the writer waits for this one: the next few sleep.
         let again = awake && self.vain.swap(vain, Relaxed) && vain;

@@ -204,6 +204,7 @@ fn too_little_space_is_told_before_anything_is_written() {
     let output = bench(mount.path(), &FAST);
     let talk = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{talk}");
+    assert!(talk.contains("is in memory (tmpfs)"), "{talk}");
     assert!(talk.contains("MiB of free space are needed"), "{talk}");
     assert!(is_empty(mount.path()));
 }

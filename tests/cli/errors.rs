@@ -112,7 +112,7 @@ fn a_line_longer_than_a_record_is_named_and_those_before_it_are_kept() {
     let long = vec![b'x'; prkdb_core::MAX_RECORD_BYTES + 1];
     let talk = run_err(1, "append", root.path(), &[], &[&b"one\ntwo\n"[..], &long].concat());
     assert!(talk.contains("line 3 is longer"), "{talk}");
-    assert!(talk.contains("acknowledged: 2 records, LSN 1 to 2"), "{talk}");
+    assert!(talk.contains("acknowledged: 2 records, "), "{talk}");
     assert_eq!(run_ok("cat", root.path(), &[], b""), b"one\ntwo\n");
 }
 

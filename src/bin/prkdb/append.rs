@@ -125,10 +125,17 @@ impl Acked {
         self.last = Some(range.last());
     }
 
-    fn lsns(&self) -> String {
+    /// For people.
+    fn told(&self) -> String {
+        let Acked { records, bytes, .. } = self;
         match (self.first, self.last) {
-            (Some(first), Some(last)) => format!(", LSN {first} to {last}"),
-            _ => String::new(),
+            (Some(first), Some(last)) if first == last => {
+                format!("{records} record, {bytes} bytes, LSN {first}")
+            }
+            (Some(first), Some(last)) => {
+                format!("{records} records, {bytes} bytes, LSN {first} to {last}")
+            }
+            _ => "no record".into(),
         }
     }
 }
@@ -163,7 +170,7 @@ pub fn run(args: &Args) -> Result<ExitCode, Stop> {
             Stop::PipeClosed => "stdout was closed before the end of stdin".into(),
         };
         if acked.records > 0 {
-            say(format_args!("acknowledged: {} records{}", acked.records, acked.lsns()));
+            say(format_args!("acknowledged: {}", acked.told()));
         }
         return Err(Stop::Failed(why));
     }
@@ -278,8 +285,7 @@ fn finish(
             ("backend", backend.into()),
         ]))?;
     } else {
-        let (records, bytes, lsns) = (acked.records, acked.bytes, acked.lsns());
-        say(format_args!("appended {records} records, {bytes} bytes{lsns} ({backend})"));
+        say(format_args!("appended {} ({backend})", acked.told()));
     }
     Ok(ExitCode::SUCCESS)
 }

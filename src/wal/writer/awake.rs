@@ -11,6 +11,8 @@
 
 use std::time::Duration;
 
+use super::super::patience::learnt;
+
 /// The longest that it stays awake: a thousand records of 100 B are encoded in 20 us, twice as long
 /// where the other core is slow to wake. p50 of such batches, waited for, over the bare ring's in
 /// the same run, three runs each: 1.15, 1.19, 1.15 with 30 us, 1.12, 1.10, 1.13 with 100.
@@ -22,7 +24,7 @@ const TRY_EACH: u32 = 32;
 /// What is known of the time between the last answer and the next call.
 pub(super) struct Awake {
     most: Duration,
-    /// A moving average.
+    /// A moving average; see `learnt`.
     usual: Duration,
     /// Since then nobody called.
     since: Option<Duration>,
@@ -47,11 +49,10 @@ impl Awake {
     /// Somebody called.
     pub(super) fn called(&mut self, now: Duration) {
         if let Some(since) = self.since.take() {
-            let took = now.saturating_sub(since).min(2 * self.most);
-            // One that came in time is reason enough to stay awake for the next ones; else an
-            // eighth of what is new: it follows a change within some ten calls.
+            let took = now.saturating_sub(since);
+            // One that came in time is reason enough to stay awake for the next ones.
             let usual = if took <= self.most { self.usual.min(self.most) } else { self.usual };
-            self.usual = usual - usual / 8 + took / 8;
+            self.usual = learnt(usual, took, self.most);
         }
     }
 }

@@ -121,6 +121,13 @@ pub fn run(args: &Args) -> Result<ExitCode, Stop> {
 fn bench(args: &Args, folder: &Folder, interrupt: &Interrupt) -> Result<Outcome, Stop> {
     let machine = Machine::under(folder.path())
         .map_err(|e| Stop::Failed(format!("{}: {e}", folder.path().display())))?;
+    if let Some(name @ ("tmpfs" | "ramfs")) = machine.file_system.as_deref() {
+        say(format_args!(
+            "{} is in memory ({name}), so no sync waits for a device: name a directory on a disk \
+             with --dir",
+            args.dir.display()
+        ));
+    }
     let backends = usable(args, folder.path())?;
     check_space(&args.dir, backends.len())?;
     let bar = progress::of_preparations();
