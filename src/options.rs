@@ -31,6 +31,10 @@ pub(crate) const INDEX_INTERVAL_BYTES: u64 = 4096;
 const MAX_SPIN_US: u32 = 10_000;
 /// The most groups in flight: [`WalConfig::depth`].
 pub const MAX_DEPTH: usize = 32;
+/// Retired segments that are kept for use again, at least,
+const POOL_SEGMENTS: usize = 4;
+/// and up to so many bytes of them.
+const POOL_BYTES: u64 = 96 << 20;
 /// The most segments open for writing at once: [`WalConfig::num_segments`].
 pub const MAX_NUM_SEGMENTS: usize = 32;
 
@@ -323,6 +327,13 @@ impl WalConfig {
     ) -> WalConfig {
         self.recovery_progress = Some(OnRecoveryProgress::new(hear));
         self
+    }
+
+    /// Retired segments that are kept for use again: as many as may be open, and of small ones some
+    /// tens, for a program that cuts seldom cuts many of them.
+    pub(crate) fn pool_segments(&self) -> usize {
+        let small = usize::try_from(POOL_BYTES / self.segment_bytes).unwrap_or(usize::MAX);
+        POOL_SEGMENTS.max(self.num_segments).max(small)
     }
 
     /// What batches are compressed with.

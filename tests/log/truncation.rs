@@ -74,6 +74,26 @@ fn cut_segments_are_used_again_and_hold_only_what_is_new() {
     });
 }
 
+/// Who cuts seldom cuts many: of small ones more than four are worth their place.
+#[test]
+fn of_small_segments_many_are_kept_for_use_again() {
+    let root = tempfile::tempdir().unwrap();
+    let wal = open(root.path(), Backend::Pwrite);
+    fill(&wal, 1, 6000, 10);
+    wal.truncate_before(wal.next_lsn()).unwrap();
+    let retired = wal.metrics().segments_retired;
+    assert!(retired > 8, "{retired}");
+    let pooled = |dir: &Path| files(&dir.join("pool"), "free").len() as u64;
+    assert!(pooled(root.path()) + 1 >= retired, "{} of {retired}", pooled(root.path()));
+    wal.close().unwrap();
+    let wal = open(root.path(), Backend::Pwrite);
+    fill(&wal, 2, 3000, 10);
+    let metrics = wal.metrics();
+    assert_eq!(metrics.segments_made, 0, "{metrics}");
+    assert!(metrics.segments_recycled >= retired / 2, "{metrics}");
+    wal.close().unwrap();
+}
+
 #[test]
 fn a_reader_on_a_cut_segment_reads_right_bytes_or_truncated() {
     on_each_backend(|dir, backend| {

@@ -39,9 +39,6 @@ mod retain;
 mod retire;
 mod wipe;
 
-/// Retired segments that are kept for use again.
-pub(crate) const POOL_SEGMENTS: usize = 4;
-
 /// The maker's own state, used by both flows between awaits.
 pub(crate) struct Maker {
     shared: Arc<Shared>,

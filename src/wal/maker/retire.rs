@@ -17,7 +17,7 @@ use crate::segment::{SegmentFile, free_name, pool_dir, sync_pool};
 
 use super::super::catalog::Segment;
 use super::super::metrics::add;
-use super::{Maker, POOL_SEGMENTS, Retired};
+use super::{Maker, Retired};
 
 impl Maker {
     /// Takes the names of segments away; `spare` is a file in the pool that lost its own. An error
@@ -42,7 +42,7 @@ impl Maker {
         let (mut retired, mut stuck) = (Vec::new(), Vec::new());
         let mut reusable = self.stock().reusable() + spare.iter().len();
         for (at, segment) in waiting.into_iter().enumerate() {
-            match self.retire(&segment, reusable < POOL_SEGMENTS) {
+            match self.retire(&segment, reusable < shared.config.pool_segments()) {
                 Ok(gone) => {
                     add(&shared.meters.segments_retired, 1);
                     reusable += usize::from(gone.as_ref().is_some_and(|gone| gone.reusable));
@@ -122,7 +122,7 @@ impl Maker {
     pub(super) fn spare(&self, segment: &SegmentFile) -> Option<PathBuf> {
         let to = pool_dir(&self.shared.dir).join(free_name(segment.id.number));
         let full = segment.geometry.size == self.shared.config.segment_bytes;
-        let kept = full && self.stock().reusable() < POOL_SEGMENTS;
+        let kept = full && self.stock().reusable() < self.shared.config.pool_segments();
         let ours = self.shared.expect_ours("put a segment back").is_ok();
         if kept && ours && self.shared.world.disk.rename(&segment.path, &to).is_ok() {
             return Some(to);

@@ -101,8 +101,7 @@ fn then(policy: RecoveryPolicy) -> RecoveryPolicy {
 async fn reopen(site: Site<'_>, shared: &Shared, wanted: Wanted) -> Result<Recovered> {
     let (config, disk) = (&shared.config, site.disk);
     let (mut plan, mended) = judge(site, shared, wanted).await?;
-    let full = plan.meta.meta.clean.then_some(config.segment_bytes);
-    let mut retired = ready_pool(site, full)?;
+    let mut retired = ready_pool(site, plan.meta.meta.clean.then_some(config))?;
     let mut listed = catalog_of(disk, &plan.found)?;
     let mut meta = MetaFile::take_over(site.flow, disk, site.dir, &plan.meta).await?;
     let in_place = plan.meta.meta.clean || bugs::on(Bug::WriteOnInTornSegment);

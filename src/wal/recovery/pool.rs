@@ -12,17 +12,17 @@ use crate::io::{Disk, Entry, EntryKind};
 use crate::options::WalConfig;
 use crate::segment::{free_name, is_making, parse_free, pool_dir};
 
-use super::super::maker::{POOL_SEGMENTS, Retired};
+use super::super::maker::Retired;
 use super::Plan;
 use super::site::Site;
 
-/// Makes the pool and empties it, but for the retired segments of size `full` that can be used, and
-/// those that are to be wiped.
+/// Makes the pool and empties it, but for the retired segments that can be used by who may `reuse`
+/// them, and those that are to be wiped.
 ///
 /// None can unless the log was closed: a directory sync may have failed before the crash, and then
 /// the names seen here need not be those on the device. Writing a file that the device still knows
 /// as a segment would break that segment; removing a name too many breaks nothing.
-pub(super) fn ready_pool(site: Site<'_>, full: Option<u64>) -> Result<Vec<Retired>> {
+pub(super) fn ready_pool(site: Site<'_>, reuse: Option<&WalConfig>) -> Result<Vec<Retired>> {
     let pool = pool_dir(site.dir);
     let failed = |path: &Path, e| Error::io("open", path, None, e);
     site.disk.create_dir(&pool).map_err(|e| failed(&pool, e))?;
@@ -36,7 +36,10 @@ pub(super) fn ready_pool(site: Site<'_>, full: Option<u64>) -> Result<Vec<Retire
         let free = number.is_some();
         // With a greater number it is one that an earlier life found unfit and did not wipe yet.
         let fit = number.is_some_and(|number| number <= MAX_NUMBER);
-        let reusable = fit && Some(entry.size) == full && count_reusable(&retired) < POOL_SEGMENTS;
+        let reusable = fit
+            && reuse.is_some_and(|config| {
+                entry.size == config.segment_bytes && has_place(&retired, config)
+            });
         if reusable || site.wipe && free {
             retired.push(Retired { path, reusable });
         } else if site.wipe && making {
@@ -79,8 +82,9 @@ pub(crate) fn set_apart(disk: &dyn Disk, dir: &Path, left: &[Retired]) -> Result
     disk.sync_dir(&pool).map_err(|e| failed(&pool, e))
 }
 
-fn count_reusable(retired: &[Retired]) -> usize {
-    retired.iter().filter(|retired| retired.reusable).count()
+/// Whether one more is kept for use again.
+fn has_place(retired: &[Retired], config: &WalConfig) -> bool {
+    retired.iter().filter(|retired| retired.reusable).count() < config.pool_segments()
 }
 
 /// Makes the names in the log's directory and in the pool durable.
@@ -104,7 +108,7 @@ pub(super) fn remove_spent(
     for f in plan.found.iter().filter(|f| f.is_spent(recorded) || f.is_cut(first)) {
         let failed = |e| Error::io("retire segment", &f.file.path, None, e);
         let full = f.file.geometry.size == config.segment_bytes;
-        let reusable = plan.meta.meta.clean && full && count_reusable(retired) < POOL_SEGMENTS;
+        let reusable = plan.meta.meta.clean && full && has_place(retired, config);
         if reusable || site.wipe {
             let path = pool_dir(site.dir).join(free_name(f.file.id.number));
             // After a power cut it may be in the pool as well: of two names of one file a rename

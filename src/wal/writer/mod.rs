@@ -91,7 +91,8 @@ pub(crate) struct Writer {
     /// What `close` has to report: batches that were queued and could not be written.
     lost: Option<Error>,
     idle_since: Duration,
-    /// Batches were answered in this step: their callers are about to come again.
+    /// Batches were answered since it last had nothing in flight: their callers are about to come
+    /// again.
     answered: bool,
     awake: Awake,
     poisoned: bool,
@@ -275,11 +276,10 @@ impl Writer {
         if self.shared.has_control() {
             return Next::Now;
         }
-        let answered = std::mem::take(&mut self.answered);
         if let Some(threshold) = self.could_submit_at() {
             // With nothing in flight the next batch is all there is to wait for.
             let shared = &self.shared;
-            if answered && self.requests.is_empty() {
+            if self.requests.is_empty() && std::mem::take(&mut self.answered) {
                 let called = || shared.has_batches() || shared.has_control();
                 let awake = self.awake.answered(self.now);
                 if !awake.is_zero() && shared.world.host.spin(&called, awake) {
