@@ -59,7 +59,7 @@ pub(crate) struct Footer {
 impl Footer {
     /// The block at `offset` of segment `id`.
     pub(crate) fn encode(&self, id: &SegmentId, offset: u64, block_size: usize) -> Vec<u8> {
-        assert!(self.fits(offset), "no reader would take {self:?} at {offset}");
+        assert!(self.fits(offset, block_size as u64), "no reader would take {self:?} at {offset}");
         assert!(block::is_block_size(block_size as u64), "a block of {block_size} bytes");
         let mut out = vec![0; block_size];
         le::put_u64(&mut out, FIRST_LSN, self.first_lsn.get());
@@ -104,12 +104,12 @@ impl Footer {
             durable_upto: Lsn::new(le::u64_at(block, DURABLE_UPTO)),
             index: index.chunks_exact(ENTRY_LEN).map(entry).collect(),
         };
-        if footer.fits(offset) { Ok(footer) } else { Err(Bad::Lengths) }
+        if footer.fits(offset, block.len() as u64) { Ok(footer) } else { Err(Bad::Lengths) }
     }
 
-    fn fits(&self, offset: u64) -> bool {
+    fn fits(&self, offset: u64, block: u64) -> bool {
         let counts = if self.frames == 0 { self.is_empty() } else { self.ranges_fit() };
-        counts && self.end <= offset && self.index_fits()
+        counts && self.end <= offset && self.index_fits(block)
     }
 
     fn is_empty(&self) -> bool {
@@ -127,9 +127,11 @@ impl Footer {
             && self.first_time_us <= self.last_time_us
     }
 
-    fn index_fits(&self) -> bool {
+    fn index_fits(&self, block: u64) -> bool {
+        // Frames begin behind the header's block.
         let inside = |e: &IndexEntry| {
-            (self.first_lsn..=self.last_lsn).contains(&e.lsn) && e.offset < self.end
+            (self.first_lsn..=self.last_lsn).contains(&e.lsn)
+                && (block..self.end).contains(&e.offset)
         };
         let rises = |w: &[IndexEntry]| w[0].lsn < w[1].lsn && w[0].offset < w[1].offset;
         self.index.len() <= MAX_INDEX_ENTRIES

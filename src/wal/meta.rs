@@ -132,22 +132,27 @@ impl MetaFile {
 
     /// Opens META of a log that is to be written. One that was never changed is made again first:
     /// its name may not have become durable when it was made. Where there is no space for that it
-    /// is taken as it is: a full disk is no reason to keep a log shut.
+    /// is taken as it is: a full disk is no reason to keep a log shut. One that has a second name
+    /// is always made again: a checkpoint has it as well.
     pub(crate) async fn take_over(
         flow: &Flow,
         disk: &dyn Disk,
         dir: &Path,
         loaded: &Loaded,
     ) -> Result<MetaFile> {
-        if loaded.meta.sequence != UNCHANGED {
-            return MetaFile::open(disk, dir, loaded);
+        let opened = MetaFile::open(disk, dir, loaded)?;
+        let names =
+            opened.file.links().map_err(|e| Error::io("open META", &opened.path, None, e))?;
+        let shared = names > 1 && !bugs::on(Bug::LinkedFileReused);
+        if loaded.meta.sequence != UNCHANGED && !shared {
+            return Ok(opened);
         }
         match prepare(flow, disk, dir, &loaded.meta).await {
-            Err(error) if no_space(&error) => {
+            Err(error) if no_space(&error) && !shared => {
                 tracing::warn!(%error, "META was not made again");
                 // That takes no space.
                 disk.sync_dir(dir).map_err(|e| Error::io("open", dir, None, e))?;
-                MetaFile::open(disk, dir, loaded)
+                Ok(opened)
             }
             Err(error) => Err(error),
             Ok(()) => MetaFile::name(disk, dir, loaded.meta.clone()),
@@ -155,7 +160,7 @@ impl MetaFile {
     }
 
     /// Opens META for updates.
-    pub(crate) fn open(disk: &dyn Disk, dir: &Path, loaded: &Loaded) -> Result<MetaFile> {
+    fn open(disk: &dyn Disk, dir: &Path, loaded: &Loaded) -> Result<MetaFile> {
         let path = dir.join(META);
         let file =
             disk.open(&path, Access::Write).map_err(|e| Error::io("open META", &path, None, e))?;

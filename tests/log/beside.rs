@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use prkdb_core::io::{ThreadHost, World, open_disk};
-use prkdb_core::{Backend, ErrorKind, Lsn, ReadOnlyWal, Wal, WalConfig};
+use prkdb_core::{Backend, ErrorKind, Finding, FindingKind, Lsn, ReadOnlyWal, Wal, WalConfig};
 
 use crate::support::gate::{self, Gate};
 use crate::support::through::{Hook, Opens, Through};
@@ -278,6 +278,28 @@ fn segments_of_which_a_writer_that_came_made_others_are_no_findings() {
     );
     let records = summary.unwrap().records;
     assert!((1..1300).contains(&records), "{records} records");
+}
+
+#[test]
+fn a_segment_that_goes_away_and_no_writer_took_is_damage() {
+    for threads in [1, 2] {
+        let root = tempfile::tempdir().unwrap();
+        closed_log(root.path());
+        let third = segments(root.path()).swap_remove(2);
+        let mut told = Vec::new();
+        let removes = &mut |done, _| {
+            if done > 0 {
+                fs::remove_file(&third).ok();
+            }
+        };
+        let hear = &mut |finding: Finding| told.push((finding.path, finding.kind));
+        let summary = ReadOnlyWal::verify_with(root.path(), threads, hear, removes).unwrap();
+        // By then another thread may have read it.
+        if threads == 1 || summary.records < 1300 {
+            assert_eq!(told, [(third, FindingKind::Corrupt)]);
+            assert_eq!(summary.damaged, 1);
+        }
+    }
 }
 
 /// After a power cut a retired file may have its old name and its new one.

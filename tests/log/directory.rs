@@ -244,11 +244,14 @@ fn a_tail_that_a_checkpoint_links_is_not_written_on() {
         let wal = open(&log, backend);
         fill(&wal, 1, 100, 5);
         wal.close().unwrap();
-        fs::create_dir(&snap).unwrap();
-        for path in segments(&log) {
-            fs::hard_link(&path, snap.join(path.file_name().unwrap())).unwrap();
+        // All but LOCK, which would lock both.
+        for dir in [&snap, &snap.join("pool")] {
+            fs::create_dir(dir).unwrap();
         }
-        fs::copy(log.join("META"), snap.join("META")).unwrap();
+        let pooled = fs::read_dir(log.join("pool")).unwrap().map(|entry| entry.unwrap().path());
+        for path in pooled.chain(segments(&log)).chain(["META", "METRICS"].map(|f| log.join(f))) {
+            fs::hard_link(&path, snap.join(path.strip_prefix(&log).unwrap())).unwrap();
+        }
         let wal = open(&log, backend);
         fill(&wal, 1, 50, 5);
         wal.close().unwrap();

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use prkdb_core::io::{Op, ThreadHost, World, open_disk};
-use prkdb_core::{Backend, CompactionPolicy, ErrorKind, Lsn, ReadOnlyWal, Wal, WalConfig};
+use prkdb_core::{Backend, CompactionPolicy, ErrorKind, Lsn, ReadOnlyWal, Verdict, Wal, WalConfig};
 
 use crate::support::through::{Hook, Through};
 use crate::support::{
@@ -71,6 +71,33 @@ fn cut_segments_are_used_again_and_hold_only_what_is_new() {
         let wal = open(dir, backend);
         fill(&wal, 1, 20, 5);
         assert_holds(&wal, 3001, 3021);
+    });
+}
+
+/// Behind its last record stands what an earlier life wrote.
+#[test]
+fn a_log_that_was_closed_goes_on_in_a_segment_that_is_used_again() {
+    on_each_backend(|dir, backend| {
+        let wal = open(dir, backend);
+        fill(&wal, 1, 3000, 10);
+        wal.truncate_before(wal.next_lsn()).unwrap();
+        fill(&wal, 1, 2010, 10);
+        assert!(wal.metrics().segments_recycled > 1);
+        wal.close().unwrap();
+        let last = || format::log(dir).0.pop().unwrap().path;
+        let (tail, mut next) = (last(), 5011);
+        for _ in 0..4 {
+            let wal = open(dir, backend);
+            assert_eq!(wal.recovery().verdict, Verdict::Clean);
+            fill(&wal, 1, 10, 5);
+            next += 10;
+            wal.close().unwrap();
+            assert_eq!(last(), tail, "{backend}");
+        }
+        ReadOnlyWal::verify(dir, &mut |f| panic!("{f:?}"), &mut |_, _| {}).unwrap();
+        let wal = open(dir, backend);
+        assert_holds(&wal, 3001, next);
+        wal.close().unwrap();
     });
 }
 

@@ -23,7 +23,8 @@ prop_compose! {
         time: u64,
         durable_upto: u64,
     ) -> Footer {
-        let mut at = IndexEntry { lsn: Lsn::new(first), offset: 4096 };
+        // Behind a block of any size.
+        let mut at = IndexEntry { lsn: Lsn::new(first), offset: 1 << 20 };
         let mut index = vec![at];
         for (lsns, bytes) in steps {
             at = IndexEntry { lsn: at.lsn.plus(lsns), offset: at.offset + bytes };

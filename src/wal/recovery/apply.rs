@@ -132,7 +132,7 @@ async fn reopen(site: Site<'_>, shared: &Shared, wanted: Wanted) -> Result<Recov
     meta.update(site.flow, disk, |m| mark_open(m, &plan, shared)).await?;
     remove_spent(site, &plan, config, &mut retired)?;
     if !disk.direct() {
-        keep_reserve(site).await;
+        keep_reserve(site).await?;
     }
     let tail = match tail {
         Some(found) => Some(open_tail(site, found, &listed)?),
@@ -202,9 +202,9 @@ fn report(plan: &Plan) {
 }
 
 /// After a clean close: the segment with the last record goes on in place, if it has no footer, is
-/// of the last epoch, and nothing but zeros follow: behind rotten padding no frame would be found
-/// again. One that was cut takes no more frames: they would be cut too. Nor does one that has a
-/// second name: a checkpoint has it too.
+/// of the last epoch, and nothing but zeros or, from the next block on, its former life follow:
+/// behind rotten padding no frame would be found again. One that was cut takes no more frames: they
+/// would be cut too. Nor does one that has a second name: a checkpoint has it too.
 fn take_tail(disk: &dyn Disk, plan: &mut Plan) -> Option<Found> {
     let last = plan.found.iter().filter(|f| !f.kept.is_empty()).max_by_key(|f| f.kept_last());
     let next_epoch = Some(plan.meta.meta.next_epoch);

@@ -28,20 +28,47 @@ use super::{Found, Plan, State};
 /// The name in the pool of the space set aside for this.
 pub(crate) const RESERVE: &str = "reserve";
 const RESERVE_BYTES: u64 = 1 << 20;
+/// More than a log leaves that nobody was promised: the writer has its groups synced long before.
+const MOST_UNPROVEN: u64 = 1 << 30;
+
+/// Frames that are to be copied, in memory until they are.
+#[derive(Default)]
+pub(super) struct Unproven {
+    frames: Vec<(FrameHeader, Vec<u8>)>,
+    bytes: u64,
+}
+
+impl Unproven {
+    /// Adds a frame of the file `path`; refuses what only a forger leaves.
+    pub(super) fn add(&mut self, path: &Path, frame: &Frame, stored: &[u8]) -> Result<()> {
+        self.bytes = self.bytes.saturating_add(frame.header.frame_len());
+        if self.bytes > MOST_UNPROVEN {
+            let why = "no log leaves so many records that nobody was promised; `repair_to` takes \
+                       over what is whole";
+            return Err(Error::corrupt("recover: copy the tail", path, frame.offset, why));
+        }
+        self.frames.push((frame.header, stored.to_vec()));
+        Ok(())
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.frames.is_empty()
+    }
+}
 
 /// Copies the kept frames above the watermark; false if there are none.
 pub(super) async fn copy_tail(site: Site<'_>, plan: &mut Plan) -> Result<bool> {
-    let mut frames = Vec::new();
+    let mut unproven = Unproven::default();
     for f in plan.found.iter().filter(|f| matches!(f.state, State::Open(_))) {
         if f.kept_last() > plan.promised {
-            frames.extend(unpromised(site, f, plan.promised, plan.next)?);
+            unpromised(site, f, plan.promised, plan.next, &mut unproven)?;
         }
     }
-    if frames.is_empty() {
+    if unproven.is_empty() {
         return Ok(false);
     }
     plan.highest_number += 1;
-    copy_frames(site, &plan.meta.meta, plan.highest_number, plan.epoch, frames).await?;
+    copy_frames(site, &plan.meta.meta, plan.highest_number, plan.epoch, unproven).await?;
     plan.epoch += 1;
     Ok(true)
 }
@@ -52,8 +79,9 @@ pub(super) async fn copy_frames(
     meta: &Meta,
     number: u64,
     epoch: u64,
-    mut frames: Vec<(FrameHeader, Vec<u8>)>,
+    unproven: Unproven,
 ) -> Result<()> {
+    let Unproven { mut frames, .. } = unproven;
     frames.sort_by_key(|(header, _)| header.first_lsn);
     // Two segments hold one record only where somebody forged that.
     frames.dedup_by(|(next, _), (kept, _)| next.first_lsn <= kept.last_lsn());
@@ -72,7 +100,7 @@ pub(super) async fn copy_frames(
         Ok(file) => (file, path, true),
         Err(e) if e.kind() == ErrorKind::StorageFull && new.geometry.size == RESERVE_BYTES => {
             let path = pool_dir(site.dir).join(RESERVE);
-            let file = site.disk.open(&path, Access::Write).map_err(|_| e)?;
+            let Some(file) = open_alone(site, &path, Access::Write) else { return Err(e) };
             // A copy that a crash cut short may have left its frames there.
             (file, path, false)
         }
@@ -109,13 +137,19 @@ async fn blank_file(site: Site<'_>, path: &Path, geometry: Geometry) -> Result<F
     filled.map(|()| file)
 }
 
+/// A file that no checkpoint has by a second name.
+fn open_alone(site: Site<'_>, path: &Path, access: Access) -> Option<FileRef> {
+    let file = site.disk.open(path, access).ok()?;
+    file.links().is_ok_and(|names| names == 1).then_some(file)
+}
+
 /// Sets a little space aside, so that a tail can be copied when the disk is full. Without it a log
-/// on a full disk of this kind opens only after space was made.
-pub(super) async fn keep_reserve(site: Site<'_>) {
+/// on a full disk of this kind opens only after space was made. An error is a failed sync alone.
+pub(super) async fn keep_reserve(site: Site<'_>) -> Result<()> {
     let pool = pool_dir(site.dir);
     let (path, making) = (pool.join(RESERVE), pool.join(making_name(0)));
-    if site.disk.open(&path, Access::Cached).is_ok() {
-        return;
+    if open_alone(site, &path, Access::Cached).is_some() {
+        return Ok(());
     }
     let block = site.disk.block_size() as u64;
     let geometry = Geometry { size: RESERVE_BYTES, block };
@@ -125,18 +159,24 @@ pub(super) async fn keep_reserve(site: Site<'_>) {
         let named = site.disk.rename(&making, &path).and_then(|()| site.disk.sync_dir(&pool));
         named.map_err(|e| Error::io("set a reserve aside", &path, None, e))
     };
-    if let Err(error) = made.await {
-        tracing::warn!(%error, "no reserve for recovery on a full disk");
+    match made.await {
+        Err(error) if error.is_failed_sync() => Err(error),
+        Err(error) => {
+            tracing::warn!(%error, "no reserve for recovery on a full disk");
+            Ok(())
+        }
+        Ok(()) => Ok(()),
     }
 }
 
-/// The kept frames of one segment that nobody is known to have been promised.
+/// Adds the kept frames of one segment that nobody is known to have been promised.
 fn unpromised(
     site: Site<'_>,
     f: &Found,
     promised: Lsn,
     next: Lsn,
-) -> Result<Vec<(FrameHeader, Vec<u8>)>> {
+    unproven: &mut Unproven,
+) -> Result<()> {
     let failed = |at, e| Error::io("recover: copy the tail", &f.file.path, at, e);
     let file = site.disk.open(&f.file.path, Access::Direct).map_err(|e| failed(None, e))?;
     let start = f.file.geometry.frames_start();
@@ -148,14 +188,13 @@ fn unpromised(
         let inside = run.is_some_and(|run| run.first <= first);
         header.tag == Tag::Batch && first > promised && last < next && inside
     };
-    let mut frames = Vec::new();
     while let Step::Frame(frame) = cursor.step().map_err(|e| failed(Some(cursor.at()), e))? {
         if kept(&frame) {
             let stored = cursor.stored(&frame).map_err(|e| failed(Some(frame.offset), e))?;
-            frames.push((frame.header, stored.to_vec()));
+            unproven.add(&f.file.path, &frame, stored)?;
         }
     }
-    Ok(frames)
+    Ok(())
 }
 
 /// Writes one frame as a group of its own; gives the offset of the next.
@@ -175,4 +214,34 @@ async fn copy_frame(
     bytes[FRAME_HEADER_LEN..FRAME_HEADER_LEN + stored.len()].copy_from_slice(stored);
     let written = site.flow.write(file, at, buf, false).await;
     written.map(drop).map_err(|e| Error::io("recover: copy the tail", file.path(), Some(at), e))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::frame::Codec;
+
+    #[test]
+    fn what_only_a_forger_leaves_is_refused() {
+        let header = FrameHeader {
+            tag: Tag::Batch,
+            codec: Codec::None,
+            flags: 0,
+            stream: 0,
+            count: 1,
+            stored_len: 32 << 20,
+            raw_len: 32 << 20,
+            payload_crc: 0,
+            first_lsn: Lsn::FIRST,
+            durable_upto: Lsn::NONE,
+            time_us: 0,
+            number: 1,
+            epoch: 1,
+        };
+        let frame = Frame { offset: 4096, header };
+        let mut unproven = Unproven::default();
+        let added = (1..).find(|_| unproven.add(Path::new("1.seg"), &frame, &[]).is_err());
+        assert_eq!(added, Some(32));
+        assert!(!unproven.is_empty());
+    }
 }

@@ -42,7 +42,7 @@ pub(super) async fn create(site: Site<'_>, shared: &Shared) -> Result<Recovered>
     let fresh = Listing { segments: Vec::new(), first, next, holes: Vec::new() };
     shared.catalog.restart(fresh, Lsn::FIRST);
     if !site.disk.direct() {
-        keep_reserve(site).await;
+        keep_reserve(site).await?;
     }
     let (verdict, given_up) = (Verdict::Clean, Vec::new());
     Ok(Recovered {

@@ -27,7 +27,7 @@ use crate::options::RecoveryPolicy;
 use crate::segment::{Run, Summary, parse_name};
 
 use super::super::meta::MetaFile;
-use super::copy::copy_frames;
+use super::copy::{Unproven, copy_frames};
 use super::footers::{confirm_footers, put_footer};
 use super::inspect::{Survey, survey};
 use super::loss::{Loss, assess};
@@ -236,7 +236,7 @@ async fn keep_unproven(site: Site<'_>, survey: &Survey, loss: &Loss) -> Result<L
     if site.disk.direct() || survey.meta.meta.clean {
         return Ok(Lsn::MAX);
     }
-    let mut frames = Vec::new();
+    let mut unproven = Unproven::default();
     for i in open {
         let mut walk = Sweep::new(site.disk, &survey.found[i])?;
         while let Some(met) = walk.next()? {
@@ -244,17 +244,18 @@ async fn keep_unproven(site: Site<'_>, survey: &Survey, loss: &Loss) -> Result<L
                 && frame.header.first_lsn > loss.proven
                 && kept_run(&loss.kept[i], &frame.header).is_some()
             {
-                frames.push((frame.header, walk.stored(&frame)?.to_vec()));
+                let stored = walk.stored(&frame)?;
+                unproven.add(&survey.found[i].file.path, &frame, stored)?;
             }
         }
     }
-    if frames.is_empty() {
+    if unproven.is_empty() {
         return Ok(Lsn::MAX);
     }
     // A copy that was cut short may be there under the same name.
     ready_pool(site, None)?;
     let (number, epoch) = (highest_number(survey) + 1, next_epoch(survey));
-    copy_frames(site, &survey.meta.meta, number, epoch, frames).await?;
+    copy_frames(site, &survey.meta.meta, number, epoch, unproven).await?;
     Ok(loss.proven)
 }
 

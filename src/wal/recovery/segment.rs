@@ -4,7 +4,7 @@ use std::io;
 use std::path::Path;
 
 use crate::bugs::{self, Bug};
-use crate::cast::len;
+use crate::cast::{len, round_up};
 use crate::error::{Error, Result};
 use crate::format::footer::Footer;
 use crate::format::frame::Tag;
@@ -96,7 +96,7 @@ pub(super) fn scan(
     };
     let cursor = Cursor::new(file, segment.id, geometry, start, WINDOW);
     let closed_at = meta.meta.clean.then_some(meta.meta.durable_upto);
-    let (scan, runs) = walk(cursor, &segment, bad_footer, closed_at, tell)?;
+    let (scan, runs) = walk(cursor, (&segment, zeroed), bad_footer, closed_at, tell)?;
     Ok(Found::new(segment, zeroed, State::Open(scan), runs))
 }
 
@@ -154,7 +154,7 @@ fn read_header(
 /// is wrong inside was written so, which is nothing to cut.
 fn walk(
     mut cursor: Cursor,
-    segment: &SegmentFile,
+    (segment, zeroed): (&SegmentFile, bool),
     bad_footer: Option<String>,
     closed_at: Option<Lsn>,
     tell: &mut dyn FnMut(u64),
@@ -203,9 +203,14 @@ fn walk(
             }
         }
     };
-    let whole = |upto| runs.last().is_none_or(|run| run.last == upto) && stop.is_none();
+    let all = closed_at.is_some_and(|upto| runs.last().is_none_or(|run| run.last == upto));
+    // Where a closed log ended a file that is used again holds its former life, which is no news:
+    // what comes next is written over it. Not so within a block of the log's own.
+    let behind = round_up(summary.end(), segment.geometry.block);
+    let stop = stop.filter(|(at, _)| zeroed || !all || *at != behind);
+    let stop_lsn = stop_lsn.filter(|_| stop.is_some());
     let seen = match closed_at {
-        Some(upto) if whole(upto) => Ok(Evidence::default()),
+        Some(_) if all && stop.is_none() => Ok(Evidence::default()),
         _ if bugs::on(Bug::LookAheadSkipped) => Ok(Evidence::default()),
         _ => cursor.look_ahead(),
     };

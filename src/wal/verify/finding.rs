@@ -92,11 +92,20 @@ pub(super) struct Tally<'a> {
     pub(super) met: bool,
     /// A place that can't be read, told at the end if nothing else tells of it.
     kept: Option<Finding>,
+    /// Segments that were gone, or others, when their turn came.
+    pub(super) gone: Vec<PathBuf>,
 }
 
 impl Tally<'_> {
     pub(super) fn new(found: &mut dyn FnMut(Finding)) -> Tally<'_> {
-        Tally { found, summary: VerifySummary::default(), watch: None, met: false, kept: None }
+        Tally {
+            found,
+            summary: VerifySummary::default(),
+            watch: None,
+            met: false,
+            kept: None,
+            gone: Vec::new(),
+        }
     }
 
     /// Keeps the finding of a place that can't be read, which the walk through its file may meet
@@ -138,8 +147,9 @@ impl Tally<'_> {
         self.tell(corrupt(path, offset, lsn, detail));
     }
 
-    /// Adds what was read of a segment.
-    pub(super) fn count(&mut self, read: VerifySummary) {
+    /// Adds what was read of the segment in the file `path`; none if it was gone.
+    pub(super) fn count(&mut self, path: &Path, read: Option<VerifySummary>) {
+        let Some(read) = read else { return self.gone.push(path.to_path_buf()) };
         self.summary.frames += read.frames;
         self.summary.records += read.records;
         self.summary.bytes += read.bytes;

@@ -99,12 +99,12 @@ fn verify(
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<()> {
     let mut looks = 1;
-    let looked = loop {
+    let (looked, seen) = loop {
         let before = Presence::of(disk, dir)?;
         let looked = (!before.live).then(|| survey(disk, dir, &Progress::default()));
         let now = Presence::of(disk, dir)?;
         match looked {
-            Some(looked) if now == before || !now.live && looks == LOOKS => break looked,
+            Some(looked) if now == before || !now.live && looks == LOOKS => break (looked, now),
             // He came and went while it was looked at.
             Some(_) if !now.live => looks += 1,
             _ => return verify_beside(disk, dir, threads, tally, progress),
@@ -127,7 +127,7 @@ fn verify(
     match judge(dir, survey, RecoveryPolicy::TornTail) {
         Ok(plan) => {
             notes(&plan, tally);
-            read_all(context, &plan.found, threads, tally, progress)
+            read_all(context, &plan.found, threads, tally, progress)?;
         }
         Err(Refused { error, missing, found, .. }) => {
             tally.watch = error.path().map(Path::to_path_buf).zip(error.offset());
@@ -137,9 +137,16 @@ fn verify(
             if !explained && !tally.met {
                 tally.tell_error(dir, &error, Some(missing));
             }
-            Ok(())
         }
     }
+    if !tally.gone.is_empty() && Presence::of(disk, dir)? == seen {
+        // No writer took them out.
+        for path in std::mem::take(&mut tally.gone) {
+            let detail = "the file is gone, or another one by now: nothing was read of it".into();
+            tally.tell_corrupt(&path, 0, None, detail);
+        }
+    }
+    Ok(())
 }
 
 /// What was seen; none if it is damaged so that nothing more can be seen, which is told.
@@ -242,7 +249,7 @@ fn read_all(
     for f in found {
         let tell = &mut |finding| tally.tell(finding);
         let read = read_segment(context, f, tell, &mut |at| progress(done + at, total))?;
-        tally.count(read);
+        tally.count(&f.file.path, read);
         done += end_of(f, context.beyond);
         progress(done, total);
     }

@@ -22,6 +22,8 @@ use super::finding::{Finding, FindingKind, VerifySummary, corrupt};
 
 /// Bytes read at a time.
 const WINDOW: u64 = 1 << 20;
+/// Findings that wait for another look at their file.
+const HELD: usize = 64;
 
 /// Where the frames of a segment end: those of the log, or all that are there.
 pub(super) fn end_of(f: &Found, beyond: bool) -> u64 {
@@ -61,30 +63,51 @@ pub(super) struct Reading<'a> {
     met: bool,
 }
 
-/// Reads every frame of a segment, beyond damaged ones too; gives what was counted.
+/// Reads every frame of a segment, beyond damaged ones too; gives what was counted, none if the
+/// file is gone, or is another segment by now.
 pub(super) fn read_segment(
     context: Context<'_>,
     f: &Found,
     tell: &mut dyn FnMut(Finding),
     progress: &mut dyn FnMut(u64),
-) -> Result<VerifySummary> {
+) -> Result<Option<VerifySummary>> {
     let (summary, next, blind) = (VerifySummary::default(), None, None);
     let mut reading = Reading { context, f, summary, next, blind, met: false };
-    // A writer may take the segment out at any time, also one who came since it was found.
-    let mut gone = Ok(false);
-    let tell = &mut |finding| {
-        if matches!(gone, Ok(false)) {
-            gone = was_taken_out(context.disk, f);
+    let mut held = Held { disk: context.disk, f, findings: Vec::new(), gone: Ok(false), tell };
+    let read = reading.run_on(&mut |finding| held.add(finding), progress);
+    held.let_go();
+    let gone = held.gone? || read.is_err() && was_taken_out(context.disk, f)?;
+    if gone { Ok(None) } else { read.map(Some) }
+}
+
+/// Findings of a segment that a writer may take out at any time: none is told before its file was
+/// looked at once more.
+struct Held<'a> {
+    disk: &'a dyn Disk,
+    f: &'a Found,
+    findings: Vec<Finding>,
+    /// Whether the file was taken out.
+    gone: Result<bool>,
+    tell: &'a mut dyn FnMut(Finding),
+}
+
+impl Held<'_> {
+    fn add(&mut self, finding: Finding) {
+        self.findings.push(finding);
+        if self.findings.len() == HELD {
+            self.let_go();
         }
-        if matches!(gone, Ok(false)) {
-            tell(finding);
-        }
-    };
-    let read = reading.run_on(tell, progress);
-    if gone? || read.is_err() && was_taken_out(context.disk, f)? {
-        return Ok(VerifySummary::default());
     }
-    read
+
+    fn let_go(&mut self) {
+        if !self.findings.is_empty() && matches!(self.gone, Ok(false)) {
+            self.gone = was_taken_out(self.disk, self.f);
+        }
+        let findings = self.findings.drain(..);
+        if matches!(self.gone, Ok(false)) {
+            findings.for_each(&mut *self.tell);
+        }
+    }
 }
 
 /// Whether the segment's file is gone, or is another segment by now.

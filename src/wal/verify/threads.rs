@@ -29,7 +29,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// What a worker says of a segment.
 enum Told {
     Finding(Finding),
-    Read(VerifySummary),
+    Read(Option<VerifySummary>),
     Failed(Error),
 }
 
@@ -69,29 +69,29 @@ pub(super) fn side_by_side(
         if started == 0 {
             return Ok(false);
         }
-        for _ in found {
+        for f in found {
             let told = heard.recv().expect("workers take every segment");
-            hear(work, &told, tally, progress)?;
+            let read = hear(work, &told, tally, progress)?;
+            tally.count(&f.file.path, read);
         }
         progress(work.done.load(Ordering::Relaxed));
         Ok(true)
     })
 }
 
-/// Hears all that is said of one segment.
+/// Hears all that is said of one segment; gives what was read of it.
 fn hear(
     work: &Work<'_>,
     told: &Receiver<Told>,
     tally: &mut Tally<'_>,
     progress: &mut dyn FnMut(u64),
-) -> Result<()> {
+) -> Result<Option<VerifySummary>> {
     loop {
         match told.recv_timeout(PAUSE) {
             Ok(Told::Finding(finding)) => tally.tell(finding),
             Ok(Told::Read(read)) => {
-                tally.count(read);
                 progress(work.done.load(Ordering::Relaxed));
-                return Ok(());
+                return Ok(read);
             }
             Ok(Told::Failed(error)) => return Err(error),
             Err(RecvTimeoutError::Timeout) => progress(work.done.load(Ordering::Relaxed)),
