@@ -2,7 +2,7 @@
 //! and several open segments against one.
 //!
 //! ```text
-//! batches with tickets | 64 callers who wait     depth 1 | 2 | 4 | 8 | 16 | 32   over 8
+//! batches with tickets | callers who wait        depth 1 | 2 | 4 | 8 | 16 | 32   over 8
 //! batches | single records, with tickets         num_segments 1 | 4 | 32         over 1
 //! ```
 //!
@@ -59,6 +59,7 @@ fn depths(run: &Run) -> Result<(), Stop> {
     head("depth", default)?;
     let loads = [
         ("1000 x 100 B, twice as many tickets", "batch-1000x100-tickets"),
+        ("records by 8 callers", "single-8"),
         ("records by 64 callers", "single-64"),
     ];
     for (what, load) in loads {

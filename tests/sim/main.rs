@@ -41,6 +41,8 @@ mod bank;
 mod breaks;
 mod cases;
 mod client;
+#[path = "../support/commit.rs"]
+mod commit;
 mod damage;
 mod doubt;
 mod edges;
@@ -163,8 +165,9 @@ fn every_seed_keeps_the_promises() {
     }
     println!(
         "soak: sim: {cycles} cycles, {faults} faults, 0 lost, {run} seeds, \
-         PRKDB_SIM_START={start} PRKDB_SIM_SEEDS={}",
-        end - start
+         PRKDB_SIM_START={start} PRKDB_SIM_SEEDS={}, commit {}",
+        end - start,
+        commit::commit()
     );
 }
 

@@ -272,6 +272,7 @@ impl<'a> Life<'a> {
         let mut told = BTreeSet::new();
         loop {
             let Err(e) = self.wal().resume() else { return self.verify_now_and_then() };
+            assert_eq!(self.config.backend, Backend::Mmap, "{e}, from files that work");
             assert!(matches!(e.kind(), ErrorKind::Io | ErrorKind::StorageFull), "{e}");
             let path = e.path().map(Path::to_path_buf);
             assert!(told.insert(path), "told twice: {e}; files that told: {told:?}");

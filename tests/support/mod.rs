@@ -25,6 +25,9 @@ use std::time::SystemTime;
 
 use prkdb_core::{Backend, ReadOnlyWal, Reader, SyncMethod, Wal, WalConfig};
 
+use commit::commit;
+
+pub mod commit;
 pub mod damages;
 pub mod disk;
 pub mod format;
@@ -218,14 +221,6 @@ pub fn tally(suite: impl Display, cycles: u64, faults: u64) {
         "soak: {suite}: {cycles} cycles, {faults} faults, 0 lost, PRKDB_SEED={base}, \
          commit {commit}"
     );
-}
-
-/// What is tested, for whoever gathers figures of many runs.
-pub fn commit() -> String {
-    let git = Command::new("git").args(["describe", "--always", "--dirty"]).output();
-    let named = git.ok().filter(|git| git.status.success());
-    let name = named.and_then(|git| String::from_utf8(git.stdout).ok());
-    name.map_or("unknown".into(), |name| name.trim().into())
 }
 
 /// Another one for each call and each run, or those of an earlier run, if `PRKDB_SEED` names it.
