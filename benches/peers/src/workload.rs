@@ -30,7 +30,8 @@ pub struct Workload {
     pub tickets: bool,
 }
 
-/// Tickets that one caller leaves outstanding: as many batches in flight, and as many waiting.
+/// Tickets that one caller leaves outstanding: as many batches in flight, and as many waiting. Of
+/// durable ones logs without tickets have as many callers: nobody has more batches to work on.
 const TICKETS: usize = 16;
 
 const SINGLES: Workload = Workload {
@@ -81,10 +82,10 @@ pub const ALL: [Workload; 10] = [
     },
     Workload {
         name: "batch-1000x100-many",
-        title: "durable batches of 1000 x 100 B, several at a time: prkdb's one caller with 16 \
-                tickets, 8 callers waiting of the others",
+        title: "durable batches of 1000 x 100 B, 16 at a time: prkdb's one caller with 16 tickets, \
+                16 callers waiting of the others",
         batch: 1000,
-        callers: 8,
+        callers: TICKETS,
         tickets: true,
         ..SINGLES
     },
