@@ -6,7 +6,8 @@
 //!
 //! Invariant: a goal is met by the far end of the interval, with a tolerance of 0.05, and missed by
 //! the near one, not by the median: a machine that is shared makes a median of anything. An
-//! interval that lies on both sides of the goal decides nothing, and the row says so.
+//! interval that lies on both sides of the goal decides nothing, and the row says so. So it is with
+//! a difference, of the same pairs, where the goal is a ratio or a difference.
 
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ pub enum Goal {
     AtLeast(f64),
     /// The ratio is to be at most this.
     AtMost(f64),
-    /// The ratio is to be at most this, or ours at most so much more than the other.
+    /// The ratio is to be at most this, or ours at most so many microseconds more than the other.
     AtMostOr(f64, f64),
     /// Nothing: the figure is told beside others.
     Told,
@@ -74,34 +75,49 @@ impl Pair {
     pub fn tell(&self, pairs: &[(f64, f64)]) -> Result<(), Stop> {
         let (over, under): (Vec<_>, Vec<_>) =
             pairs.iter().map(|(a, b)| (Some(*a), Some(*b))).unzip();
-        let figures = (numbers::median(&over), numbers::median(&under));
-        print(&self.row(numbers::ratio(&over, &under), figures))
+        let (ratio, figures) =
+            (numbers::ratio(&over, &under), (numbers::median(&over), numbers::median(&under)));
+        let more: Vec<_> = pairs.iter().map(|(ours, other)| Some(ours - other)).collect();
+        print(&self.row(ratio, &more, figures))
     }
 
-    fn row(&self, ratio: Option<Ratio>, (ours, other): (Option<f64>, Option<f64>)) -> String {
-        let goal = match self.goal {
-            Goal::AtLeast(least) => format!(">= {least}"),
-            Goal::AtMost(most) => format!("<= {most}"),
-            Goal::AtMostOr(most, more) => format!("<= {most} or + {more} us"),
-            Goal::Told => "-".into(),
-        };
-        let (verdict, told) = (self.verdict(ratio, ours, other), told(ratio));
+    /// `more` is what ours is more than the other, pair by pair.
+    fn row(
+        &self,
+        ratio: Option<Ratio>,
+        more: &[Option<f64>],
+        (ours, other): (Option<f64>, Option<f64>),
+    ) -> String {
+        let (mut goal, mut reached) = (String::from("-"), told(ratio));
+        match self.goal {
+            Goal::AtLeast(least) => goal = format!(">= {least}"),
+            Goal::AtMost(most) => goal = format!("<= {most}"),
+            Goal::AtMostOr(most, us) => {
+                goal = format!("<= {most} or + {us} us");
+                if let Some((low, high)) = numbers::interval(more) {
+                    let median = numbers::median(more).unwrap_or(f64::NAN);
+                    reached += &format!("; {median:+.0} us ({low:+.0} - {high:+.0})");
+                }
+            }
+            Goal::Told => {}
+        }
+        let verdict = self.verdict(ratio, more);
         let (ours, other) = (self.unit.figure(ours), self.unit.figure(other));
         format!(
-            "| {} | {} | {goal} | {told} | {ours} | {other} | {verdict} |",
+            "| {} | {} | {goal} | {reached} | {ours} | {other} | {verdict} |",
             self.name, self.what
         )
     }
 
     /// Nothing where nothing is to be, or where there are too few pairs.
-    fn verdict(&self, ratio: Option<Ratio>, ours: Option<f64>, other: Option<f64>) -> &'static str {
+    fn verdict(&self, ratio: Option<Ratio>, more: &[Option<f64>]) -> &'static str {
         let Some((low, high)) = ratio.and_then(|ratio| ratio.interval) else { return "" };
         let (met, missed) = match self.goal {
             Goal::AtLeast(least) => (low >= least - TOLERANCE, high < least),
             Goal::AtMost(most) => (high <= most + TOLERANCE, low > most),
-            Goal::AtMostOr(most, more) => {
-                let is_near = ours.zip(other).is_some_and(|(ours, other)| ours <= other + more);
-                (high <= most + TOLERANCE || is_near, low > most)
+            Goal::AtMostOr(most, us) => {
+                let (least, greatest) = numbers::interval(more).unwrap_or((f64::NAN, f64::NAN));
+                (high <= most + TOLERANCE || greatest <= us, low > most && least > us)
             }
             Goal::Told => return "",
         };

@@ -46,13 +46,16 @@ const RESAMPLES: usize = 10_000;
 pub fn ratio(over: &[Option<f64>], under: &[Option<f64>]) -> Option<Ratio> {
     let pairs = over.iter().zip(under).map(|(over, under)| quotient(*over, *under));
     let pairs: Vec<_> = pairs.filter(Option::is_some).collect();
-    let interval = (pairs.len() >= MIN_PAIRS).then(|| interval(&pairs)).flatten();
-    Some(Ratio { median: median(&pairs)?, interval })
+    Some(Ratio { median: median(&pairs)?, interval: interval(&pairs) })
 }
 
-/// By the bootstrap: the median of as many pairs, drawn with repetition, lies in it 95 times out of
-/// 100. The same in every run.
-fn interval(pairs: &[Option<f64>]) -> Option<(f64, f64)> {
+/// What pairs gave, each by itself: where the median of that is with a probability of 95 %; none
+/// for less than five pairs. By the bootstrap: the median of as many pairs, drawn with repetition,
+/// lies in it 95 times out of 100. The same in every run.
+pub fn interval(pairs: &[Option<f64>]) -> Option<(f64, f64)> {
+    if pairs.len() < MIN_PAIRS {
+        return None;
+    }
     let mut draw = Draw(1);
     let resample =
         |_| median(&pairs.iter().map(|_| pairs[draw.below(pairs.len())]).collect::<Vec<_>>());
@@ -111,6 +114,8 @@ mod tests {
         let (low, high) = found.interval.unwrap();
         assert!(low >= 0.89 && high <= 0.92, "{found:?}");
         assert!(low < found.median && found.median < high, "{found:?}");
+        assert_eq!(interval(&some(&rounds)), found.interval, "a ratio to one is itself");
+        assert_eq!(interval(&some(&rounds[..4])), None, "of four pairs there is none");
         let same = ratio(&some(&[2.0; 5]), &some(&[1.0; 5])).unwrap();
         assert_eq!(same, Ratio { median: 2.0, interval: Some((2.0, 2.0)) });
     }
