@@ -9,10 +9,11 @@
 //! `cargo bench --bench goals` takes twelve minutes; `-- --quick` two, and says less; names, or
 //! their beginnings, narrow it down (`-- P2 P3`); `-- grid` measures what defaults were chosen by.
 //! Rows are a table in Markdown, on stdout: reached is the median of the ratios with its 95 %
-//! interval; met is judged by its far end, missed by the near one. What is counted and not timed is
-//! in tests: `syscalls` (P5), `allocations` (P6), `device_bytes` (P7); other logs (P4) are in
-//! `benches/peers`. It needs 3 GiB of free space below `target/tmp`, and for some rows fio and
-//! root; what can't be measured says SKIPPED.
+//! interval; met is judged by its far end, missed by the near one; both figures are medians of all
+//! windows, with the lowest and the highest beside them. What is counted and not timed is in tests:
+//! `syscalls` (P5), `allocations` (P6), `device_bytes` (P7); other logs (P4) are in `benches/peers`.
+//! It needs 3 GiB of free space below `target/tmp`, and for some rows fio and root; what can't be
+//! measured says SKIPPED.
 
 mod appends;
 mod bench;
@@ -82,7 +83,10 @@ fn goals() -> Result<(), Stop> {
     let machine = Machine::under(dir.path());
     let machine = machine.map_err(|e| Stop::Failed(format!("{}: {e}", root.display())))?;
     print(&machine.line())?;
-    print("\n| Goal | What, over what | To be | Reached (95 %) | Ours | The other | |")?;
+    print(
+        "\n| Goal | What, over what | To be | Reached (95 %) | Ours (low - high) \
+         | The other (low - high) | |",
+    )?;
     print("|---|---|---|---|---|---|---|")?;
     let run = Run { pace, measures, names, dir };
     device::processor(&run)?;

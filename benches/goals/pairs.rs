@@ -75,10 +75,9 @@ impl Pair {
     pub fn tell(&self, pairs: &[(f64, f64)]) -> Result<(), Stop> {
         let (over, under): (Vec<_>, Vec<_>) =
             pairs.iter().map(|(a, b)| (Some(*a), Some(*b))).unzip();
-        let (ratio, figures) =
-            (numbers::ratio(&over, &under), (numbers::median(&over), numbers::median(&under)));
         let more: Vec<_> = pairs.iter().map(|(ours, other)| Some(ours - other)).collect();
-        print(&self.row(ratio, &more, figures))
+        let figures = (self.unit.spread(&over), self.unit.spread(&under));
+        print(&self.row(numbers::ratio(&over, &under), &more, figures))
     }
 
     /// `more` is what ours is more than the other, pair by pair.
@@ -86,7 +85,7 @@ impl Pair {
         &self,
         ratio: Option<Ratio>,
         more: &[Option<f64>],
-        (ours, other): (Option<f64>, Option<f64>),
+        (ours, other): (String, String),
     ) -> String {
         let (mut goal, mut reached) = (String::from("-"), told(ratio));
         match self.goal {
@@ -102,7 +101,6 @@ impl Pair {
             Goal::Told => {}
         }
         let verdict = self.verdict(ratio, more);
-        let (ours, other) = (self.unit.figure(ours), self.unit.figure(other));
         format!(
             "| {} | {} | {goal} | {reached} | {ours} | {other} | {verdict} |",
             self.name, self.what
@@ -161,12 +159,35 @@ impl Unit {
     /// A figure for people.
     pub fn figure(self, figure: Option<f64>) -> String {
         let Some(figure) = figure else { return "-".into() };
-        match self {
-            Unit::Micros => format!("{figure:.0} us"),
-            Unit::PerSecond(of) if figure >= 1e9 => format!("{:.2} G{of}/s", figure / 1e9),
-            Unit::PerSecond(of) if figure >= 1e6 => format!("{:.2} M{of}/s", figure / 1e6),
-            Unit::PerSecond(of) if figure >= 1e4 => format!("{:.1} k{of}/s", figure / 1e3),
-            Unit::PerSecond(of) => format!("{figure:.0} {}/s", of.trim_start()),
-        }
+        let Scale { unit, decimals, name } = self.scale(figure);
+        format!("{:.decimals$} {name}", figure / unit)
     }
+
+    /// The median of figures, and the lowest and the highest of them.
+    fn spread(self, figures: &[Option<f64>]) -> String {
+        let median = numbers::median(figures);
+        let Scale { unit, decimals, .. } = self.scale(median.unwrap_or(0.0));
+        let known = || figures.iter().flatten().map(|figure| figure / unit);
+        let (low, high) = (known().fold(f64::NAN, f64::min), known().fold(f64::NAN, f64::max));
+        format!("{} ({low:.decimals$} - {high:.decimals$})", self.figure(median))
+    }
+
+    /// How figures of this size are written.
+    fn scale(self, figure: f64) -> Scale {
+        let (unit, decimals, name) = match self {
+            Unit::Micros => (1.0, 0, "us".into()),
+            Unit::PerSecond(of) if figure >= 1e9 => (1e9, 2, format!("G{of}/s")),
+            Unit::PerSecond(of) if figure >= 1e6 => (1e6, 2, format!("M{of}/s")),
+            Unit::PerSecond(of) if figure >= 1e4 => (1e3, 1, format!("k{of}/s")),
+            Unit::PerSecond(of) => (1.0, 0, format!("{}/s", of.trim_start())),
+        };
+        Scale { unit, decimals, name }
+    }
+}
+
+/// In what figures are told, to how many decimals, and what stands behind them.
+struct Scale {
+    unit: f64,
+    decimals: usize,
+    name: String,
 }
