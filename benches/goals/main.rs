@@ -6,14 +6,16 @@
 //! reads:   log, nothing in memory | plain reads, fio     records in memory | copied, checksummed
 //! ```
 //!
-//! `cargo bench --bench goals` takes twelve minutes; `-- --quick` two, and says less; names, or
-//! their beginnings, narrow it down (`-- P2 P3`); `-- grid` measures what defaults were chosen by.
-//! Rows are a table in Markdown, on stdout: reached is the median of the ratios with its 95 %
-//! interval; met is judged by its far end, missed by the near one; both figures are medians of all
-//! windows, with the lowest and the highest beside them. What is counted and not timed is in tests:
-//! `syscalls` (P5), `allocations` (P6), `device_bytes` (P7); other logs (P4) are in `benches/peers`.
-//! It needs 3 GiB of free space below `target/tmp`, and for some rows fio and root; what can't be
-//! measured says SKIPPED.
+//! `cargo bench --bench goals` takes a quarter of an hour; `-- --quick` three minutes, and says
+//! less; names, or their beginnings, narrow it down (`-- P2 P3`); `-- grid` measures what defaults
+//! were chosen by. Rows are a table in Markdown, on stdout: reached is the median of the ratios
+//! with its 95 % interval; met is judged by its far end, missed by the near one; both figures are
+//! medians of all windows, with the lowest and the highest beside them. What is counted and not
+//! timed is in tests: `syscalls` (P5), `allocations` (P6), `device_bytes` (P7); other logs (P4) are
+//! in `benches/peers`.
+//!
+//! It needs 3 GiB of free space below `target/tmp`, 4 GiB of memory for a ballast of one that is
+//! held meanwhile, and for some rows fio and root; what can't be measured says SKIPPED.
 
 mod appends;
 mod bench;
@@ -37,7 +39,6 @@ mod outcome;
 #[path = "../yardstick/mod.rs"]
 mod yardstick;
 
-use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -48,8 +49,14 @@ use appends::{config, on_log, rate, warm};
 use bench::workload::Workload;
 use outcome::{Stop, print, say};
 use pairs::{Goal, Pace, Pair, Unit};
+use yardstick::calm::Ballast;
 use yardstick::machine::Machine;
 
+/// Below it everything is written.
+const ROOT: &str = env!("CARGO_TARGET_TMPDIR");
+const BALLAST_BYTES: usize = 1 << 30;
+/// Before each window of a second.
+const REST: Duration = Duration::from_millis(100);
 const RECORDS: Unit = Unit::PerSecond(" records");
 const BYTES: Unit = Unit::PerSecond("B");
 
@@ -72,16 +79,15 @@ fn goals() -> Result<(), Stop> {
     let (quick, measures) = (has("--quick"), has("--bench"));
     let names = arguments.into_iter().filter(|argument| !argument.starts_with("--")).collect();
     let pace = match (measures, quick) {
-        (true, false) => Pace { pairs: 10, window: Duration::from_secs(1) },
-        (true, true) => Pace { pairs: 5, window: Duration::from_millis(200) },
+        (true, false) => Pace { pairs: 10, window: Duration::from_secs(1), rest: REST },
+        (true, true) => Pace { pairs: 5, window: Duration::from_millis(200), rest: REST / 5 },
         // `cargo test` only sees that it runs.
-        (false, _) => Pace { pairs: 1, window: Duration::from_millis(10) },
+        (false, _) => Pace { pairs: 1, window: Duration::from_millis(10), rest: Duration::ZERO },
     };
-    let root = Path::new(env!("CARGO_TARGET_TMPDIR"));
-    let dir = TempDir::with_prefix_in("prkdb-goals-", root);
-    let dir = dir.map_err(|e| Stop::Failed(format!("{}: {e}", root.display())))?;
-    let machine = Machine::under(dir.path());
-    let machine = machine.map_err(|e| Stop::Failed(format!("{}: {e}", root.display())))?;
+    let _held = measures.then(ballast);
+    let failed = |e| Stop::Failed(format!("{ROOT}: {e}"));
+    let dir = TempDir::with_prefix_in("prkdb-goals-", ROOT).map_err(failed)?;
+    let machine = Machine::under(dir.path()).map_err(failed)?;
     print(&machine.line())?;
     print(
         "\n| Goal | What, over what | To be | Reached (95 %) | Ours (low - high) \
@@ -104,6 +110,12 @@ fn goals() -> Result<(), Stop> {
     cold::rows(&run)?;
     stages(&run)?;
     grid::run(&run)
+}
+
+/// To be held while anything is measured.
+fn ballast() -> Option<Ballast> {
+    let ballast = Ballast::hold(BALLAST_BYTES);
+    ballast.inspect_err(|why| say(format_args!("SKIPPED, a ballast of 1 GiB: {why}"))).ok()
 }
 
 impl Run {

@@ -4,15 +4,20 @@
 //! ours other | other ours | ours other | ...  --> a ratio for each pair --> median, 95 % interval
 //! ```
 //!
+//! Before each the machine settles: what one of them left to be written is not the other's.
+//!
 //! Invariant: a goal is met by the far end of the interval, with a tolerance of 0.05, and missed by
 //! the near one, not by the median: a machine that is shared makes a median of anything. An
 //! interval that lies on both sides of the goal decides nothing, and the row says so. So it is with
 //! a difference, of the same pairs, where the goal is a ratio or a difference.
 
+use std::path::Path;
 use std::time::Duration;
 
+use crate::ROOT;
 use crate::numbers::{self, Ratio};
 use crate::outcome::{Stop, print};
+use crate::yardstick::calm;
 
 /// What a goal is.
 #[derive(Clone, Copy)]
@@ -55,6 +60,18 @@ pub struct Pace {
     pub pairs: usize,
     /// A window.
     pub window: Duration,
+    /// Before each; none in a trial.
+    pub rest: Duration,
+}
+
+impl Pace {
+    fn settle(self) -> Result<(), Stop> {
+        if self.rest.is_zero() {
+            return Ok(());
+        }
+        let settled = calm::settle(Path::new(ROOT), self.rest);
+        settled.map_err(|e| Stop::Failed(format!("a sync below {ROOT}: {e}")))
+    }
 }
 
 /// What the tolerance of an interval's end is.
@@ -133,13 +150,15 @@ pub fn in_turn<T>(
     mut ours: impl FnMut(Duration) -> Result<T, Stop>,
     mut other: impl FnMut(Duration) -> Result<T, Stop>,
 ) -> Result<Vec<(T, T)>, Stop> {
+    let mut ours = || pace.settle().and_then(|()| ours(pace.window));
+    let mut other = || pace.settle().and_then(|()| other(pace.window));
     let pair = |pair: usize| {
         if pair.is_multiple_of(2) {
-            let first = ours(pace.window)?;
-            return Ok((first, other(pace.window)?));
+            let first = ours()?;
+            return Ok((first, other()?));
         }
-        let first = other(pace.window)?;
-        Ok((ours(pace.window)?, first))
+        let first = other()?;
+        Ok((ours()?, first))
     };
     (0..pace.pairs).map(pair).collect()
 }

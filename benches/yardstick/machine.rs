@@ -95,6 +95,17 @@ pub fn free_bytes(dir: &Path) -> io::Result<u64> {
     Ok(blocks.saturating_mul(size))
 }
 
+/// Bytes of memory that may be taken without anybody else losing any; none where nobody tells.
+pub fn available_bytes() -> Option<u64> {
+    available_in(&fs::read_to_string("/proc/meminfo").ok()?)
+}
+
+fn available_in(meminfo: &str) -> Option<u64> {
+    let amount = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let kib: u64 = amount.strip_suffix("kB")?.trim().parse().ok()?;
+    kib.checked_mul(1024)
+}
+
 /// How busy all cores were since the system started, in ticks: at work, and at all. What the host
 /// gave to others counts as work. None where /proc does not tell.
 pub fn ticks() -> Option<(u64, u64)> {
@@ -178,6 +189,13 @@ mod tests {
         let stat = "cpu  10 2 3 100 50 1 2 4 7 0\ncpu0 1 1 1 1\n";
         assert_eq!(ticks_in(stat), Some((22, 172)));
         assert_eq!(ticks_in("intr 1"), None);
+    }
+
+    #[test]
+    fn what_is_available_is_more_than_what_is_free() {
+        let meminfo = "MemTotal:  100 kB\nMemFree:  7 kB\nMemAvailable:   52 kB\nBuffers: 1 kB\n";
+        assert_eq!(available_in(meminfo), Some(52 << 10));
+        assert_eq!(available_in("MemFree:  7 kB\n"), None);
     }
 
     #[test]

@@ -22,7 +22,7 @@ use crate::peer::{Adapter, Answer, Outcome, Peer};
 use crate::peers::raw;
 use crate::records::Stamped;
 use crate::workload::Workload;
-use crate::yardstick::{Window, cpu};
+use crate::yardstick::{Window, calm, cpu};
 
 /// Latencies from a nanosecond to an hour, in steps of a hundredth.
 const LONGEST_NS: u64 = 3_600_000_000_000;
@@ -100,9 +100,7 @@ impl Look {
 /// # Errors
 /// The system's.
 pub fn settle(dir: &Path) -> std::io::Result<()> {
-    nix::unistd::syncfs(std::fs::File::open(dir)?)?;
-    std::thread::sleep(REST);
-    Ok(())
+    calm::settle(dir, REST)
 }
 
 /// Runs a log.
