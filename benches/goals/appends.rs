@@ -31,7 +31,8 @@ fn timing(length: Duration) -> Timing {
     Timing { lead_in: length / 10, length }
 }
 
-fn window(length: Duration) -> Window<'static> {
+/// A window that opens soon.
+pub fn window(length: Duration) -> Window<'static> {
     Window::after(length / 10, length, &STOP)
 }
 

@@ -108,7 +108,7 @@ fn goals() -> Result<(), Stop> {
         Err(e) => say(format_args!("SKIPPED, all that needs io_uring: {e}")),
     }
     cold::rows(&run)?;
-    stages(&run)?;
+    stages::run(&run)?;
     grid::run(&run)
 }
 
@@ -164,31 +164,6 @@ fn backends(run: &Run) -> Result<(), Stop> {
             other.close()?;
         }
         ring.close()?;
-    }
-    Ok(())
-}
-
-/// The cost of the hand-off: with a device, and without one.
-fn stages(run: &Run) -> Result<(), Stop> {
-    if !run.wants("stages") {
-        return Ok(());
-    }
-    stages::head()?;
-    let works = [("1 x 100 B", "single-1"), ("1000 x 100 B", "batch-1000x100-wait")];
-    let length = 2 * run.pace.window;
-    for (name, work) in works {
-        let folder = run.folder()?;
-        let log = appends::on_null(&folder.path().join("null"))?;
-        stages::row(&format!("{name}, null disk"), &log, workload(work), length)?;
-        log.close()?;
-        for backend in [Backend::Uring, Backend::Mmap, Backend::Pwrite] {
-            if probe(run.dir.path(), backend).is_err() {
-                continue;
-            }
-            let log = warm(backend.name(), config(&folder.path().join(backend.name()), backend))?;
-            stages::row(&format!("{name}, {backend}"), &log, workload(work), length)?;
-            log.close()?;
-        }
     }
     Ok(())
 }
