@@ -18,6 +18,7 @@
 //! held meanwhile, and for some rows fio and root; what can't be measured says SKIPPED.
 
 mod appends;
+mod backends;
 mod bench;
 mod cold;
 mod device;
@@ -45,10 +46,9 @@ use std::time::Duration;
 use prkdb_core::{Backend, BatchConfig, WalConfig, probe};
 use tempfile::TempDir;
 
-use appends::{config, on_log, rate, warm};
 use bench::workload::Workload;
 use outcome::{Stop, print, say};
-use pairs::{Goal, Pace, Pair, Unit};
+use pairs::{Pace, Unit};
 use yardstick::calm::Ballast;
 use yardstick::machine::Machine;
 
@@ -96,6 +96,7 @@ fn goals() -> Result<(), Stop> {
     print("|---|---|---|---|---|---|---|")?;
     let run = Run { pace, measures, names, dir };
     device::processor(&run)?;
+    let mut costs = Vec::new();
     match probe(run.dir.path(), Backend::Uring) {
         Ok(_) => {
             device::rows(&run)?;
@@ -103,11 +104,12 @@ fn goals() -> Result<(), Stop> {
             fio::check(&run)?;
             options::rolling(&run)?;
             options::spinning(&run)?;
-            backends(&run)?;
+            costs = backends::rows(&run)?;
         }
         Err(e) => say(format_args!("SKIPPED, all that needs io_uring: {e}")),
     }
     cold::rows(&run)?;
+    backends::tell(&costs)?;
     stages::run(&run)?;
     grid::run(&run)
 }
@@ -137,33 +139,4 @@ fn workload(name: &str) -> &'static Workload {
 fn deep(config: WalConfig) -> WalConfig {
     let batch_config = BatchConfig { max_buffer_bytes: 10 << 20, ..config.batch_config };
     WalConfig { batch_config, ..config }
-}
-
-fn backends(run: &Run) -> Result<(), Stop> {
-    let row = |name, what: &str, least| {
-        let goal = Goal::AtLeast(least);
-        Pair { name, what: what.into(), goal, unit: RECORDS }
-    };
-    let rows = [
-        (row("P10-1", "durable records, 1 caller: uring", 0.95), "single-1"),
-        (row("P10-8", "8 callers: uring", 1.0), "single-8"),
-        (row("P10-64", "64 callers: uring", 1.0), "single-64"),
-        (row("P10-tickets", "1000 x 100 B, 16 tickets: uring", 1.0), "batch-1000x100-tickets"),
-    ];
-    for (mut pair, name) in rows.into_iter().filter(|(pair, _)| run.wants(pair.name)) {
-        let (work, folder, what) = (workload(name), run.folder()?, pair.what.clone());
-        let open = |backend: Backend| {
-            warm(backend.name(), config(&folder.path().join(backend.name()), backend))
-        };
-        let ring = open(Backend::Uring)?;
-        for backend in [Backend::Mmap, Backend::Pwrite] {
-            let other = open(backend)?;
-            pair.what = format!("{what}; {backend}");
-            let ours = |window| Ok(rate(&on_log(&ring, work, window)?));
-            pair.run(run.pace, ours, |window| Ok(rate(&on_log(&other, work, window)?)))?;
-            other.close()?;
-        }
-        ring.close()?;
-    }
-    Ok(())
 }

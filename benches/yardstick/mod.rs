@@ -3,7 +3,7 @@
 //! ```text
 //! records --memory--> aligned buffer, lengths, one CRC a batch          what the CPU can do
 //! buffers --ring | threads--> one pre-written file, many in flight      what the disk can do
-//!    cpu: time of this process     machine: which disk, which kernel     calm: rests, a ballast
+//!    cpu: what this process takes  machine: which disk, which kernel     calm: rests, a ballast
 //! ```
 //!
 //! They share no code with what they measure: a yardstick made of the same parts proves nothing.

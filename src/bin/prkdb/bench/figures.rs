@@ -53,7 +53,7 @@ impl Series {
 
     /// CPU time as if it had been looked at for as long as records were counted.
     fn cpu_ns(&self) -> f64 {
-        let in_window = |s: &Sample| s.cpu.as_secs_f64() * 1e9 * s.seconds / s.looked;
+        let in_window = |s: &Sample| s.cpu.time.as_secs_f64() * 1e9 * s.seconds / s.looked;
         self.samples.iter().map(in_window).sum()
     }
 
@@ -131,6 +131,8 @@ pub fn row(workload: &'static Workload, series: &Series, raw: &Series) -> Row {
 mod tests {
     use std::time::Duration;
 
+    use crate::yardstick::cpu::Usage;
+
     use super::super::workload::ALL;
     use super::*;
 
@@ -142,7 +144,7 @@ mod tests {
             batches: records / 1000,
             records,
             latencies_ns: vec![10_000, 20_000, 30_000],
-            cpu: Duration::from_nanos(records),
+            cpu: Usage { time: Duration::from_nanos(records), switches: 0 },
             groups,
             ..Sample::default()
         };

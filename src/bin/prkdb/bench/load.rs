@@ -17,7 +17,8 @@ use std::time::{Duration, Instant};
 use prkdb_core::Durability;
 
 use crate::outcome::Stop;
-use crate::yardstick::{self, Load, Means, RawFile, Window, cpu};
+use crate::yardstick::cpu::Usage;
+use crate::yardstick::{self, Load, Means, RawFile, Window};
 
 use super::log::Log;
 use super::reading;
@@ -55,8 +56,8 @@ pub struct Sample {
     /// From the first look at the counters to the second: the window, and what a thread that is to
     /// wake may be late.
     pub looked: f64,
-    /// CPU time of the process, between the looks.
-    pub cpu: Duration,
+    /// What the CPU did for the process, between the looks.
+    pub cpu: Usage,
     /// Groups written, where there are groups.
     pub groups: Option<u64>,
     /// `io_uring_enter` calls, where there is a ring.
@@ -70,8 +71,8 @@ pub struct Sample {
 pub struct Look {
     /// When.
     pub at: Instant,
-    /// CPU time of the process.
-    pub cpu: Duration,
+    /// What the CPU did for the process.
+    pub cpu: Usage,
     groups: u64,
     enters: Option<u64>,
     calls: Option<u64>,
@@ -99,7 +100,7 @@ pub fn watch<T: Send>(
 }
 
 fn look(log: Option<&Log>) -> Result<Look, Stop> {
-    let cpu = cpu::process_time().map_err(|e| Stop::Failed(format!("CPU time: {e}")))?;
+    let cpu = Usage::now().map_err(|e| Stop::Failed(format!("CPU time: {e}")))?;
     let at = Instant::now();
     let Some(log) = log else { return Ok(Look { at, cpu, groups: 0, enters: None, calls: None }) };
     let metrics = log.metrics();
@@ -147,7 +148,7 @@ pub fn on_log(
         records: batches * workload.batch as u64,
         latencies_ns,
         looked: (after.at - before.at).as_secs_f64(),
-        cpu: after.cpu.saturating_sub(before.cpu),
+        cpu: after.cpu.since(before.cpu),
         groups: Some(after.groups - before.groups),
         enters: grown(before.enters, after.enters),
         calls: grown(before.calls, after.calls),
@@ -225,7 +226,7 @@ pub fn raw_loop(
         records: count.writes * workload.batch as u64,
         latencies_ns: count.latencies_ns,
         looked: (after.at - before.at).as_secs_f64(),
-        cpu: after.cpu.saturating_sub(before.cpu),
+        cpu: after.cpu.since(before.cpu),
         groups: Some(count.writes),
         enters: count.enters,
         calls: Some(count.calls),

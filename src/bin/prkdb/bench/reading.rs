@@ -59,7 +59,7 @@ pub fn run(
         batches: records / workload.batch as u64,
         records,
         looked: (after.at - before.at).as_secs_f64(),
-        cpu: after.cpu.saturating_sub(before.cpu),
+        cpu: after.cpu.since(before.cpu),
         ..Sample::default()
     })
 }
@@ -142,7 +142,7 @@ pub fn memory(
         batches,
         records: batches * workload.batch as u64,
         looked: (after.at - before.at).as_secs_f64(),
-        cpu: after.cpu.saturating_sub(before.cpu),
+        cpu: after.cpu.since(before.cpu),
         ..Sample::default()
     })
 }
