@@ -1,5 +1,8 @@
 //! The rows of reading: from the page cache against memory, and with nothing cached against the
 //! disk.
+//!
+//! The scan reads past the page cache, where a file system lets it: its row with everything cached
+//! says what recovery is over memory, and not what a cache is worth to it.
 
 use prkdb_core::Backend;
 
@@ -31,6 +34,7 @@ pub fn rows(run: &Run) -> Result<(), Stop> {
             log.close()?;
         }
     }
+    scan_cached(run)?;
     let cold = [
         row("P9-scan", "cold, the scan of a killed log's open segments", 0.9, BYTES),
         row("P9-read", "cold, all records of a closed log", 0.9, BYTES),
@@ -51,7 +55,7 @@ pub fn rows(run: &Run) -> Result<(), Stop> {
             _ => Cold::sealed(folder.path(), work)?,
         };
         let ours = |_| match at {
-            0 => log.scan(),
+            0 => log.scan_cold(),
             1 => log.records(),
             _ => log.batches(),
         };
@@ -63,4 +67,28 @@ pub fn rows(run: &Run) -> Result<(), Stop> {
         }
     }
     Ok(())
+}
+
+/// The scan with nothing dropped from the page cache, over memory.
+fn scan_cached(run: &Run) -> Result<(), Stop> {
+    let pair = Pair {
+        name: "P9-scan-cached",
+        what: "the scan of a killed log's open segments, which reads past the page cache; copied \
+               and checksummed"
+            .into(),
+        goal: Goal::AtLeast(0.5),
+        unit: BYTES,
+    };
+    if !run.wants(pair.name) {
+        return Ok(());
+    }
+    if !run.measures {
+        say(format_args!("SKIPPED, {}: a trial fills no log of 600 MB", pair.name));
+        return Ok(());
+    }
+    let (work, folder) = (workload("read-back"), run.folder()?);
+    let log = Cold::killed(folder.path(), work)?;
+    let bytes_a_record = work.batch_bytes() as f64 / work.batch as f64;
+    let memory = |window| Ok(appends::many(work, window)? * bytes_a_record);
+    pair.run(run.pace, |_| log.scan(), memory)
 }

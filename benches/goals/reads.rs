@@ -149,9 +149,14 @@ impl Cold {
         Ok(self.rate(since))
     }
 
-    /// Bytes a second of finding the last record.
-    pub fn scan(&self) -> Result<f64, Stop> {
+    /// Bytes a second of finding the last record, with nothing cached.
+    pub fn scan_cold(&self) -> Result<f64, Stop> {
         drop_caches()?;
+        self.scan()
+    }
+
+    /// The same, with what is cached.
+    pub fn scan(&self) -> Result<f64, Stop> {
         let since = Instant::now();
         black_box(ReadOnlyWal::open(&self.dir)?.next_lsn());
         Ok(self.rate(since))
