@@ -132,7 +132,7 @@ impl Stream {
                 self.turn = (self.turn + 1) % self.pieces.len();
                 self.kept.push_back((start, buf));
                 // A walk may pass over whole pieces.
-                self.let_go(from);
+                self.let_go(at);
             }
             let holds =
                 |(start, buf): &&(u64, Buf)| (*start..start + buf.len() as u64).contains(&from);
@@ -232,6 +232,22 @@ mod tests {
         let got = ahead.read_at(at, ours.bytes_mut().unwrap()).unwrap();
         assert_eq!(got, file.read_at(at, theirs.bytes_mut().unwrap()).unwrap(), "{len} at {at}");
         assert!(ours.bytes() == theirs.bytes(), "{len} at {at}");
+    }
+
+    /// A frame on the edge of what was read is read again from its beginning.
+    #[test]
+    fn a_walk_whose_reads_overlap_is_read_ahead_to_its_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let (_disk, file) = file(dir.path(), 64 * PIECE);
+        let state = Mutex::new(State::Unread(upto(64 * PIECE as u64)));
+        let ahead = Arc::new(Ahead { file: Arc::clone(&file), state });
+        let (seen, mut at): (FileRef, u64) = (ahead.clone(), 0);
+        while at + (PIECE as u64) < file.size().unwrap() {
+            assert_same(&seen, &file, at, PIECE);
+            let runs = matches!(*ahead.state.lock().unwrap(), State::Running(_));
+            assert!(runs || at == 0, "it read alone from {at} on");
+            at += PIECE as u64 - 3 * 4096;
+        }
     }
 
     #[test]
