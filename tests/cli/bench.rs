@@ -59,7 +59,7 @@ fn json_has_a_machine_and_every_field_of_every_contestant() {
     let args: Vec<&str> = ["--json"].into_iter().chain(named).collect();
     let (told, _) = bench_ok(root.path(), &args);
     let (first, lines) = told.split_once('\n').unwrap();
-    let fields = "machine device file_system write_cache fua kernel cpus raw_method";
+    let fields = "machine device file_system write_cache fua kernel cpus raw_method options";
     assert_eq!(field_names(first).join(" "), fields);
     let contestants = contestants(root.path());
     let values = json_lines(lines.as_bytes());
@@ -72,6 +72,17 @@ fn json_has_a_machine_and_every_field_of_every_contestant() {
         assert_eq!(value["rounds"], 1);
         check_values(value);
     }
+}
+
+#[test]
+fn another_configuration_is_measured_and_named() {
+    let root = root();
+    let args = ["--workload", "single-1", "--set", "depth=2", "--set", "spin_us=0"];
+    let (told, _) = bench_ok(root.path(), &args);
+    assert!(told.lines().next().unwrap().ends_with("; logs: depth=2 spin_us=0"), "{told}");
+    let output = bench(root.path(), &["--set", "depth=33"]);
+    let talk = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(2) && talk.contains("it must be 1 to 32"), "{talk}");
 }
 
 /// What has a meaning is there, what has none is null.

@@ -100,10 +100,11 @@ impl Bound {
 }
 
 impl Log {
-    /// Makes a log in `dir`.
-    pub fn open(backend: Backend, dir: &Path) -> Result<Log, Stop> {
+    /// Makes a log in `dir`, with the defaults but for what `set` changes.
+    pub fn open(backend: Backend, dir: &Path, set: &dyn Fn(&mut WalConfig)) -> Result<Log, Stop> {
         let name = backend.name();
-        let config = WalConfig { backend, segment_bytes: SEGMENT_BYTES, ..WalConfig::new(dir) };
+        let mut config = WalConfig { backend, segment_bytes: SEGMENT_BYTES, ..WalConfig::new(dir) };
+        set(&mut config);
         Log::new(name, Wal::open(config.create_new())?)
     }
 

@@ -21,6 +21,7 @@ mod numbers;
 mod page;
 mod panels;
 mod reading;
+mod setting;
 mod table;
 mod text;
 mod workload;
@@ -30,7 +31,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use prkdb_core::Backend;
+use prkdb_core::{Backend, WalConfig};
 
 use crate::outcome::{Stop, print, say};
 use crate::yardstick::cpu;
@@ -42,6 +43,7 @@ use figures::Series;
 use folder::{Folder, Interrupt};
 use load::Pace;
 use log::Log;
+use setting::Setting;
 use workload::{ALL, Workload};
 
 /// The shortest time that a contestant runs before its window.
@@ -68,6 +70,11 @@ pub struct Args {
     /// Measure this workload only; may be given several times.
     #[arg(long, value_name = "W", value_parser = workloads())]
     workload: Vec<&'static Workload>,
+    /// Measure logs with this option, not the default; may be given several times. The raw loop
+    /// stays as it is, so two runs compare by their ratio to it. depth, num_segments, spin_us,
+    /// max_buffer_bytes, max_batch_size, linger_ms, sync_method (auto, dsync, fdatasync).
+    #[arg(long, value_name = "NAME=VALUE", value_parser = Setting::parse)]
+    set: Vec<Setting>,
     /// Print a JSON line for the machine, then one for each measurement.
     #[arg(long)]
     json: bool,
@@ -91,6 +98,8 @@ fn workloads() -> impl TypedValueParser<Value = &'static Workload> {
 struct Outcome {
     machine: Machine,
     method: String,
+    /// What the logs were set to.
+    options: String,
     /// Cores that others kept busy in the rounds, where the system tells.
     others: Option<f64>,
     board: Vec<(&'static Workload, Vec<Series>)>,
@@ -129,11 +138,11 @@ fn bench(args: &Args, folder: &Folder, interrupt: &Interrupt) -> Result<Outcome,
         ));
     }
     let backends = usable(args, folder.path())?;
-    check_space(&args.dir, backends.len())?;
+    check_space(args, backends.len())?;
     let bar = progress::of_preparations();
     let open = |backend: &Backend| {
         let dir = folder.path().join(backend.name());
-        Log::open(*backend, &dir)
+        Log::open(*backend, &dir, &|config| args.set.iter().for_each(|s| s.apply(config)))
     };
     let mut contest = Contest {
         raw: contest::raw(folder.path())?,
@@ -146,14 +155,15 @@ fn bench(args: &Args, folder: &Folder, interrupt: &Interrupt) -> Result<Outcome,
     contest.warm_up(&bar)?;
     contest.calibrate(&bar)?;
     let method = contest.method_line();
-    bar.suspend(|| print(&table::machine(args.json, &machine, &method)))?;
+    let options = setting::told(&args.set);
+    bar.suspend(|| print(&table::machine(args.json, &machine, &method, &options)))?;
     let before = Company::now();
     let board = contest.run(args.rounds.into(), &bar)?;
     let others = before.cores_since(machine.cpus);
     bar.finish_and_clear();
     let board = contest.workloads.iter().copied().zip(board).collect();
     contest.logs.into_iter().try_for_each(Log::close)?;
-    Ok(Outcome { machine, method, others, board })
+    Ok(Outcome { machine, method, options, others, board })
 }
 
 /// Time that this process and all together have spent on cores.
@@ -202,8 +212,12 @@ fn usable(args: &Args, dir: &Path) -> Result<Vec<Backend>, Stop> {
     Ok(usable)
 }
 
-fn check_space(dir: &Path, logs: usize) -> Result<(), Stop> {
-    let needed = RAW_BYTES + logs as u64 * log::MAX_BYTES;
+fn check_space(args: &Args, logs: usize) -> Result<(), Stop> {
+    let (dir, mut config) = (&args.dir, WalConfig::default());
+    args.set.iter().for_each(|setting| setting.apply(&mut config));
+    // Each one more is open, and later in the pool.
+    let lanes = 2 * (config.num_segments as u64 - 1) * log::SEGMENT_BYTES;
+    let needed = RAW_BYTES + logs as u64 * (log::MAX_BYTES + lanes);
     let free = free_bytes(dir)
         .map_err(|e| Stop::Failed(format!("free space of {}: {e}", dir.display())))?;
     if free < needed {

@@ -27,7 +27,11 @@ const NOTES: [&str; 4] = [
 
 /// The closing lines: what the figures mean, and who else was at work.
 pub fn notes(outcome: &Outcome) -> Vec<String> {
-    NOTES.iter().map(|note| (*note).to_string()).chain(company(outcome)).collect()
+    let options = &outcome.options;
+    let set = format!("The logs were set to {options}, the raw loop was not.");
+    let set = (!options.is_empty()).then_some(set);
+    let notes = NOTES.iter().map(|note| (*note).to_string());
+    notes.chain(set).chain(company(outcome)).collect()
 }
 
 /// Who else was at work, where the system tells.
@@ -51,9 +55,10 @@ fn fraction(cpus: usize) -> f64 {
 }
 
 /// The first line: what the figures are taken on.
-pub fn machine(as_json: bool, machine: &Machine, method: &str) -> String {
+pub fn machine(as_json: bool, machine: &Machine, method: &str, options: &str) -> String {
     if !as_json {
-        return format!("{}; raw loop: {method}", machine.line());
+        let set = if options.is_empty() { "" } else { "; logs: " };
+        return format!("{}; raw loop: {method}{set}{options}", machine.line());
     }
     json::object(&[
         ("machine", machine.line().into()),
@@ -64,6 +69,7 @@ pub fn machine(as_json: bool, machine: &Machine, method: &str) -> String {
         ("kernel", machine.kernel.clone().into()),
         ("cpus", machine.cpus.into()),
         ("raw_method", method.into()),
+        ("options", options.into()),
     ])
 }
 
