@@ -329,11 +329,11 @@ impl WalConfig {
         self
     }
 
-    /// Retired segments that are kept for use again: as many as may be open, and of small ones some
-    /// tens, for a program that cuts seldom cuts many of them.
+    /// Retired segments that are kept for use again: as many as may be open, up to eight, and of
+    /// small ones some tens, for a program that cuts seldom cuts many of them.
     pub(crate) fn pool_segments(&self) -> usize {
         let small = usize::try_from(POOL_BYTES / self.segment_bytes).unwrap_or(usize::MAX);
-        POOL_SEGMENTS.max(self.num_segments).max(small)
+        POOL_SEGMENTS.max(self.num_segments.min(2 * POOL_SEGMENTS)).max(small)
     }
 
     /// What batches are compressed with.

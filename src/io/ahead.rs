@@ -46,8 +46,7 @@ impl Stretch {
     fn start(self, file: &FileRef, from: u64) -> Option<Stream> {
         let (empty, used) = unbounded();
         let (pieces, kept, threads) = (Vec::new(), VecDeque::new(), Vec::new());
-        let mut stream =
-            Stream { pieces, empty, kept, stretch: self, next: from, turn: 0, threads };
+        let mut stream = Stream { pieces, empty, kept, next: from, turn: 0, threads };
         for turn in 0..THREADS {
             let (full, waiting) = bounded(1);
             let (source, used) = (Arc::clone(file), used.clone());
@@ -100,7 +99,6 @@ struct Stream {
     empty: Sender<Buf>,
     /// What was read and may be asked for again, with its offset: a frame can lie across pieces.
     kept: VecDeque<(u64, Buf)>,
-    stretch: Stretch,
     /// The offset of the piece that comes next, and whose it is.
     next: u64,
     turn: usize,
@@ -140,9 +138,8 @@ impl Stream {
             let rest = &buf.bytes()[len(from - start)..];
             let count = rest.len().min(out.len() - done);
             out[done..done + count].copy_from_slice(&rest[..count]);
+            // Nothing of this read is given back yet: the next one begins with a frame in it.
             done += count;
-            // The next read begins in what is read now, at its end but for a frame that went on.
-            self.let_go((at + done as u64).saturating_sub(self.stretch.piece));
         }
         Some(())
     }
@@ -242,11 +239,14 @@ mod tests {
         let state = Mutex::new(State::Unread(upto(64 * PIECE as u64)));
         let ahead = Arc::new(Ahead { file: Arc::clone(&file), state });
         let (seen, mut at): (FileRef, u64) = (ahead.clone(), 0);
-        while at + (PIECE as u64) < file.size().unwrap() {
-            assert_same(&seen, &file, at, PIECE);
+        // As large as a frame may be.
+        let far = (3 * PIECE, PIECE as u64 / 2);
+        for (len, step) in std::iter::repeat_n((PIECE, PIECE as u64 - 12_288), 20).chain([far; 60])
+        {
+            assert_same(&seen, &file, at, len);
             let runs = matches!(*ahead.state.lock().unwrap(), State::Running(_));
             assert!(runs || at == 0, "it read alone from {at} on");
-            at += PIECE as u64 - 3 * 4096;
+            at += step;
         }
     }
 

@@ -133,7 +133,7 @@ impl MetaFile {
     /// Opens META of a log that is to be written. One that was never changed is made again first:
     /// its name may not have become durable when it was made. Where there is no space for that it
     /// is taken as it is: a full disk is no reason to keep a log shut. One that has a second name
-    /// is always made again: a checkpoint has it as well.
+    /// is made again or the log stays shut: a checkpoint has it as well.
     pub(crate) async fn take_over(
         flow: &Flow,
         disk: &dyn Disk,

@@ -411,9 +411,9 @@ impl Wal {
     ///   they get `Truncated`.
     ///
     /// # Errors
-    /// What [`Wal::open`] may say; the log stays poisoned and `resume` can be called again. With
-    /// `Mmap`, where one failed sync left pages of several files unwritten, each file tells of its
-    /// own once: on a healthy disk it takes as many calls.
+    /// What [`Wal::open`] may say; the log stays poisoned and `resume` can be called again. Where
+    /// records go through the page cache (`Mmap`; btrfs) a failure can leave pages of several files
+    /// unwritten, and each tells of its own once: on a healthy disk it takes as many calls.
     pub fn resume(&self) -> Result<()> {
         self.shared.check_fork("resume")?;
         let mut engine = self.engine();

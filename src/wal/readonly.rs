@@ -128,8 +128,8 @@ pub(super) struct Look {
     live: bool,
 }
 
-/// Whether somebody writes a log, and the state that META has: each that opens the log, or gives
-/// something of it up, leaves another one.
+/// Whether somebody writes a log, and the state that META has: each that gets as far as to mark the
+/// log open, or gives something of it up, leaves another one.
 #[derive(PartialEq, Eq)]
 pub(super) struct Presence {
     pub(super) live: bool,
@@ -138,10 +138,11 @@ pub(super) struct Presence {
 
 impl Presence {
     pub(super) fn of(disk: &dyn Disk, dir: &Path) -> Result<Presence> {
+        // What is wrong with META is for others to say. It is read first: who changes it after
+        // that, and then names, is seen by his lock, or by META the next time.
+        let meta = super::meta::load(disk, dir).ok().flatten();
         let lock = dir.join(LOCK);
         let live = disk.is_locked(&lock).map_err(|e| Error::io("open", &lock, None, e))?;
-        // What is wrong with META is for others to say.
-        let meta = super::meta::load(disk, dir).ok().flatten();
         Ok(Presence { live, state: meta.map(|loaded| (loaded.meta.log_id, loaded.meta.sequence)) })
     }
 }
@@ -149,6 +150,7 @@ impl Presence {
 /// Looks at a log; where a writer is, or was meanwhile, again, until it is seen as it was at one
 /// moment.
 pub(super) fn look(disk: &dyn Disk, dir: &Path) -> Result<Look> {
+    // Where the last look met damage, and what those beside a writer keep.
     let (mut met, mut known) = (None, None);
     for look in 1.. {
         let before = Presence::of(disk, dir)?;
@@ -163,7 +165,10 @@ pub(super) fn look(disk: &dyn Disk, dir: &Path) -> Result<Look> {
         let came = !before.live && Presence::of(disk, dir).is_ok_and(|now| now != before);
         let live = before.live || came;
         let error = match looked {
-            Ok(_) if came && look < LOOKS => continue,
+            Ok(_) if came && look < LOOKS => {
+                std::thread::sleep((PAUSE * look).min(LONGEST_PAUSE));
+                continue;
+            }
             Ok((listed, plan)) => {
                 let listed = listed.into_values().collect();
                 return Ok(Look { plan, listed, live });

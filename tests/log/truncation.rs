@@ -101,6 +101,34 @@ fn a_log_that_was_closed_goes_on_in_a_segment_that_is_used_again() {
     });
 }
 
+/// Rot in the first frame there is no former life: what follows it is read and counted.
+#[test]
+fn rot_where_a_segment_that_is_used_again_begins_is_named() {
+    let root = tempfile::tempdir().unwrap();
+    let dir = root.path();
+    let wal = open(dir, Backend::Pwrite);
+    fill(&wal, 1, 3000, 10);
+    wal.truncate_before(wal.next_lsn()).unwrap();
+    fill(&wal, 1, 2010, 10);
+    wal.close().unwrap();
+    let frames = format::log(dir).0;
+    let tail = &frames.last().unwrap().path;
+    let ours: Vec<_> = frames.iter().filter(|f| f.path == *tail).collect();
+    assert!(ours.len() > 10 && frames[0].path != *tail);
+    let mut bytes = fs::read(tail).unwrap();
+    bytes[ours[0].offset + 200] ^= 1;
+    fs::write(tail, bytes).unwrap();
+    let mut told = Vec::new();
+    let summary = ReadOnlyWal::verify(dir, &mut |f| told.push(f), &mut |_, _| {}).unwrap();
+    assert_eq!(summary.frames, frames.len() as u64 - 1, "{told:?}");
+    let [found] = &told[..] else { panic!("{told:?}") };
+    assert_eq!((&found.path, found.offset), (tail, ours[0].offset as u64), "{found:?}");
+    assert!(found.detail.contains("checksum"), "{found:?}");
+    let error = Wal::open(config(dir, Backend::Pwrite)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt);
+    assert!(error.to_string().contains("checksum"), "{error}");
+}
+
 /// Who cuts seldom cuts many: of small ones more than four are worth their place.
 #[test]
 fn of_small_segments_many_are_kept_for_use_again() {

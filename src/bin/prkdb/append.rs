@@ -17,7 +17,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
@@ -33,8 +33,6 @@ use crate::outcome::{Stop, print, say};
 use crate::{backend, json, progress};
 
 const MAX_TICKETS: usize = 4096;
-/// How long whole lines wait for more of them, milliseconds.
-const IDLE_MS: u16 = 1000;
 
 /// Append each line of stdin as a record (without its newline; any other byte is kept).
 ///
@@ -51,7 +49,7 @@ pub struct Args {
     #[arg(long, value_enum, default_value_t)]
     durability: Level,
     /// Records in a batch at most, which is in the log whole or not at all. Fewer where stdin ends,
-    /// or stands still for a second.
+    /// or a second after its first line.
     #[arg(long, value_name = "RECORDS", default_value_t = 1000, value_parser = batch_size)]
     batch: usize,
     /// How batches are compressed; cat, verify and stat read all of them.
@@ -232,12 +230,14 @@ fn feed(
     }
 }
 
-/// Whether nothing comes from stdin for a while; the end of it comes too.
-fn stands_still() -> bool {
+/// Whether nothing comes from stdin for so long; the end of it comes too.
+fn stands_still(time: Duration) -> bool {
+    // Rounded up, for with 0 nothing is waited for.
+    let timeout = u16::try_from(time.as_micros().div_ceil(1000)).unwrap_or(u16::MAX);
     let stdin = io::stdin();
     let mut fds = [PollFd::new(stdin.as_fd(), PollFlags::POLLIN)];
     loop {
-        match poll(&mut fds, IDLE_MS) {
+        match poll(&mut fds, timeout) {
             Err(Errno::EINTR) => {}
             // What can't be waited for is read.
             polled => return polled == Ok(0),

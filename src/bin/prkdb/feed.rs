@@ -2,18 +2,22 @@
 //!
 //! A record is what stands between two newlines, any other byte included; a last line without its
 //! newline is a record too. One line and one batch are held, whatever the length of the input, and
-//! whole lines no longer than the input stands still: a batch ends where it does.
+//! whole lines for `PATIENCE` at most: a batch ends where no more are there by then.
 
 use std::io::{self, BufRead, BufReader, Read};
+use std::time::{Duration, Instant};
 
 use prkdb_core::{Batch, MAX_BATCH_BYTES, MAX_RECORD_BYTES};
 
+/// Above the buffer of the standard library's stdin, which keeps nothing back then.
 const CHUNK_BYTES: usize = 256 << 10;
+/// How long whole lines wait for more of them.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Cuts an input into batches of at most `batch_records` lines and `MAX_BATCH_BYTES` bytes.
 pub struct Feed<R, I> {
     input: BufReader<R>,
-    /// Whether the input stands still: true once nothing came for a while.
+    /// Whether nothing comes for so long.
     is_idle: I,
     /// What was read of a line that is in no batch yet, without its newline.
     line: Vec<u8>,
@@ -26,14 +30,13 @@ pub struct Feed<R, I> {
 /// How far the reading of a line came.
 enum Line {
     Whole,
-    /// The input stands still.
+    /// The rest may be long in coming.
     Later,
     End,
 }
 
-impl<R: Read, I: FnMut() -> bool> Feed<R, I> {
-    /// Batches of `batch_records` lines of `input`, fewer where `is_idle` says that it stands
-    /// still.
+impl<R: Read, I: FnMut(Duration) -> bool> Feed<R, I> {
+    /// Batches of `batch_records` lines of `input`, fewer where they come slowly.
     pub fn new(input: R, is_idle: I, batch_records: usize) -> Feed<R, I> {
         let input = BufReader::with_capacity(CHUNK_BYTES, input);
         let (line, line_number, left_over) = (Vec::new(), 1, false);
@@ -46,10 +49,12 @@ impl<R: Read, I: FnMut() -> bool> Feed<R, I> {
     /// The input's error; `InvalidData` naming the line that is longer than a record may be.
     pub fn fill(&mut self, batch: &mut Batch) -> io::Result<()> {
         batch.clear();
+        let mut since = None;
         while batch.len() < self.batch_records {
-            if !self.left_over && !matches!(self.read_line(!batch.is_empty())?, Line::Whole) {
+            if !self.left_over && !matches!(self.read_line(since)?, Line::Whole) {
                 break;
             }
+            since.get_or_insert_with(Instant::now);
             self.left_over = batch.record_bytes() + self.line.len() > MAX_BATCH_BYTES;
             if self.left_over {
                 break;
@@ -60,14 +65,19 @@ impl<R: Read, I: FnMut() -> bool> Feed<R, I> {
         Ok(())
     }
 
-    /// Reads one line, or the rest of it, without its newline, into `line`. Others wait for it
-    /// where it is `awaited`.
-    fn read_line(&mut self, awaited: bool) -> io::Result<Line> {
+    /// Reads one line, or the rest of it, without its newline, into `line`. Others may have waited
+    /// for it `since`.
+    fn read_line(&mut self, since: Option<Instant>) -> io::Result<Line> {
         loop {
-            if awaited && self.input.buffer().is_empty() && (self.is_idle)() {
+            if let Some(since) = since.filter(|_| self.input.buffer().is_empty())
+                && (self.is_idle)(PATIENCE.saturating_sub(since.elapsed()))
+            {
                 return Ok(Line::Later);
             }
-            let buffer = self.input.fill_buf()?;
+            let buffer = match self.input.fill_buf() {
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+                filled => filled?,
+            };
             if buffer.is_empty() {
                 return Ok(if self.line.is_empty() { Line::End } else { Line::Whole });
             }
@@ -98,7 +108,7 @@ mod tests {
     use super::*;
 
     fn lengths(input: impl Read, batch_records: usize) -> Vec<(usize, usize)> {
-        let mut feed = Feed::new(input, || false, batch_records);
+        let mut feed = Feed::new(input, |_| false, batch_records);
         let mut batch = Batch::new();
         let mut lengths = Vec::new();
         loop {
@@ -129,13 +139,13 @@ mod tests {
     #[test]
     fn a_line_longer_than_a_record_is_named() {
         let input = io::repeat(b'x').take(MAX_RECORD_BYTES as u64 + 1);
-        let mut feed = Feed::new((&b"short\n"[..]).chain(input), || false, 1000);
+        let mut feed = Feed::new((&b"short\n"[..]).chain(input), |_| false, 1000);
         let error = feed.fill(&mut Batch::new()).unwrap_err();
         assert!(error.to_string().starts_with("line 2 is longer"), "{error}");
     }
 
     #[test]
-    fn a_batch_ends_where_the_input_stands_still() {
+    fn a_batch_ends_where_lines_come_slowly() {
         // Pieces as they come, and after which of them nothing comes for a while.
         let pieces = [("a\nb\nc", true), ("d\n", false), ("e\nf\ng", true), ("\nh", false)];
         struct Slow<'a>(&'a Cell<usize>, &'a [(&'a str, bool)]);
@@ -148,11 +158,30 @@ mod tests {
             }
         }
         let at = Cell::new(0);
-        let mut feed = Feed::new(Slow(&at, &pieces), || pieces[at.get() - 1].1, 1000);
+        let mut feed = Feed::new(Slow(&at, &pieces), |_| pieces[at.get() - 1].1, 1000);
         let (mut batch, mut lengths) = (Batch::new(), Vec::new());
         while feed.fill(&mut batch).is_ok() && !batch.is_empty() {
             lengths.push((batch.len(), batch.record_bytes()));
         }
         assert_eq!(lengths, [(2, 2), (3, 4), (2, 2)]);
+    }
+
+    #[test]
+    fn a_line_waits_no_longer_because_others_come_now_and_then() {
+        /// A line each 300 ms.
+        struct Steady(Instant, u32);
+        impl Read for Steady {
+            fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+                let next = self.0 + self.1 * Duration::from_millis(300);
+                std::thread::sleep(next.saturating_duration_since(Instant::now()));
+                self.1 += 1;
+                into[..2].copy_from_slice(b"x\n");
+                Ok(2)
+            }
+        }
+        let mut feed = Feed::new(Steady(Instant::now(), 0), |left| left.is_zero(), 1000);
+        let mut batch = Batch::new();
+        feed.fill(&mut batch).unwrap();
+        assert!((1..10).contains(&batch.len()), "{}", batch.len());
     }
 }

@@ -28,8 +28,10 @@ use super::{Found, Plan, State};
 /// The name in the pool of the space set aside for this.
 pub(crate) const RESERVE: &str = "reserve";
 const RESERVE_BYTES: u64 = 1 << 20;
-/// More than a log leaves that nobody was promised: the writer has its groups synced long before.
-const MOST_UNPROVEN: u64 = 1 << 30;
+/// More than a log leaves without a watermark behind it: some 32 groups in flight, of which none
+/// can say yet that another one is durable, each a batch of at most 40 MiB; and what waits for a
+/// sync.
+const MOST_UNPROVEN: u64 = 2 << 30;
 
 /// Frames that are to be copied, in memory until they are.
 #[derive(Default)]
@@ -43,8 +45,8 @@ impl Unproven {
     pub(super) fn add(&mut self, path: &Path, frame: &Frame, stored: &[u8]) -> Result<()> {
         self.bytes = self.bytes.saturating_add(frame.header.frame_len());
         if self.bytes > MOST_UNPROVEN {
-            let why = "no log leaves so many records that nobody was promised; `repair_to` takes \
-                       over what is whole";
+            let why = "no log leaves so much that no watermark covers; `repair_to` takes over what \
+                       is whole";
             return Err(Error::corrupt("recover: copy the tail", path, frame.offset, why));
         }
         self.frames.push((frame.header, stored.to_vec()));
@@ -131,8 +133,9 @@ async fn blank_file(site: Site<'_>, path: &Path, geometry: Geometry) -> Result<F
         fill_with_zeros(site.flow, &file, geometry, 0, |_| std::future::ready(Ok(()))).await;
     if filled.is_err() {
         site.flow.release(&file);
-        let removed = site.disk.unlink(path);
-        removed.map_err(|e| Error::io("recover: copy the tail", path, None, e))?;
+        if let Err(error) = site.disk.unlink(path) {
+            tracing::warn!(%error, path = %path.display(), "a copy that failed was not removed");
+        }
     }
     filled.map(|()| file)
 }
@@ -156,8 +159,9 @@ pub(super) async fn keep_reserve(site: Site<'_>) -> Result<()> {
     let made = async {
         let file = blank_file(site, &making, geometry).await?;
         site.flow.release(&file);
-        let named = site.disk.rename(&making, &path).and_then(|()| site.disk.sync_dir(&pool));
-        named.map_err(|e| Error::io("set a reserve aside", &path, None, e))
+        let what = "set a reserve aside";
+        site.disk.rename(&making, &path).map_err(|e| Error::io(what, &path, None, e))?;
+        site.disk.sync_dir(&pool).map_err(|e| Error::sync(what, &pool, None, e))
     };
     match made.await {
         Err(error) if error.is_failed_sync() => Err(error),
@@ -241,7 +245,7 @@ mod tests {
         let frame = Frame { offset: 4096, header };
         let mut unproven = Unproven::default();
         let added = (1..).find(|_| unproven.add(Path::new("1.seg"), &frame, &[]).is_err());
-        assert_eq!(added, Some(32));
+        assert_eq!(added, Some(64));
         assert!(!unproven.is_empty());
     }
 }

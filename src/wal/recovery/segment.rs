@@ -204,11 +204,11 @@ fn walk(
         }
     };
     let all = closed_at.is_some_and(|upto| runs.last().is_none_or(|run| run.last == upto));
-    // Where a closed log ended a file that is used again holds its former life, which is no news:
-    // what comes next is written over it. Not so within a block of the log's own.
-    let behind = round_up(summary.end(), segment.geometry.block);
-    let stop = stop.filter(|(at, _)| zeroed || !all || *at != behind);
-    let stop_lsn = stop_lsn.filter(|_| stop.is_some());
+    let next = round_up(summary.end(), segment.geometry.block);
+    // A file that is used again shows its former life there: no news, it is overwritten next.
+    let former = all && !zeroed && stop.as_ref().is_some_and(|(at, _)| *at == next);
+    let former = former && !cursor.is_of_segment(next).map_err(|e| failed(next, e))?;
+    let stop = stop.filter(|_| !former);
     let seen = match closed_at {
         Some(_) if all && stop.is_none() => Ok(Evidence::default()),
         _ if bugs::on(Bug::LookAheadSkipped) => Ok(Evidence::default()),

@@ -105,7 +105,8 @@ fn verify(
         let now = Presence::of(disk, dir)?;
         match looked {
             Some(looked) if now == before || !now.live && looks == LOOKS => break (looked, now),
-            // He came and went while it was looked at.
+            // He came and went while it was looked at; of one who does so again and again what was
+            // seen last has to do.
             Some(_) if !now.live => looks += 1,
             _ => return verify_beside(disk, dir, threads, tally, progress),
         }
@@ -142,7 +143,7 @@ fn verify(
     if !tally.gone.is_empty() && Presence::of(disk, dir)? == seen {
         // No writer took them out.
         for path in std::mem::take(&mut tally.gone) {
-            let detail = "the file is gone, or another one by now: nothing was read of it".into();
+            let detail = "the file is gone, or another one by now: not all of it was read".into();
             tally.tell_corrupt(&path, 0, None, detail);
         }
     }

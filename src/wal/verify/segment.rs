@@ -73,10 +73,10 @@ pub(super) fn read_segment(
 ) -> Result<Option<VerifySummary>> {
     let (summary, next, blind) = (VerifySummary::default(), None, None);
     let mut reading = Reading { context, f, summary, next, blind, met: false };
-    let mut held = Held { disk: context.disk, f, findings: Vec::new(), gone: Ok(false), tell };
+    let mut held = Held { disk: context.disk, f, findings: Vec::new(), gone: false, tell };
     let read = reading.run_on(&mut |finding| held.add(finding), progress);
     held.let_go();
-    let gone = held.gone? || read.is_err() && was_taken_out(context.disk, f)?;
+    let gone = held.gone || read.is_err() && was_taken_out(context.disk, f);
     if gone { Ok(None) } else { read.map(Some) }
 }
 
@@ -87,7 +87,7 @@ struct Held<'a> {
     f: &'a Found,
     findings: Vec<Finding>,
     /// Whether the file was taken out.
-    gone: Result<bool>,
+    gone: bool,
     tell: &'a mut dyn FnMut(Finding),
 }
 
@@ -100,22 +100,20 @@ impl Held<'_> {
     }
 
     fn let_go(&mut self) {
-        if !self.findings.is_empty() && matches!(self.gone, Ok(false)) {
-            self.gone = was_taken_out(self.disk, self.f);
-        }
+        self.gone = self.gone || !self.findings.is_empty() && was_taken_out(self.disk, self.f);
         let findings = self.findings.drain(..);
-        if matches!(self.gone, Ok(false)) {
+        if !self.gone {
             findings.for_each(&mut *self.tell);
         }
     }
 }
 
-/// Whether the segment's file is gone, or is another segment by now.
-fn was_taken_out(disk: &dyn Disk, f: &Found) -> Result<bool> {
+/// Whether the segment's file is gone, or is another segment by now. Where that can't be read it is
+/// not known to be.
+fn was_taken_out(disk: &dyn Disk, f: &Found) -> bool {
     match identity(disk, &f.file) {
-        Ok(id) => Ok(id.is_some_and(|id| id != f.file.id)),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(true),
-        Err(e) => Err(Error::io("verify", &f.file.path, Some(0), e)),
+        Ok(id) => id.is_some_and(|id| id != f.file.id),
+        Err(e) => e.kind() == io::ErrorKind::NotFound,
     }
 }
 

@@ -8,8 +8,8 @@
 //! ```
 //!
 //! Invariants: `kept` is never less than what live segments hold, but for what was appended and not
-//! durable when the janitor looked; so a log with its pool stays below [`MAX_BYTES`]. The janitor's
-//! work is the log's own: it runs in the measured time and counts there.
+//! durable when the janitor looked; so a log of one lane with its pool stays below [`MAX_BYTES`].
+//! The janitor's work is the log's own: it runs in the measured time and counts there.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
