@@ -17,7 +17,7 @@ impl Life {
         if !(self.healthy && self.is_healthy()) {
             return;
         }
-        let mut free = 0;
+        let (full, mut free) = (self.segment_bytes, 0);
         for (path, size) in self.sim.files() {
             let name = path.strip_prefix(DIR).ok().and_then(|name| name.to_str());
             let name = name.expect("nothing is beside the log");
@@ -26,14 +26,16 @@ impl Life {
                 Some((number, "seg")) => is_number(number),
                 Some((number, "free")) => {
                     free += 1;
-                    number.strip_prefix("pool/").is_some_and(is_number)
+                    let fits = size == full || self.wiped;
+                    fits && number.strip_prefix("pool/").is_some_and(is_number)
                 }
                 _ => ["LOCK", "META", "METRICS", "pool/reserve"].contains(&name),
             };
             assert!(known, "I10: {name} of {size} bytes is left");
         }
         // What waits to be wiped is there too.
-        assert!(free <= 5 || self.wiped, "I10: {free} files wait in the pool to be used again");
+        let most = 1 + (96 << 20) / full;
+        assert!(free <= most || self.wiped, "I10: {free} files wait in the pool to be used again");
     }
 
     /// I10: a life that ended by itself holds nothing any more.

@@ -97,6 +97,8 @@ pub struct Life {
     pub wiped: bool,
     /// The log that is open has a cap on its size.
     pub capped: bool,
+    /// The size of a full segment in this life.
+    pub segment_bytes: u64,
     pub tally: Tally,
     pub verbose: bool,
 }
@@ -177,6 +179,7 @@ fn lived(seed: u64, verbose: bool) -> Life {
         healthy: false,
         wiped: false,
         capped: false,
+        segment_bytes: 0,
         tally: Tally::default(),
         verbose,
     };
@@ -257,8 +260,9 @@ impl Life {
 
     pub fn config(&mut self) -> WalConfig {
         let rng = &mut self.rng;
-        let mut config = WalConfig::new(DIR);
-        config.segment_bytes = rng.pick(&[1 << 20, 1 << 20, 2 << 20]);
+        let segment_bytes = rng.pick(&[1 << 20, 1 << 20, 2 << 20]);
+        self.segment_bytes = segment_bytes;
+        let mut config = WalConfig { segment_bytes, ..WalConfig::new(DIR) };
         config.num_segments = rng.pick(&[1, 1, 2, 4, 8]);
         config.depth = rng.pick(&[1, 2, 8, 32]);
         config.sync_method =
@@ -277,9 +281,7 @@ impl Life {
         };
         let least = (config.num_segments as u64 + 1) * config.segment_bytes + (2 << 20);
         self.capped = rng.chance(100);
-        if self.capped {
-            config.max_disk_bytes = Some(least + config.segment_bytes);
-        }
+        config.max_disk_bytes = self.capped.then_some(least + segment_bytes);
         if self.policies && rng.chance(500) {
             config.compaction = CompactionPolicy::SizeWindow(least);
         }
