@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use prkdb_core::io::{ThreadHost, World, open_disk};
+use prkdb_core::io::{ThreadHost, World};
 use prkdb_core::{Backend, ErrorKind, Finding, FindingKind, Lsn, ReadOnlyWal, Wal, WalConfig};
 
 use crate::support::gate::{self, Gate};
@@ -163,6 +163,12 @@ fn a_lane_that_came_and_was_retired_while_the_log_was_looked_at_leaves_no_hole()
     assert!((0..20).any(second_went_alone), "the first lane was always full before the second one");
 }
 
+/// Records that `verify` read without a finding, on the caller's thread.
+fn verified(dir: &Path, progress: &mut dyn FnMut(u64, u64)) -> u64 {
+    let told = &mut |finding| panic!("{finding:?}");
+    ReadOnlyWal::verify_with(dir, 1, told, progress).unwrap().records
+}
+
 #[test]
 fn segments_that_a_writer_takes_away_are_no_findings() {
     let root = tempfile::tempdir().unwrap();
@@ -171,19 +177,12 @@ fn segments_that_a_writer_takes_away_are_no_findings() {
     // A reader pins them: they are removed and not used again.
     let pinned: Vec<_> = (0..20).map(|_| wal.reader(Lsn::FIRST).unwrap()).collect();
     let mut known = 0;
-    let disk = open_disk(root.path(), Backend::Pwrite).unwrap().0;
-    let summary = ReadOnlyWal::verify_on(
-        &*disk,
-        root.path(),
-        &mut |finding| panic!("{finding:?}"),
-        &mut |done, _| {
-            if known == 0 && done > 0 {
-                wal.truncate_before(Lsn::new(1250)).unwrap();
-            }
-            known = done;
-        },
-    );
-    let records = summary.unwrap().records;
+    let records = verified(root.path(), &mut |done, _| {
+        if known == 0 && done > 0 {
+            wal.truncate_before(Lsn::new(1250)).unwrap();
+        }
+        known = done;
+    });
     assert!((1..1300).contains(&records), "{records} records");
     drop(pinned);
     wal.close().unwrap();
@@ -262,21 +261,14 @@ fn segments_of_which_a_writer_that_came_made_others_are_no_findings() {
     let root = tempfile::tempdir().unwrap();
     closed_log(root.path());
     let mut come = true;
-    let disk = open_disk(root.path(), Backend::Pwrite).unwrap().0;
-    let summary = ReadOnlyWal::verify_on(
-        &*disk,
-        root.path(),
-        &mut |finding| panic!("{finding:?}"),
-        &mut |done, _| {
-            if done > 0 && std::mem::take(&mut come) {
-                let wal = open(root.path(), Backend::Pwrite);
-                wal.truncate_before(Lsn::new(1250)).unwrap();
-                fill(&wal, 2, 1300, 13);
-                wal.close().unwrap();
-            }
-        },
-    );
-    let records = summary.unwrap().records;
+    let records = verified(root.path(), &mut |done, _| {
+        if done > 0 && std::mem::take(&mut come) {
+            let wal = open(root.path(), Backend::Pwrite);
+            wal.truncate_before(Lsn::new(1250)).unwrap();
+            fill(&wal, 2, 1300, 13);
+            wal.close().unwrap();
+        }
+    });
     assert!((1..1300).contains(&records), "{records} records");
 }
 
