@@ -129,16 +129,17 @@ impl FrameHeader {
         let mut life = [0; VERSION - NUMBER];
         le::put_u64(&mut life, 0, segment.number);
         le::put_u64(&mut life, EPOCH - NUMBER, segment.epoch);
-        let last = block.len().checked_sub(FRAME_HEADER_LEN)?;
-        (from..=last).find(|at| {
-            let bytes = &block[*at..*at + FRAME_HEADER_LEN];
-            bytes[NUMBER..VERSION] == life
-                && match FrameHeader::decode(bytes, segment, block_at + *at as u64) {
-                    Ok(_) => true,
-                    // Behind damage too a newer version's frames are whole.
-                    Err(why) => why.is_unsupported(),
-                }
-        })
+        let mut from = from;
+        while let Some(at) = place_of(&life, block.get(from + NUMBER..)?).map(|at| from + at) {
+            let bytes = block.get(at..at + FRAME_HEADER_LEN)?;
+            match FrameHeader::decode(bytes, segment, block_at + at as u64) {
+                Ok(_) => return Some(at),
+                // Behind damage too a newer version's frames are whole.
+                Err(why) if why.is_unsupported() => return Some(at),
+                Err(_) => from = at + 1,
+            }
+        }
+        None
     }
 
     /// Whether the bytes, where a header has its segment's number, have this one's.
@@ -186,6 +187,28 @@ impl FrameHeader {
         let numbered = first > 0 && first.checked_add(count).is_some();
         counted && raw && stored && numbered
     }
+}
+
+/// Where a frame stands that follows one which ends at `end` in the same group: its header does not
+/// cross the boundary of a block.
+pub(crate) fn place_after(end: u64, block: u64) -> u64 {
+    let left = block - end % block;
+    if left < FRAME_HEADER_LEN as u64 { end + left } else { end }
+}
+
+/// Where `life` stands first in `bytes`. Most of what is looked through is zeros, or a body that
+/// seldom has one chosen byte of it: what has not is passed by many bytes at a time.
+fn place_of(life: &[u8; VERSION - NUMBER], bytes: &[u8]) -> Option<usize> {
+    const STRIDE: usize = 64;
+    let mark = life.iter().position(|b| *b != 0).unwrap_or(0);
+    let places = bytes.len().checked_sub(life.len() - 1)?;
+    (0..places).step_by(STRIDE).find_map(|at| {
+        let upto = (at + STRIDE).min(places);
+        if !bytes[at + mark..upto + mark].contains(&life[mark]) {
+            return None;
+        }
+        (at..upto).find(|at| bytes[*at..].starts_with(life))
+    })
 }
 
 fn put_fields(header: &FrameHeader, out: &mut [u8]) {

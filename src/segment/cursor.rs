@@ -11,7 +11,7 @@
 use std::io;
 
 use crate::cast::{len, round_down, round_up};
-use crate::format::frame::{FRAME_HEADER_LEN, FrameHeader, Tag, check_stored};
+use crate::format::frame::{FRAME_HEADER_LEN, FrameHeader, Tag, check_stored, place_after};
 use crate::format::{Bad, SegmentId};
 use crate::io::{Buf, FileRef};
 use crate::lsn::Lsn;
@@ -91,7 +91,7 @@ pub(crate) struct Cursor {
 }
 
 impl Cursor {
-    /// Starts at `at`; reads at least `window_bytes` at a time.
+    /// Starts at `at`; reads at least `window_bytes` at a time, or what there is.
     pub(crate) fn new(
         file: FileRef,
         id: SegmentId,
@@ -100,8 +100,9 @@ impl Cursor {
         window_bytes: u64,
     ) -> Cursor {
         let block = geometry.block;
-        let window = Buf::zeroed(len(round_up(window_bytes, block)), len(block));
         let end = geometry.frames_end();
+        let there = end.saturating_sub(round_down(at, block)).max(block);
+        let window = Buf::zeroed(len(round_up(window_bytes.min(there), block)), len(block));
         let (window_at, window_len) = (0, 0);
         Cursor { file, id, block, at, end, window, window_at, window_len, ahead: 0, asked_upto: at }
     }
@@ -136,11 +137,7 @@ impl Cursor {
     /// Finds the next frame by its header alone and stays there; `whole` checks it, `skip` doesn't.
     pub(crate) fn peek(&mut self) -> io::Result<Step> {
         loop {
-            // A header never crosses a block boundary, so what is left of this block is padding.
-            let left = round_up(self.at + 1, self.block) - self.at;
-            if left < FRAME_HEADER_LEN as u64 {
-                self.at += left;
-            }
+            self.at = place_after(self.at, self.block);
             if self.at >= self.end {
                 return Ok(Step::End);
             }

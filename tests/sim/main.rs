@@ -60,6 +60,7 @@ mod rot;
 mod same;
 mod script;
 mod slots;
+mod tail;
 mod tally;
 #[path = "../support/through.rs"]
 mod through;

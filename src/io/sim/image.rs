@@ -130,6 +130,17 @@ impl Image {
         }
     }
 
+    /// The first `size` bytes.
+    pub(super) fn bytes(&self, size: usize) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(size);
+        while bytes.len() < size {
+            let page = self.0.get(bytes.len() / BLOCK).and_then(Option::as_deref);
+            let len = BLOCK.min(size - bytes.len());
+            bytes.extend_from_slice(&page.unwrap_or(&ZEROS)[..len]);
+        }
+        bytes
+    }
+
     /// Cuts at `size` bytes: what is beyond reads as zeros.
     pub(super) fn cut(&mut self, size: usize) {
         self.0.truncate(size.div_ceil(BLOCK));

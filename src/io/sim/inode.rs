@@ -139,6 +139,11 @@ impl Inode {
         len
     }
 
+    /// All that the device holds.
+    pub(super) fn bytes(&self) -> Vec<u8> {
+        self.device.bytes(cast::len(self.size))
+    }
+
     /// Lands `bytes` at `at`, whole or in part; gives a checksum of what was to be written.
     pub(super) fn land(
         &mut self,

@@ -245,10 +245,7 @@ impl Sim {
     /// There is no such file.
     pub fn peek(&self, path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
         let mut state = self.lock();
-        let file = state.named(path.as_ref())?;
-        let mut bytes = vec![0; cast::len(file.size)];
-        file.read(0, &mut bytes, true);
-        Ok(bytes)
+        Ok(state.named(path.as_ref())?.bytes())
     }
 
     /// Overwrites bytes on the media and in every cache.

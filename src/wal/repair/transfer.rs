@@ -15,7 +15,7 @@ use crate::cast::{len, round_up};
 use crate::error::{Error, Result};
 use crate::format::codec::Decoder;
 use crate::format::frame::{
-    Codec, FRAME_HEADER_LEN, FrameHeader, body_len, decode_body, encode_body, record,
+    Codec, FRAME_HEADER_LEN, FrameHeader, body_len, decode_body, encode_body, place_after, record,
 };
 use crate::format::meta::Meta;
 use crate::format::segment::SegmentHeader;
@@ -222,12 +222,7 @@ impl<'a> NewLog<'a> {
         if self.image.is_empty() {
             self.begin_segment()?;
         }
-        // A header never crosses a block boundary.
-        let left = self.image.len().next_multiple_of(self.block) - self.image.len();
-        if left < FRAME_HEADER_LEN {
-            self.image.resize(self.image.len() + left, 0);
-        }
-        let at = self.image.len();
+        let at = len(place_after(self.image.len() as u64, self.block as u64));
         let (number, epoch) = (self.id.number, self.id.epoch);
         let moved = FrameHeader { number, epoch, ..header };
         self.image.resize(at + FRAME_HEADER_LEN, 0);

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::bugs::{self, Bug};
 use crate::cast::{len, round_up};
 use crate::format::Nonce;
-use crate::format::frame::{FRAME_HEADER_LEN, FrameHeader};
+use crate::format::frame::{FRAME_HEADER_LEN, FrameHeader, place_after};
 use crate::io::Buf;
 use crate::lsn::Lsn;
 use crate::options::Durability;
@@ -61,11 +61,9 @@ impl Gather {
         }
     }
 
-    /// Where in the buffer the next frame would start: its block has room for the whole header.
+    /// Where in the buffer the next frame would start.
     pub(super) fn next_start(&self, block: u64) -> usize {
-        let block = len(block);
-        let left = block - self.used % block;
-        if left < FRAME_HEADER_LEN { self.used + left } else { self.used }
+        len(place_after(self.used as u64, block))
     }
 
     /// Copies a batch's frame in, from `pos` on.
