@@ -304,6 +304,25 @@ fn a_log_is_continued_under(limit: u64, config: WalConfig) {
     holds(&dir, found + 20);
 }
 
+/// A log that ends where no file may grow, or be written at all: nothing kills the process, which
+/// may be dropped as well as closed.
+fn a_log_ends_under(limit: u64, config: WalConfig, closed: bool) {
+    let dir = config.log_dir.clone();
+    let wal = Wal::open(config.clone()).unwrap();
+    append_at(&wal, 1).unwrap();
+    let limited = FileSize::limit(limit);
+    match closed {
+        true => println!("closed with files of {limit} bytes: {:?}", wal.close()),
+        false => drop(wal),
+    }
+    drop(limited);
+    // The lock was given back.
+    let wal = Wal::open(config).unwrap();
+    append_at(&wal, wal.next_lsn().get()).unwrap();
+    wal.close().unwrap();
+    holds(&dir, 41);
+}
+
 /// Does nothing unless the test below started it: the limit is the process's.
 #[test]
 fn child_writes_small_files() {
@@ -316,6 +335,9 @@ fn child_writes_small_files() {
     }
     for limit in [500_000, 512 << 10] {
         a_log_is_continued_under(limit, config(format!("continued-{limit}")));
+    }
+    for (limit, closed) in [(0, true), (0, false), (30, true), (META, false)] {
+        a_log_ends_under(limit, config(format!("ended-{limit}-{closed}")), closed);
     }
 }
 

@@ -19,6 +19,8 @@ const END: usize = 77;
 
 /// The greatest number and epoch of a segment: with greater ones a log would soon have none left.
 pub(crate) const MAX_NUMBER: u64 = u64::MAX >> 1;
+/// So many of both are left to a log that is opened: more than it can use up.
+pub(crate) const LEFT_NUMBERS: u64 = 1 << 40;
 
 /// What a segment says of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,7 +37,8 @@ pub(crate) struct SegmentHeader {
 impl SegmentHeader {
     /// The block; its length is `block_size`.
     pub(crate) fn encode(&self) -> Vec<u8> {
-        assert!(self.fits(u64::from(self.block_size)), "no reader would take {self:?}");
+        let fits = self.is_numbered() && self.fits(u64::from(self.block_size));
+        assert!(fits, "no reader would take {self:?}");
         let mut out = vec![0; self.block_size as usize];
         le::put(&mut out, LOG_ID, &self.log_id);
         le::put_u64(&mut out, NUMBER, self.id.number);
@@ -66,8 +69,12 @@ impl SegmentHeader {
             block_size: le::u32_at(block, BLOCK_SIZE),
             zeroed: block::flag(block[ZEROED])?,
         };
-        let numbered = header.id.number.max(header.id.epoch) <= MAX_NUMBER;
-        if numbered && header.fits(block.len() as u64) { Ok(header) } else { Err(Bad::Lengths) }
+        let fits = header.is_numbered() && header.fits(block.len() as u64);
+        if fits { Ok(header) } else { Err(Bad::Lengths) }
+    }
+
+    fn is_numbered(&self) -> bool {
+        self.id.number.max(self.id.epoch) <= MAX_NUMBER
     }
 
     /// What a block that does not decode says it is, and of which size: worth a try, for the frames

@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 
 use super::buf::ForkGuard;
 use super::os::{open_regular, uninterrupted, write_whole};
+use super::signal::block_file_size_signal;
 
 /// How long a newcomer waits for the lock of a process that is gone.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -78,7 +79,7 @@ impl Drop for Held {
         if lock.fork.is_child() || lock.pinned.load(Ordering::Relaxed) {
             return;
         }
-        let blanked = name_holder(&lock.file, "");
+        let blanked = blank_holder(&lock.file);
         if let Err(error) = lock.file.unlock().and(blanked) {
             let what = "the log's lock was not given back, or still names this process";
             tracing::warn!(%error, "{what}");
@@ -161,6 +162,19 @@ fn outwait(
 
 fn name_holder(file: &fs::File, holder: &str) -> io::Result<()> {
     write_whole(file, format!("{holder:<WIDTH$}").as_bytes(), 0)
+}
+
+/// Takes the holder's name out, on a thread that may write: the caller's would die of the signal
+/// where no file may be written any more.
+fn blank_holder(file: &fs::File) -> io::Result<()> {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("prkdb-unlock".into());
+        let blanked = thread.spawn_scoped(scope, || {
+            block_file_size_signal();
+            name_holder(file, "")
+        });
+        blanked?.join().unwrap_or_else(|_| Err(io::Error::other("the thread panicked")))
+    })
 }
 
 /// This process, as it is named in the file.

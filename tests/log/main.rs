@@ -24,6 +24,7 @@ mod damage;
 mod directory;
 mod filesystem;
 mod followed;
+mod forged;
 mod golden_log;
 #[cfg(feature = "sim")]
 mod health;

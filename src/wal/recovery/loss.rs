@@ -24,7 +24,7 @@ use crate::options::RecoveryPolicy;
 use crate::segment::{Cursor, Geometry, Run, parse_name};
 
 use super::inspect::Survey;
-use super::judge::promised;
+use super::judge::{can_go_on, promised};
 use super::ranges::{Span, count, within};
 use super::segment::{WINDOW, read_block};
 use super::sift::{Sifted, clip, sift, views};
@@ -112,11 +112,8 @@ pub(crate) fn assess(
         kept.iter_mut().for_each(|runs| clip(runs, from));
         (cut, next) = (Some(from), promised.next());
     }
-    if next == Lsn::MAX {
-        let why = "watermarks in it promise all LSNs that there are: none is left to go on with";
-        let path = unusable.first().map(|bad| &bad.path).or(found.first().map(|f| &f.file.path));
-        return Err(Error::corrupt("recover", path.map_or(Path::new(""), |p| p), 0, why));
-    }
+    let place = unusable.first().map(|bad| &bad.path).or(found.first().map(|f| &f.file.path));
+    can_go_on(place.map_or(Path::new(""), |path| path), meta, found, next)?;
     let unsealed = (0..found.len()).filter(|i| is_unsealed(&found[*i], &kept[*i])).collect();
     Ok(Loss { swept, kept, holes, cut, next, proven, unusable, unsealed })
 }

@@ -20,7 +20,6 @@ use std::path::{Path, PathBuf};
 use crate::bugs::{self, Bug};
 use crate::error::{Error, Result};
 use crate::format::meta::{Cut, Meta};
-use crate::format::segment::MAX_NUMBER;
 use crate::io::Access;
 use crate::lsn::Lsn;
 use crate::options::RecoveryPolicy;
@@ -151,12 +150,19 @@ pub(crate) fn after(survey: &Survey, loss: &Loss, dir: &Path) -> Result<Meta> {
     Ok(meta)
 }
 
+/// More than a log makes, and loses the names of, between two updates of META.
+const MOST_MADE: u64 = 1 << 20;
+
 /// Of all segments that there ever were.
 fn highest_number(survey: &Survey) -> u64 {
     let found = survey.found.iter().map(|f| f.file.id.number);
+    let highest = found.fold(survey.meta.meta.highest_number, u64::max);
+    // Of what can't be used the name tells, if a log can have got there: a stranger's says anything.
     let named = survey.unusable.iter().filter_map(Error::path).map(super::loss::number);
-    let all = found.chain(named).filter(|number| *number <= MAX_NUMBER);
-    all.fold(survey.meta.meta.highest_number, u64::max)
+    let mut named: Vec<u64> = named.collect();
+    named.sort_unstable();
+    let next = |highest, number| if number > highest + MOST_MADE { highest } else { number };
+    named.into_iter().fold(highest, |highest, number| highest.max(next(highest, number)))
 }
 
 /// Of the first segment that is made from now on.
