@@ -218,6 +218,11 @@ fn recover_on_queue(shared: &Shared, wanted: Wanted) -> Result<Recovered> {
     let World { disk, host } = &shared.world;
     let queue = disk.queue(CHORES_DEPTH, &[]);
     let mut queue = queue.map_err(|e| Error::io("open", &shared.dir, None, e))?;
-    let log = |flow| recover(flow, &**disk, &**host, shared, wanted);
+    let hear = |done, of| {
+        if let Some(hook) = &shared.config.recovery_progress {
+            hook.tell(done, of);
+        }
+    };
+    let log = |flow| recover(flow, &**disk, &**host, shared, wanted, &hear);
     block_on(&mut *queue, log)
 }

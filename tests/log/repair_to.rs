@@ -95,7 +95,7 @@ fn copied(
     dir: &Path,
     to: &Path,
     gate: &Arc<Gate>,
-    mut then: impl FnMut(),
+    mut then: impl FnMut() + Send,
 ) -> Result<RepairReport, Error> {
     let disk = || open_disk(to.parent().unwrap(), Backend::Pwrite).unwrap().0;
     let host = Arc::new(ThreadHost::new());

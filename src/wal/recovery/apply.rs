@@ -15,7 +15,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::FORMAT_VERSION;
 use crate::format::meta::Meta;
 use crate::io::{Access, Disk, FileRef, Flow, Host};
-use crate::options::RecoveryPolicy;
+use crate::options::{RecoveryPolicy, WalConfig};
 use crate::segment::{SegmentFile, Summary, parse_name};
 
 use super::super::catalog::{Listing, Segment};
@@ -35,16 +35,17 @@ use super::ranges::drop_below;
 use super::site::{Recovered, Site, Wanted};
 use super::{Found, Plan, Progress, Scan, State};
 
-/// Creates the log, or recovers it, and fills the catalog.
+/// Creates the log, or recovers it, and fills the catalog. `hear` gets the bytes read, of how many.
 pub(crate) async fn recover(
     flow: Flow,
     disk: &dyn Disk,
     host: &dyn Host,
     shared: &Shared,
     wanted: Wanted,
+    hear: &dyn Fn(u64, u64),
 ) -> Result<Recovered> {
-    let config = &shared.config;
-    let site = Site { flow: &flow, disk, host, dir: &config.log_dir, wipe: config.wipe_retired };
+    let WalConfig { log_dir: dir, wipe_retired: wipe, .. } = &shared.config;
+    let site = Site { flow: &flow, disk, host, dir, hear, wipe: *wipe };
     let entries = disk.list(site.dir).map_err(|e| Error::io("open", site.dir, None, e))?;
     let contents = classify(site.dir, &entries)?;
     if contents == Contents::Log && matches!(wanted, Wanted::New) {
@@ -64,7 +65,7 @@ async fn judge(site: Site<'_>, shared: &Shared, wanted: Wanted) -> Result<(Plan,
         RecoveryPolicy::TornTail | RecoveryPolicy::Strict => 1,
         RecoveryPolicy::PointInTime | RecoveryPolicy::Salvage => 3,
     };
-    let progress = Progress::new(config.recovery_progress.as_ref(), segment_bytes(site)?, passes);
+    let progress = Progress::new(site.hear, segment_bytes(site)?, passes);
     let mended = match config.recovery {
         RecoveryPolicy::TornTail | RecoveryPolicy::Strict => None,
         policy => mend(site, policy, &progress).await?,

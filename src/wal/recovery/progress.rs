@@ -10,15 +10,13 @@
 
 use std::cell::Cell;
 
-use crate::options::OnRecoveryProgress;
-
 /// Bytes between two calls inside a segment.
 const STEP: u64 = 1 << 20;
 
-/// Told to nobody, or to the hook of the configuration.
-#[derive(Debug, Default)]
+/// Told to nobody, or to the hook of whoever opens or repairs the log.
+#[derive(Default)]
 pub(crate) struct Progress<'a> {
-    hook: Option<&'a OnRecoveryProgress>,
+    hook: Option<&'a dyn Fn(u64, u64)>,
     total: u64,
     /// Bytes of the passes and segments before this one.
     before: Cell<u64>,
@@ -27,8 +25,8 @@ pub(crate) struct Progress<'a> {
 
 impl<'a> Progress<'a> {
     /// Over so many bytes, in so many passes.
-    pub(super) fn new(hook: Option<&'a OnRecoveryProgress>, bytes: u64, passes: u64) -> Self {
-        Progress { hook, total: bytes * passes, ..Progress::default() }
+    pub(super) fn new(hook: &'a dyn Fn(u64, u64), bytes: u64, passes: u64) -> Self {
+        Progress { hook: Some(hook), total: bytes * passes, ..Progress::default() }
     }
 
     /// So far it is in a segment.
@@ -55,7 +53,7 @@ impl<'a> Progress<'a> {
         let done = done.min(self.total).max(self.told.get());
         self.told.set(done);
         if let Some(hook) = self.hook {
-            hook.tell(done, self.total);
+            hook(done, self.total);
         }
     }
 }

@@ -41,6 +41,8 @@ pub(super) struct Site<'a> {
     pub(super) disk: &'a dyn Disk,
     pub(super) host: &'a dyn Host,
     pub(super) dir: &'a Path,
+    /// Gets the bytes read so far, of how many.
+    pub(super) hear: &'a dyn Fn(u64, u64),
     /// What was retired is wiped before it goes.
     pub(super) wipe: bool,
 }

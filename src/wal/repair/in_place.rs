@@ -1,5 +1,6 @@
 //! The part of a repair in place that writes: recovery with `Salvage`, then a close.
 
+use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
@@ -12,12 +13,17 @@ use super::super::recovery::{GivenUp, Wanted, recover, set_apart, spare_name};
 use super::super::shared::Shared;
 use super::on_queue;
 
-/// Recovers the log with `Salvage` and closes it; gives what was given up.
+/// How often that reads a log, as it counts it itself.
+pub(super) const CARRY_OUT_PASSES: u64 = 3;
+
+/// Recovers the log with `Salvage` and closes it; gives what was given up. `progress` gets the bytes
+/// read, of how many.
 pub(super) fn carry_out(
     world: &World,
     dir: &Path,
     meta: &Meta,
     rebuilt: Option<&str>,
+    progress: &mut (dyn FnMut(u64, u64) + Send),
 ) -> Result<Vec<GivenUp>> {
     let config = WalConfig {
         segment_bytes: meta.segment_bytes,
@@ -35,6 +41,8 @@ pub(super) fn carry_out(
     let block = crate::cast::len(meta.block_size.into());
     let shared = Shared::new(config, world.clone(), block);
     let (disk, host, shared) = (&*world.disk, &*world.host, &shared);
+    let progress = RefCell::new(progress);
+    let hear = &|done, of| (*progress.borrow_mut())(done, of);
     on_queue(world, dir, |flow| async move {
         let mut given_up = Vec::new();
         if let Some(why) = rebuilt {
@@ -42,7 +50,7 @@ pub(super) fn carry_out(
             given_up.push(meta_given_up(dir, why, kept_as));
             MetaFile::create(&flow, disk, dir, meta.clone()).await?;
         }
-        let mut recovered = recover(flow.clone(), disk, host, shared, Wanted::Any).await?;
+        let mut recovered = recover(flow.clone(), disk, host, shared, Wanted::Any, hear).await?;
         set_apart(disk, dir, &recovered.stock.unwiped)?;
         let change = |m: &mut Meta| {
             m.clean = true;

@@ -30,7 +30,7 @@ mod in_place;
 mod rebuild;
 mod transfer;
 
-use in_place::{carry_out, meta_given_up};
+use in_place::{CARRY_OUT_PASSES, carry_out, meta_given_up};
 use rebuild::rebuild;
 
 /// What a repair found and did.
@@ -56,8 +56,9 @@ pub struct RepairReport {
 
 /// Repairs the log in `dir` in its place: gives up what is damaged, keeps everything else.
 ///
-/// - Shape: blocks, and reads every frame; `progress` gets the bytes read, of how many. Nothing of
-///   the log is deleted (what lies in `pool/` is no part of it) and no damaged byte overwritten:
+/// - Shape: blocks, and reads every frame, more than once if there is anything to repair;
+///   `progress` gets the bytes read so far, of how many that can be, on a thread that works at it.
+///   Nothing of the log is deleted (what lies in `pool/` is no part of it) and no damaged byte overwritten:
 ///   they stay in their segment, which readers pass over there, and a file that can't be used at
 ///   all (a segment without a header, META) is renamed to `NAME.given-up`. A log that is healthy
 ///   and was closed stays as it is. A missing or unreadable META is rebuilt from the segments: the
@@ -73,7 +74,10 @@ pub struct RepairReport {
 /// than its header says, which is [`Error::right_length`](crate::Error::right_length): give it that
 /// one first, as `truncate -s` does, for what it holds counts again then ([`repair_to`] gives it
 /// up). `Unsupported`, `StorageFull`, `Io`: a read error is no damage, nothing is given up for it.
-pub fn repair(dir: impl AsRef<Path>, progress: &mut dyn FnMut(u64, u64)) -> Result<RepairReport> {
+pub fn repair(
+    dir: impl AsRef<Path>,
+    progress: &mut (dyn FnMut(u64, u64) + Send),
+) -> Result<RepairReport> {
     repair_in(world_of(dir.as_ref())?, dir, progress)
 }
 
@@ -84,7 +88,7 @@ pub fn repair(dir: impl AsRef<Path>, progress: &mut dyn FnMut(u64, u64)) -> Resu
 pub fn repair_in(
     world: World,
     dir: impl AsRef<Path>,
-    progress: &mut dyn FnMut(u64, u64),
+    progress: &mut (dyn FnMut(u64, u64) + Send),
 ) -> Result<RepairReport> {
     let dir = dir.as_ref();
     let lock = take_lock(&world, dir)?;
@@ -93,17 +97,23 @@ pub fn repair_in(
         // What it holds counts again once it has its own; what is given up never does.
         return Err(error.clone());
     }
-    let loss = assess(&*world.disk, &survey, RecoveryPolicy::Salvage, progress)?;
+    let read = bytes(&survey);
+    let total = read * (1 + CARRY_OUT_PASSES);
+    let first = &mut |done, _| progress(done, total);
+    let loss = assess(&*world.disk, &survey, RecoveryPolicy::Salvage, first)?;
     let mut report = report(&survey, &loss);
-    if rebuilt.is_none() && !is_ailing(&survey, &loss) {
-        return Ok(report);
+    if rebuilt.is_some() || is_ailing(&survey, &loss) {
+        let (mut outcome, meta) = (None, &survey.meta.meta);
+        let (slot, world) = (&mut outcome, &world);
+        // What can't be used has no frames to read; recovery counts its file all the same.
+        let rest = &mut |done, of: u64| progress(read + done * (total - read) / of.max(1), total);
+        let job = || *slot = Some(carry_out(world, dir, meta, rebuilt.as_deref(), rest));
+        let failed = |e| Error::io("repair", dir, None, e);
+        world.host.run("prkdb-repair", Box::new(job)).map_err(failed)?;
+        report.given_up = outcome.expect("the job ran to its end")?;
+        report.changed = true;
     }
-    let mut outcome = None;
-    let slot = &mut outcome;
-    let job = || *slot = Some(carry_out(&world, dir, &survey.meta.meta, rebuilt.as_deref()));
-    world.host.run("prkdb-repair", Box::new(job)).map_err(|e| Error::io("repair", dir, None, e))?;
-    report.given_up = outcome.expect("the job ran to its end")?;
-    report.changed = true;
+    progress(total, total);
     drop(lock);
     Ok(report)
 }
@@ -123,7 +133,7 @@ pub fn repair_in(
 pub fn repair_to(
     dir: impl AsRef<Path>,
     to: impl AsRef<Path>,
-    progress: &mut dyn FnMut(u64, u64),
+    progress: &mut (dyn FnMut(u64, u64) + Send),
 ) -> Result<RepairReport> {
     let (dir, to) = (dir.as_ref(), to.as_ref());
     let inside = |to: &Path| {
@@ -151,7 +161,7 @@ pub fn repair_to_in(
     dir: impl AsRef<Path>,
     target: World,
     to: impl AsRef<Path>,
-    progress: &mut dyn FnMut(u64, u64),
+    progress: &mut (dyn FnMut(u64, u64) + Send),
 ) -> Result<RepairReport> {
     let (dir, to) = (dir.as_ref(), to.as_ref());
     let still = hold_still(&source, dir)?;
@@ -166,8 +176,9 @@ pub fn repair_to_in(
         }
     }
     let (survey, rebuilt) = look(&source, dir)?;
-    let read = &mut |done, of| progress(done, of * 2);
-    let loss = assess(&*source.disk, &survey, RecoveryPolicy::Salvage, read)?;
+    let (read, total) = (bytes(&survey), 2 * bytes(&survey));
+    let first = &mut |done, _| progress(done, total);
+    let loss = assess(&*source.disk, &survey, RecoveryPolicy::Salvage, first)?;
     // Refused before anything is written, if it is.
     let meta = after(&survey, &loss, to)?;
     target.disk.create_dir(to).map_err(failed)?;
@@ -182,15 +193,15 @@ pub fn repair_to_in(
     let mut outcome = None;
     let slot = &mut outcome;
     let (disk, target, survey, loss) = (&*source.disk, &target, &survey, &loss);
+    let rest = &mut |done: u64| progress(read + done.min(read), total);
     let job = || {
-        let frames = transfer::Frames::new(disk, survey, loss);
+        let frames = transfer::Frames::new(disk, survey, loss, rest);
         *slot = Some(on_queue(target, to, |flow| async move {
             transfer::write(&flow, target, to, frames, meta, dir).await
         }));
     };
     target.host.run("prkdb-repair", Box::new(job)).map_err(failed)?;
     outcome.expect("the job ran to its end")?;
-    let total = survey.found.iter().map(|f| f.file.geometry.size).sum::<u64>() * 2;
     progress(total, total);
     drop((lock, still));
     Ok(report)
@@ -271,6 +282,11 @@ fn report(survey: &Survey, loss: &Loss) -> RepairReport {
         first_lsn: meta.first_lsn,
         next_lsn: loss.next,
     }
+}
+
+/// Of all segments that can be read.
+fn bytes(survey: &Survey) -> u64 {
+    survey.found.iter().map(|f| f.file.geometry.size).sum()
 }
 
 /// Runs what writes on a queue of the world's disk.

@@ -29,6 +29,8 @@ use super::super::recovery::{Loss, Met, Survey, Sweep, kept_run, skip_removed};
 
 /// Frames of one new segment, bytes, unless one batch has more.
 const IMAGE_BYTES: usize = 16 << 20;
+/// Bytes of frames between two calls of progress.
+const TOLD: u64 = 1 << 20;
 /// Bytes of one write.
 const PIECE: usize = 1 << 20;
 
@@ -103,15 +105,25 @@ pub(super) struct Frames<'a> {
     decoder: Decoder,
     /// The LSN after the last frame that was given.
     next: Lsn,
+    /// Bytes of the frames that were given,
+    given: u64,
+    /// and who hears of them.
+    hear: &'a mut (dyn FnMut(u64) + Send),
 }
 
 impl<'a> Frames<'a> {
-    pub(super) fn new(disk: &'a dyn Disk, survey: &'a Survey, loss: &'a Loss) -> Frames<'a> {
+    /// `hear` gets the bytes of the frames that were taken so far.
+    pub(super) fn new(
+        disk: &'a dyn Disk,
+        survey: &'a Survey,
+        loss: &'a Loss,
+        hear: &'a mut (dyn FnMut(u64) + Send),
+    ) -> Frames<'a> {
         let first = |(i, kept): (usize, &Vec<Run>)| Some((kept.first()?.first, i));
         let mut waiting: Vec<_> = loss.kept.iter().enumerate().filter_map(first).collect();
         waiting.sort_unstable_by(|a, b| b.cmp(a));
         let (heads, decoder, next) = (Vec::new(), Decoder::default(), Lsn::NONE);
-        Frames { disk, waiting, heads, survey, loss, decoder, next }
+        Frames { disk, waiting, heads, survey, loss, decoder, next, given: 0, hear }
     }
 
     /// The next batch: its header, with the LSNs that are part of the log, and its stored bytes.
@@ -142,6 +154,11 @@ impl<'a> Frames<'a> {
     /// The frame of a head; none if another segment gave its records already.
     fn take(&mut self, head: &mut Head<'_>) -> Result<Option<(FrameHeader, Vec<u8>)>> {
         let header = head.frame.header;
+        let before = self.given;
+        self.given += header.frame_len();
+        if before / TOLD != self.given / TOLD {
+            (self.hear)(self.given);
+        }
         if header.last_lsn() < self.next {
             return Ok(None);
         }
