@@ -63,6 +63,7 @@ pub enum Backend {
     Uring,
     /// Copies into mapped files, synced by a few threads. `Unsupported` where files can't be
     /// mapped, or not safely: on a file system that copies on write a full disk would be a signal.
+    /// RLIMIT_FSIZE limits the segments it makes, not what it copies into those that are there.
     /// Makes no io_uring call.
     Mmap,
     /// Positional writes on a few threads. Makes no io_uring call.

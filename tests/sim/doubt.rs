@@ -14,7 +14,7 @@
 //! where one read was wrong, the greatest but one, for a read can hide no more than one block.
 
 use prkdb_core::io::sim::{CrashKind, Faults};
-use prkdb_core::{Error, ErrorKind, Lsn, ReadOnlyWal, Wal};
+use prkdb_core::{Error, ErrorKind, Finding, Lsn, ReadOnlyWal, Wal};
 
 use crate::damage;
 use crate::life::{DIR, Hazard, Life, Open, say};
@@ -105,7 +105,7 @@ impl Life {
                 Err(e) => {
                     say!(self, "not opened: {e}");
                     self.expect_damage_or_fault(&e);
-                    self.look_at_damage();
+                    self.look_at_damage(&e, before);
                 }
             }
         }
@@ -145,11 +145,18 @@ impl Life {
         damage && (self.sim.model().lies || self.sim.corruptions() > 0)
     }
 
-    /// Whatever is wrong with a log, it can be looked at.
-    fn look_at_damage(&mut self) {
-        let disk = self.sim.world().disk;
-        let told = ReadOnlyWal::verify_on(&*disk, DIR, &mut |_| {}, &mut |_, _| {});
-        say!(self, "verify: {:?}", told.map(|summary| format!("{summary:?}")));
+    /// Whatever is wrong with a log, it can be looked at, and what keeps it shut is told, unless a read
+    /// went wrong since `corruptions` were counted.
+    fn look_at_damage(&mut self, refused: &Error, corruptions: u64) {
+        let (disk, mut damaged) = (self.sim.world().disk, false);
+        let tell = &mut |finding: Finding| damaged |= finding.is_damage();
+        let told = ReadOnlyWal::verify_on(&*disk, DIR, tell, &mut |_, _| {});
+        say!(self, "verify: {:?}", told.as_ref().map(|summary| format!("{summary:?}")));
+        let same = self.sim.corruptions() == corruptions;
+        // It may also say so of the log as a whole, or meet a fault itself.
+        let sound = told.is_ok() && !damaged;
+        self.tally.looks += u64::from(same && self.is_damage(refused));
+        assert!(!(same && sound && self.is_damage(refused)), "I7: verify finds nothing: {refused}");
     }
 
     /// I2, I3, I4, I7: right records without a gap, in whole batches, up to the end or to an error.

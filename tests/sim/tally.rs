@@ -36,6 +36,8 @@ pub struct Tally {
     /// and those that met nothing wrong yet.
     pub proofs: u64,
     pub sound: u64,
+    /// Logs that were refused as damaged, and looked at with nothing going wrong meanwhile.
+    pub looks: u64,
 }
 
 impl Tally {
@@ -55,6 +57,7 @@ impl Tally {
         let (least, few) = (self.seeds / 100, self.unread * 50 < self.reads);
         assert!(few, "too many reads are cut short: {self:?}");
         assert!(self.proofs > least && self.sound > least, "too few were in doubt: {self:?}");
+        assert!(self.looks > 0, "no damaged log was looked at: {self:?}");
         assert!(self.spotless * 4 < self.flips, "most logs can't be damaged: {self:?}");
     }
 }
@@ -75,5 +78,6 @@ impl AddAssign for Tally {
         self.unread += other.unread;
         self.proofs += other.proofs;
         self.sound += other.sound;
+        self.looks += other.looks;
     }
 }
