@@ -180,7 +180,8 @@ fn a_write_that_gets_nowhere_fails_in_the_end() {
 fn who_waits_behind_a_cut_hears_that_no_segment_can_be_made() {
     let root = tempfile::tempdir().unwrap();
     let gate = Arc::new(Gate::default());
-    gate.hold("create", ".making");
+    // The first segment: the reserve is made under the number 0, by `open` itself.
+    gate.hold("create", "1.making");
     let wal = open(root.path(), &gate);
     gate.wait_for("create");
     std::thread::scope(|scope| {
