@@ -23,7 +23,6 @@ use super::super::maker::Stock;
 use super::super::meta::MetaFile;
 use super::super::shared::Shared;
 use super::classify::{Contents, classify};
-use super::copy::keep_reserve;
 use super::create::{backend_code, create};
 use super::footers::{end_old_segments, wants_footer};
 use super::inspect::inspect;
@@ -32,6 +31,7 @@ use super::listing::catalog_of;
 use super::mend::{Mended, mend, name_again};
 use super::pool::{ready_pool, remove_spent};
 use super::ranges::drop_below;
+use super::reserve::keep_reserve;
 use super::site::{Recovered, Site, Wanted};
 use super::{Found, Plan, Progress, Scan, State};
 

@@ -18,18 +18,15 @@ use crate::format::meta::Meta;
 use crate::io::{Access, Buf, FileRef};
 use crate::lsn::Lsn;
 use crate::segment::{
-    Cursor, Frame, Geometry, NewSegment, Step, Summary, fill_with_zeros, install, making_name,
-    pool_dir,
+    Cursor, Frame, Geometry, NewSegment, Step, Summary, install, making_name, pool_dir,
 };
 
 use super::super::shared::GROUP_BYTES;
 use super::footers::put_footer;
+use super::reserve::{blank_file, take_reserve};
 use super::site::Site;
 use super::{Found, Plan, State};
 
-/// The name in the pool of the space set aside for this.
-pub(crate) const RESERVE: &str = "reserve";
-const RESERVE_BYTES: u64 = 1 << 20;
 /// More than a log leaves without a watermark behind it: some 32 groups in flight, of which none
 /// can say yet that another one is durable, each a batch of at most 40 MiB; and what waits for a
 /// sync.
@@ -103,9 +100,8 @@ pub(super) async fn copy_frames(
     let path = pool_dir(site.dir).join(making_name(new.id.number));
     let (file, path, zeroed) = match blank_file(site, &path, new.geometry).await {
         Ok(file) => (file, path, true),
-        Err(e) if e.kind() == ErrorKind::StorageFull && new.geometry.size == RESERVE_BYTES => {
-            let path = pool_dir(site.dir).join(RESERVE);
-            let Some(file) = open_alone(site, &path, Access::Write) else { return Err(e) };
+        Err(e) if e.kind() == ErrorKind::StorageFull => {
+            let Some((file, path)) = take_reserve(site, new.geometry) else { return Err(e) };
             // A copy that a crash cut short may have left its frames there.
             (file, path, false)
         }
@@ -123,54 +119,6 @@ pub(super) async fn copy_frames(
     let ended = put_footer(site, &made.segment, &made.file, &summary, summary.last_lsn()).await;
     site.flow.release(&made.file);
     ended
-}
-
-/// A file of zeros, synced, under a name that nobody believes; none is left after an error.
-async fn blank_file(site: Site<'_>, path: &Path, geometry: Geometry) -> Result<FileRef> {
-    let file = site.disk.create(path, geometry.size);
-    let file = file.map_err(|e| Error::io("recover: copy the tail", path, None, e))?;
-    let filled =
-        fill_with_zeros(site.flow, &file, geometry, 0, |_| std::future::ready(Ok(()))).await;
-    if filled.is_err() {
-        site.flow.release(&file);
-        if let Err(error) = site.disk.unlink(path) {
-            tracing::warn!(%error, path = %path.display(), "a copy that failed was not removed");
-        }
-    }
-    filled.map(|()| file)
-}
-
-/// A file that no checkpoint has by a second name.
-fn open_alone(site: Site<'_>, path: &Path, access: Access) -> Option<FileRef> {
-    let file = site.disk.open(path, access).ok()?;
-    file.links().is_ok_and(|names| names == 1).then_some(file)
-}
-
-/// Sets a little space aside, so that a tail can be copied when the disk is full. Without it a log
-/// on a full disk of this kind opens only after space was made. An error is a failed sync alone.
-pub(super) async fn keep_reserve(site: Site<'_>) -> Result<()> {
-    let pool = pool_dir(site.dir);
-    let (path, making) = (pool.join(RESERVE), pool.join(making_name(0)));
-    if open_alone(site, &path, Access::Cached).is_some() {
-        return Ok(());
-    }
-    let block = site.disk.block_size() as u64;
-    let geometry = Geometry { size: RESERVE_BYTES, block };
-    let made = async {
-        let file = blank_file(site, &making, geometry).await?;
-        site.flow.release(&file);
-        let what = "set a reserve aside";
-        site.disk.rename(&making, &path).map_err(|e| Error::io(what, &path, None, e))?;
-        site.disk.sync_dir(&pool).map_err(|e| Error::sync(what, &pool, None, e))
-    };
-    match made.await {
-        Err(error) if error.is_failed_sync() => Err(error),
-        Err(error) => {
-            tracing::warn!(%error, "no reserve for recovery on a full disk");
-            Ok(())
-        }
-        Ok(()) => Ok(()),
-    }
 }
 
 /// Adds the kept frames of one segment that nobody is known to have been promised.

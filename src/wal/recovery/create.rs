@@ -8,8 +8,8 @@ use super::super::catalog::Listing;
 use super::super::maker::Stock;
 use super::super::meta::{MetaFile, UNCHANGED};
 use super::super::shared::Shared;
-use super::copy::keep_reserve;
 use super::pool::ready_pool;
+use super::reserve::keep_reserve;
 use super::site::{Recovered, Site};
 use super::{RecoveryReport, Verdict};
 
