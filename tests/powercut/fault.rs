@@ -1,4 +1,7 @@
-//! One request of a disk that fails, once: the disk is healthy before and after.
+//! One request of a disk that fails, once: the disk is healthy before and after. Or one that does
+//! not end until it is let go.
+
+use std::sync::{Condvar, Mutex};
 
 use crate::support::Random;
 
@@ -71,6 +74,43 @@ impl Fault {
 
     pub fn of_flush(&mut self) -> bool {
         self.what == What::Flush && self.strikes()
+    }
+}
+
+/// One write of a frame that the disk has taken and not done yet.
+#[derive(Default)]
+pub struct Held(Mutex<Hold>, Condvar);
+
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Hold {
+    #[default]
+    None,
+    /// The next one is to be held.
+    Asked,
+    Holds,
+}
+
+impl Held {
+    pub fn ask(&self) {
+        *self.0.lock().unwrap() = Hold::Asked;
+    }
+
+    pub fn is_held(&self) -> bool {
+        *self.0.lock().unwrap() == Hold::Holds
+    }
+
+    pub fn free(&self) {
+        *self.0.lock().unwrap() = Hold::None;
+        self.1.notify_all();
+    }
+
+    /// Returns once the write of `data` may be done.
+    pub fn keep_if_asked(&self, data: &[u8]) {
+        let mut hold = self.0.lock().unwrap();
+        if *hold == Hold::Asked && data.chunks(BLOCK).any(is_frame) {
+            *hold = Hold::Holds;
+            drop(self.1.wait_while(hold, |hold| *hold == Hold::Holds).unwrap());
+        }
     }
 }
 

@@ -13,7 +13,8 @@
 //! Needs root, /dev/fuse, loop devices and mkfs; says so and tests nothing where they are missing.
 //! Mapped files are left out on btrfs, where the backend refuses to work.
 //! `PRKDB_POWERCUT_IMAGES` asks for another number of images than 200 in all. `eio` is the other
-//! thing that such a disk can do: fail one write or flush.
+//! thing that such a disk can do: fail one write or flush. `late` is a third: a write that lands
+//! after the process that asked for it was killed.
 //! Source: block-level replay as in CrashMonkey (Mohan et al., OSDI 2018) and dm-log-writes.
 #![cfg(target_os = "linux")]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -31,6 +32,7 @@ mod fault;
 mod fuse;
 #[path = "../support/history.rs"]
 mod history;
+mod late;
 mod life;
 mod names;
 mod recorder;
@@ -280,6 +282,12 @@ fn names_of_ext4_survive_in_the_order_of_a_journal() {
     assert_eq!((found.out_of_order, found.too_old), (0, 0), "{found:?}");
     assert_eq!((found.foreign, found.partial), (0, 0), "{found:?}");
     assert!(found.survived > 0 && found.lost > 0, "{found:?}");
+}
+
+/// Does nothing unless another test runs it as its child.
+#[test]
+fn child_appends_until_it_is_killed() {
+    support::child_main();
 }
 
 /// What the recorder does when this binary is executed again.

@@ -21,7 +21,7 @@ use fuser::{
     ReplyWrite, Request, WriteFlags,
 };
 
-use crate::fault::{self, Fault};
+use crate::fault::{self, Fault, Held};
 use crate::fuse::{self, Service};
 use crate::support::Random;
 use crate::tape::{Blocks, Tape};
@@ -36,6 +36,7 @@ type Tapes = [Mutex<Tape>; DISKS];
 struct Disks {
     tapes: Arc<Tapes>,
     fault: Arc<Mutex<Fault>>,
+    held: Arc<Held>,
     requests: AtomicU64,
 }
 
@@ -143,6 +144,7 @@ impl Filesystem for Disks {
         _: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
+        self.held.keep_if_asked(data);
         // Of a write that fails some may be there all the same.
         let landed = self.fault().of_write(data);
         let data = &data[..landed.unwrap_or(data.len())];
@@ -183,6 +185,7 @@ impl Filesystem for Disks {
 struct Desk {
     tapes: Arc<Tapes>,
     fault: Arc<Mutex<Fault>>,
+    held: Arc<Held>,
     /// By disk: the loop device that it is mounted through, and where.
     mounted: BTreeMap<String, [String; 2]>,
 }
@@ -221,6 +224,10 @@ impl Service for Desk {
             // How many writes went with a flush that failed.
             ["lost"] => return self.fault().lost.to_string(),
             ["fired"] => return self.fault().fired.to_string(),
+            ["hold"] => self.held.ask(),
+            // Whether one is held.
+            ["held"] => return u64::from(self.held.is_held()).to_string(),
+            ["free"] => self.held.free(),
             ["mounted", disk, device, at] => {
                 self.mounted.insert(disk.to_string(), [device.to_string(), at.to_string()]);
             }
@@ -254,7 +261,9 @@ fn detach(device: &str) {
 pub fn serve() {
     let tapes: Arc<Tapes> = Arc::default();
     let fault: Arc<Mutex<Fault>> = Arc::default();
+    let held: Arc<Held> = Arc::default();
     let (of_tapes, of_fault) = (Arc::clone(&tapes), Arc::clone(&fault));
-    let disks = Disks { tapes: of_tapes, fault: of_fault, requests: AtomicU64::new(0) };
-    fuse::serve(disks, Desk { tapes, fault, mounted: BTreeMap::new() });
+    let (of_held, requests) = (Arc::clone(&held), AtomicU64::new(0));
+    let disks = Disks { tapes: of_tapes, fault: of_fault, held: of_held, requests };
+    fuse::serve(disks, Desk { tapes, fault, held, mounted: BTreeMap::new() });
 }

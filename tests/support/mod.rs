@@ -17,7 +17,7 @@ use std::future::Future;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::pin::pin;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
@@ -283,17 +283,26 @@ pub fn child_main() {
     }
 }
 
-/// Lets a child append to `dir` in `life` and kills it after `acks` answers; the last LSN acked.
-pub fn append_and_kill(dir: &Path, life: u64, acks: usize) -> u64 {
-    let mut child = Command::new(std::env::current_exe().unwrap())
+/// Starts a child that appends to `dir` in `life` and tells what was acknowledged, see [`acked`].
+pub fn start_appending(dir: &Path, life: u64) -> Child {
+    Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "child_appends_until_it_is_killed", "--nocapture"])
         .env(CHILD, format!("{life} {}", dir.display()))
         .stdout(Stdio::piped())
         .spawn()
-        .unwrap();
+        .unwrap()
+}
+
+/// The last LSN of each batch that the child was answered, as it tells them, until it is gone.
+pub fn acked(child: &mut Child) -> impl Iterator<Item = u64> + use<> {
     let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    let mut acked =
-        lines.filter_map(|line| line.unwrap().split_once("acked ")?.1.trim().parse().ok());
+    lines.filter_map(|line| line.unwrap().split_once("acked ")?.1.trim().parse().ok())
+}
+
+/// Lets a child append to `dir` in `life` and kills it after `acks` answers; the last LSN acked.
+pub fn append_and_kill(dir: &Path, life: u64, acks: usize) -> u64 {
+    let mut child = start_appending(dir, life);
+    let mut acked = acked(&mut child);
     let last: Option<u64> = acked.by_ref().take(acks).last();
     child.kill().unwrap();
     let last = acked.last().or(last).expect("the child ended before it acknowledged anything");
