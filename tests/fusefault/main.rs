@@ -37,6 +37,8 @@ use prkdb_core::{Backend, BackendReason, ErrorKind, SyncMethod};
 mod failing;
 #[path = "../support/fuse.rs"]
 mod fuse;
+#[cfg(not(prkdb_portable))]
+mod ring;
 mod server;
 #[path = "../support/mod.rs"]
 mod support;

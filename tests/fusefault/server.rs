@@ -60,6 +60,9 @@ struct State {
     fired: u64,
     /// The files that it struck.
     struck: BTreeSet<OsString>,
+    /// Files whose sync lost something since it was armed, and how many more syncs of those came.
+    lost: BTreeSet<u64>,
+    again: u64,
     random: Random,
 }
 
@@ -152,11 +155,13 @@ impl Files {
     fn sync(&self, file: INodeNo, reply: ReplyEmpty) {
         let how = self.meet(What::Sync, file);
         let mut state = self.state();
-        let State { tree, random, .. } = &mut *state;
+        let State { tree, random, lost, again, .. } = &mut *state;
+        *again += u64::from(lost.contains(&file.0));
         match how {
             Some(How::Errno(errno)) => {
                 if loses(errno) {
                     tree.node_mut(file.0).fail_sync(random);
+                    lost.insert(file.0);
                 }
                 drop(state);
                 reply.error(Errno::from_i32(errno));
@@ -422,8 +427,9 @@ impl Service for Desk {
                 let (suffix, after) = (suffix.trim_start_matches('*').to_string(), number(after));
                 let sticky = *sticky == "sticky";
                 state.fault = Some(Fault { what, how, suffix, after, sticky });
-                state.fired = 0;
+                (state.fired, state.again) = (0, 0);
                 state.struck.clear();
+                state.lost.clear();
                 "armed".into()
             }
             // How often it struck.
@@ -437,6 +443,8 @@ impl Service for Desk {
                 names.collect::<Vec<_>>().join(" ")
             }
             ["fired"] => state.fired.to_string(),
+            // How many syncs came of files of which one had failed.
+            ["again"] => state.again.to_string(),
             other => panic!("nobody asks {other:?}"),
         }
     }
@@ -445,7 +453,8 @@ impl Service for Desk {
 /// What the re-executed test binary does.
 pub fn serve(is_direct: bool) {
     let (tree, random) = (Tree::new(), Random(1));
-    let state = State { tree, fault: None, fired: 0, struck: BTreeSet::new(), random };
+    let (struck, lost) = (BTreeSet::new(), BTreeSet::new());
+    let state = State { tree, fault: None, fired: 0, struck, lost, again: 0, random };
     let files = Files { state: Arc::new(Mutex::new(state)), is_direct };
     fuse::serve(files.clone(), Desk(files));
 }
