@@ -6,9 +6,14 @@
 //! ```
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::sync::{Mutex, PoisonError};
+
 use prkdb_core::{Error, ErrorKind, Lsn, Wal};
 
 mod support;
+
+/// One test at a time: what a process has mapped, and what a child of it gets, is of all of them.
+static TURN: Mutex<()> = Mutex::new(());
 
 use support::{config, contents, fill, on_each_backend, open, record};
 
@@ -55,6 +60,7 @@ fn calls_that_work(wal: &Wal) -> u8 {
 
 #[test]
 fn a_forked_child_is_told_closed_and_the_parent_goes_on() {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     on_each_backend(|dir, backend| {
         let wal = open(dir, backend);
         fill(&wal, 1, 20, 1);
@@ -94,4 +100,34 @@ fn a_forked_child_is_told_closed_and_the_parent_goes_on() {
         wal.close().unwrap();
         assert!(contents(dir) == (1..61).map(|lsn| record(1, lsn)).collect::<Vec<_>>());
     });
+}
+
+/// How many pieces of rings this process has in its memory.
+#[cfg(all(target_os = "linux", not(prkdb_portable)))]
+fn mapped_rings() -> std::io::Result<usize> {
+    let maps = std::fs::read_to_string("/proc/self/maps")?;
+    Ok(maps.lines().filter(|line| line.ends_with("anon_inode:[io_uring]")).count())
+}
+
+/// What a child put into a ring that it shares would be the parent's requests, also where it does
+/// so by no call of the log's.
+#[cfg(all(target_os = "linux", not(prkdb_portable)))]
+#[test]
+fn a_forked_child_has_no_ring_in_its_memory() {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let (root, uring) = (tempfile::tempdir().unwrap(), prkdb_core::Backend::Uring);
+    if !support::backends(root.path()).contains(&uring) {
+        return;
+    }
+    let wal = open(root.path(), uring);
+    fill(&wal, 1, 20, 1);
+    // Of the writer and of the maker, each of them entries and what tells where they are.
+    match mapped_rings() {
+        Ok(mapped) => assert!(mapped >= 4, "{mapped} pieces of rings: this proves nothing"),
+        Err(e) => return support::skip("the memory of a forked child", e),
+    }
+    let inherited = in_a_child(|| u8::try_from(mapped_rings().unwrap().min(100)).unwrap());
+    assert_eq!(inherited, 0, "so many pieces of rings are in the child's memory");
+    fill(&wal, 1, 20, 1);
+    wal.close().unwrap();
 }
