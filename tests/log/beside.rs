@@ -336,25 +336,9 @@ fn segments_that_a_cut_could_not_remove_are_passed_over() {
 fn what_recovery_gave_up_is_in_the_programs_log() {
     use prkdb_core::Durability;
     use prkdb_core::io::sim::{CrashKind, Faults, Model, Sim};
-    #[derive(Clone, Default)]
-    struct Lines(Arc<Mutex<Vec<u8>>>);
-    impl io::Write for Lines {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().unwrap().extend(bytes);
-            Ok(bytes.len())
-        }
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-    let lines = Lines::default();
-    let make = {
-        let lines = lines.clone();
-        move || lines.clone()
-    };
-    let subscriber = tracing_subscriber::fmt().with_writer(make).finish();
-    let said = || String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
-    tracing::subscriber::with_default(subscriber, || {
+
+    use crate::heard::heard;
+    let said = heard(|| {
         for seed in 0..100 {
             let sim = Sim::new(seed, Model::weak(true), Faults::default());
             let config = WalConfig { segment_bytes: 1 << 20, ..WalConfig::new("/log") };
@@ -375,5 +359,5 @@ fn what_recovery_gave_up_is_in_the_programs_log() {
         }
         panic!("no seed leaves a torn tail");
     });
-    assert!(said().contains("gave up bytes that nobody was promised"), "{}", said());
+    assert!(said.contains("gave up bytes that nobody was promised"), "{said}");
 }

@@ -64,3 +64,33 @@ fn a_failed_write_says_why_until_the_log_is_resumed() {
     wal.resume().unwrap();
     assert!(wal.health().is_ok());
 }
+
+/// Nobody asks a log that is dropped, so it says by itself what it could not do.
+#[cfg(feature = "cli")]
+#[test]
+fn a_log_that_is_dropped_tells_the_programs_log_what_it_could_not_do() {
+    use crate::heard::heard;
+    let failing = || Faults { write_eio: 1000, ..Faults::default() };
+    // One line says that, of which file, and why.
+    let words = ["ERROR", "could not be closed whole", "poisoned", "/log/0", ".seg", "I/O error"];
+    let says_so =
+        |said: &str| said.lines().any(|line| words.iter().all(|word| line.contains(word)));
+
+    let (_sim, wal) = log(failing());
+    wal.append_batch(["lost"]).unwrap().wait().unwrap_err();
+    assert!(!wal.health().is_ok());
+    let said = heard(|| drop(wal));
+    assert!(says_so(&said), "poisoned: {said:?}");
+
+    // What was queued and not waited for fails only now.
+    let (_sim, wal) = log(failing());
+    drop(wal.append_batch(["queued"]).unwrap());
+    assert!(wal.health().is_ok());
+    let said = heard(|| drop(wal));
+    assert!(says_so(&said), "failing: {said:?}");
+
+    let (_sim, wal) = log(Faults::default());
+    drop(wal.append_batch(["queued"]).unwrap());
+    let said = heard(|| drop(wal));
+    assert!(!said.contains("ERROR"), "all went well: {said}");
+}

@@ -4,7 +4,7 @@
 //! what is kept        damage policies repair newer golden_log directory leaks panics silent
 //! how it is written   unsynced sync_method lanes index filesystem bounds refused
 //! what goes, is read  truncation retention readers batches window unread beside lanes_lost
-//!                     repair_to
+//!                     repair_to verified
 //! how it is asked     options health
 //! ```
 //!
@@ -28,6 +28,8 @@ mod forged;
 mod golden_log;
 #[cfg(feature = "sim")]
 mod health;
+#[cfg(all(feature = "cli", feature = "sim"))]
+mod heard;
 mod index;
 mod lanes;
 mod lanes_lost;
@@ -48,6 +50,7 @@ mod sync_method;
 mod truncation;
 mod unread;
 mod unsynced;
+mod verified;
 #[cfg(feature = "sim")]
 mod window;
 
