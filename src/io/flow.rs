@@ -264,7 +264,10 @@ where
 
 #[cfg(test)]
 mod tests {
+    use tracing::Level;
+
     use super::*;
+    use crate::io::heard::Heard;
     use crate::io::{Access, open_disk};
     use crate::options::Backend;
 
@@ -295,6 +298,57 @@ mod tests {
         fn in_flight(&self) -> usize {
             1
         }
+    }
+
+    /// Takes each request later than it should.
+    struct Slow(Box<dyn Queue>);
+
+    impl Queue for Slow {
+        fn submit(&mut self, op: Op) -> OpId {
+            std::thread::sleep(SLOW_SYNC + Duration::from_millis(20));
+            self.0.submit(op)
+        }
+
+        fn reap(&mut self, out: &mut Vec<Completion>, until: Until) -> io::Result<()> {
+            self.0.reap(out, until)
+        }
+
+        fn waker(&self) -> Waker {
+            self.0.waker()
+        }
+
+        fn release(&mut self, file: &FileRef) {
+            self.0.release(file);
+        }
+
+        fn in_flight(&self) -> usize {
+            self.0.in_flight()
+        }
+    }
+
+    #[test]
+    fn what_is_waited_for_and_slow_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let (disk, _) = open_disk(dir.path(), Backend::Pwrite).unwrap();
+        let path = dir.path().join("file");
+        let file = disk.create(&path, 4096).unwrap();
+        let mut queue = Slow(disk.queue(1, &[]).unwrap());
+        let heard = Heard::default();
+        let told = || heard.0.lock().unwrap().drain(..).collect::<Vec<_>>();
+        tracing::subscriber::with_default(heard.clone(), || {
+            block_on(&mut queue, |flow| async move {
+                let buf = || Buf::zeroed(4096, 4096);
+                flow.write(&file, 0, buf(), true).await.unwrap();
+                let [(Level::WARN, said)] = &told()[..] else { panic!("a forced write") };
+                assert!(said.contains(&format!("file={} ", path.display())), "{said}");
+                flow.sync(&file).await.unwrap();
+                assert_eq!(told().len(), 1, "a sync");
+                flow.write(&file, 0, buf(), false).await.unwrap();
+                flow.sync_all(&file).await.unwrap();
+                assert_eq!(told().len(), 0, "a plain write, and a sync of ever so much");
+                flow.release(&file);
+            });
+        });
     }
 
     #[test]

@@ -39,6 +39,8 @@ mod buf_pool;
 mod calls;
 mod flow;
 mod group_sync;
+#[cfg(test)]
+pub(crate) mod heard;
 mod host;
 mod lock;
 mod mmap;

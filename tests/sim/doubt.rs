@@ -145,8 +145,8 @@ impl Life {
         damage && (self.sim.model().lies || self.sim.corruptions() > 0)
     }
 
-    /// Whatever is wrong with a log, it can be looked at, and what keeps it shut is told, unless a read
-    /// went wrong since `corruptions` were counted.
+    /// Whatever is wrong with a log, it can be looked at, and what keeps it shut is told, unless a
+    /// read went wrong since `corruptions` were counted.
     fn look_at_damage(&mut self, refused: &Error, corruptions: u64) {
         let (disk, mut damaged) = (self.sim.world().disk, false);
         let tell = &mut |finding: Finding| damaged |= finding.is_damage();

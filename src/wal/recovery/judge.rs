@@ -94,8 +94,8 @@ pub(crate) fn judge(
     })
 }
 
-/// Refuses numbers that only a forger reaches: they leave no record, segment or epoch to go on with.
-/// Which file says so is not always known: then it is `place`.
+/// Refuses numbers that only a forger reaches: they leave no record, segment or epoch to go on
+/// with. Which file says so is not always known: then it is `place`.
 pub(super) fn can_go_on(place: &Path, meta: &Meta, found: &[Found], next: Lsn) -> Result<()> {
     let most = MAX_NUMBER - LEFT_NUMBERS;
     let numbered = |f: &&Found| f.file.id.number.max(f.file.id.epoch) > most;

@@ -157,7 +157,8 @@ const MOST_MADE: u64 = 1 << 20;
 fn highest_number(survey: &Survey) -> u64 {
     let found = survey.found.iter().map(|f| f.file.id.number);
     let highest = found.fold(survey.meta.meta.highest_number, u64::max);
-    // Of what can't be used the name tells, if a log can have got there: a stranger's says anything.
+    // Of what can't be used the name tells, if a log can have got there: a stranger's may say
+    // anything.
     let named = survey.unusable.iter().filter_map(Error::path).map(super::loss::number);
     let mut named: Vec<u64> = named.collect();
     named.sort_unstable();

@@ -16,8 +16,8 @@ use super::on_queue;
 /// How often that reads a log, as it counts it itself.
 pub(super) const CARRY_OUT_PASSES: u64 = 3;
 
-/// Recovers the log with `Salvage` and closes it; gives what was given up. `progress` gets the bytes
-/// read, of how many.
+/// Recovers the log with `Salvage` and closes it; gives what was given up. `progress` gets the
+/// bytes read, of how many.
 pub(super) fn carry_out(
     world: &World,
     dir: &Path,
