@@ -6,7 +6,7 @@
 use crate::bugs::{self, Bug};
 use crate::lsn::Lsn;
 
-use super::{Bad, SegmentId, block, le};
+use super::{Bad, GREATEST_LSN, SegmentId, block, le};
 
 const MAGIC: &[u8; 8] = b"PRKDBEND";
 
@@ -109,7 +109,8 @@ impl Footer {
 
     fn fits(&self, offset: u64, block: u64) -> bool {
         let counts = if self.frames == 0 { self.is_empty() } else { self.ranges_fit() };
-        counts && self.end <= offset && self.index_fits(block)
+        let lsns = self.last_lsn.max(self.durable_upto) <= GREATEST_LSN;
+        counts && lsns && self.end <= offset && self.index_fits(block)
     }
 
     fn is_empty(&self) -> bool {
@@ -122,7 +123,6 @@ impl Footer {
         let (first, last) = (self.first_lsn.get(), self.last_lsn.get());
         // With several segments open at once a segment need not have all LSNs of its range.
         (1..=last).contains(&first)
-            && last < u64::MAX
             && (self.frames..=last - first + 1).contains(&self.records)
             && self.first_time_us <= self.last_time_us
     }

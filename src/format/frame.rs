@@ -122,14 +122,13 @@ impl FrameHeader {
     /// frames before it are. Number and epoch are looked for first; the salt proves the rest.
     pub(crate) fn find(
         block: &[u8],
-        from: usize,
+        mut from: usize,
         segment: &SegmentId,
         block_at: u64,
     ) -> Option<usize> {
         let mut life = [0; VERSION - NUMBER];
         le::put_u64(&mut life, 0, segment.number);
         le::put_u64(&mut life, EPOCH - NUMBER, segment.epoch);
-        let mut from = from;
         while let Some(at) = place_of(&life, block.get(from + NUMBER..)?).map(|at| from + at) {
             let bytes = block.get(at..at + FRAME_HEADER_LEN)?;
             match FrameHeader::decode(bytes, segment, block_at + at as u64) {

@@ -41,7 +41,7 @@ const LAST_CUT: usize = USER_STATE - CUT_LEN;
 const USER_STATE: usize = META_SLOT_BYTES - MAX_USER_STATE_BYTES;
 
 /// No log gets there by appending, and one that says so has too few left.
-pub(crate) const MOST_LSN: Lsn = Lsn::new(3 << 62);
+const MOST_LSN: Lsn = Lsn::new(3 << 62);
 
 const MAX_RANGES: usize = (LAST_CUT - REMOVED) / RANGE_LEN;
 /// Cuts that are remembered.

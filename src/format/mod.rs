@@ -4,6 +4,8 @@
 
 use std::fmt;
 
+use crate::lsn::Lsn;
+
 mod block;
 mod body;
 pub(crate) mod codec;
@@ -22,6 +24,9 @@ pub(crate) type LogId = [u8; 16];
 
 /// The only version this build reads and writes.
 pub(crate) const FORMAT_VERSION: u32 = 1;
+
+/// No record has a greater LSN: a log begins at 3 x 2^62 at the latest and never appends so many.
+pub(crate) const GREATEST_LSN: Lsn = Lsn::new(7 << 61);
 
 /// What makes one use of one file as a segment unlike all others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,8 +6,8 @@
 //! gone a newcomer waits. Another process may have its id by then: in a container that was started
 //! again the newcomer itself. Both are for people and for that decision only, the lock decides.
 //!
-//! Invariants: the id is written after the lock was taken and blanked before it is given back; a
-//! lock that a broken ring pinned is never given back while this process lives; a forked child,
+//! Invariants: the id is written after the lock was taken and blanked before it is given back, if
+//! that can be done (a name that stays is never read while nobody holds the lock); a lock that a broken ring pinned is never given back while this process lives; a forked child,
 //! which shares the open file, gives back nothing.
 
 use std::fs;
@@ -80,9 +80,11 @@ impl Drop for Held {
             return;
         }
         let blanked = blank_holder(&lock.file);
-        if let Err(error) = lock.file.unlock().and(blanked) {
-            let what = "the log's lock was not given back, or still names this process";
-            tracing::warn!(%error, "{what}");
+        if let Err(error) = blanked {
+            tracing::warn!(%error, "the log's lock still names this process");
+        }
+        if let Err(error) = lock.file.unlock() {
+            tracing::warn!(%error, "the log's lock was not given back");
         }
     }
 }

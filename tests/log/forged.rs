@@ -1,5 +1,5 @@
-//! Names and numbers that no log gets to by itself: what they promise leaves no log without a next
-//! record, or a next segment, that its own reader would take.
+//! Names and numbers that no log gets to by itself: whatever they say, no log is left without a next
+//! record, or a next segment, that its own reader takes.
 //!
 //! ```text
 //! closed log --a stranger's file name, a footer that says too much--> repair, open, append, open
@@ -8,9 +8,13 @@
 use std::fs;
 use std::path::Path;
 
-use prkdb_core::{Backend, ErrorKind, RecoveryPolicy, Wal, WalConfig, repair};
+use prkdb_core::{
+    Backend, ErrorKind, Finding, FindingKind, ReadOnlyWal, RecoveryPolicy, Wal, WalConfig, repair,
+    repair_to,
+};
 
-use crate::support::{config, contents, fill, format, open, record};
+use crate::support::format::{self, SLOT, change, fix_crc};
+use crate::support::{config, contents, copy, fill, open, record};
 
 const GREATEST: &str = "09223372036854775807.seg";
 
@@ -20,37 +24,51 @@ fn closed(dir: &Path) {
     wal.close().unwrap();
 }
 
-/// It is set aside, and no number is taken from it: after the greatest one there is none.
+fn holds(dir: &Path, next: u64) {
+    let expected: Vec<_> = (1..next).map(|lsn| record(1, lsn)).collect();
+    assert!(contents(dir) == expected, "not all of the {} records", next - 1);
+}
+
+/// It is set aside, and neither a number nor a record is taken from it.
 #[test]
-fn a_strangers_name_takes_no_numbers() {
+fn a_strangers_name_counts_for_nothing() {
     let salvage = |dir: &Path| {
         let recovery = RecoveryPolicy::Salvage;
         Wal::open(WalConfig { recovery, ..config(dir, Backend::Pwrite) }).unwrap().close().unwrap();
     };
-    let repair = |dir: &Path| drop(repair(dir, &mut |_, _| ()).unwrap());
+    let repair = |dir: &Path| assert_eq!(repair(dir, &mut |_, _| ()).unwrap().records_lost, 0);
     for mend in [&salvage as &dyn Fn(&Path), &repair] {
-        let root = tempfile::tempdir().unwrap();
-        let dir = root.path();
-        closed(dir);
-        fs::write(dir.join(GREATEST), [7; 100]).unwrap();
-        let refused = Wal::open(config(dir, Backend::Pwrite)).unwrap_err();
-        assert_eq!(refused.kind(), ErrorKind::Corrupt, "{refused}");
-        mend(dir);
-        assert!(!dir.join(GREATEST).exists(), "it is set aside");
-        for lsn in [101, 201] {
-            let wal = open(dir, Backend::Pwrite);
+        for killed in [false, true] {
+            let root = tempfile::tempdir().unwrap();
+            let (live, dir) = (root.path().join("live"), &root.path().join("log"));
+            let wal = open(&live, Backend::Pwrite);
             fill(&wal, 1, 100, 10);
-            wal.truncate_after(wal.next_lsn().prev()).unwrap();
+            if killed {
+                copy(&live, dir);
+            }
             wal.close().unwrap();
-            let expected: Vec<_> = (1..lsn + 100).map(|lsn| record(1, lsn)).collect();
-            assert!(contents(dir) == expected, "not all of the {} records", lsn + 99);
+            if !killed {
+                copy(&live, dir);
+            }
+            fs::write(dir.join(GREATEST), [7; 100]).unwrap();
+            let refused = Wal::open(config(dir, Backend::Pwrite)).unwrap_err();
+            assert_eq!(refused.kind(), ErrorKind::Corrupt, "{refused}");
+            mend(dir);
+            assert!(!dir.join(GREATEST).exists(), "it is set aside");
+            for lsn in [101, 201] {
+                let wal = open(dir, Backend::Pwrite);
+                fill(&wal, 1, 100, 10);
+                wal.truncate_after(wal.next_lsn().prev()).unwrap();
+                wal.close().unwrap();
+                holds(dir, lsn + 100);
+            }
         }
     }
 }
 
-/// A footer is believed without a walk: one that says that all LSNs are there leaves none.
+/// A footer is believed without a walk: one that says that all LSNs are there would leave none.
 #[test]
-fn a_footer_that_leaves_no_record_to_go_on_with_is_damage() {
+fn a_footer_that_leaves_no_record_to_go_on_with_is_not_believed() {
     let root = tempfile::tempdir().unwrap();
     let dir = root.path();
     let wal = open(dir, Backend::Pwrite);
@@ -61,10 +79,37 @@ fn a_footer_that_leaves_no_record_to_go_on_with_is_damage() {
             footer[at..at + 8].copy_from_slice(&(u64::MAX - 1).to_le_bytes());
         }
     });
-    for recovery in [RecoveryPolicy::TornTail, RecoveryPolicy::Salvage] {
-        let config = WalConfig { recovery, ..config(dir, Backend::Pwrite) };
-        let refused = Wal::open(config).unwrap_err();
-        assert_eq!(refused.kind(), ErrorKind::Corrupt, "{refused}");
-        assert!(refused.to_string().contains("none is left"), "{refused}");
+    let mut found = Vec::new();
+    ReadOnlyWal::verify(dir, &mut |f| found.push(f.kind), &mut |_, _| ()).unwrap();
+    assert_eq!(found, [FindingKind::Footer]);
+    let wal = open(dir, Backend::Pwrite);
+    fill(&wal, 1, 100, 10);
+    wal.close().unwrap();
+    holds(dir, 2101);
+}
+
+/// Whoever may write META may say so; readers, and a repair to a new log, do not need one.
+#[test]
+fn numbers_that_leave_none_to_go_on_with_are_refused_by_who_goes_on() {
+    let root = tempfile::tempdir().unwrap();
+    let (dir, to) = (root.path().join("log"), root.path().join("new"));
+    closed(&dir);
+    for slot in [0..SLOT, SLOT..2 * SLOT] {
+        change(&dir.join("META"), slot, |slot| {
+            slot[80..88].copy_from_slice(&(u64::MAX >> 1).to_le_bytes());
+            fix_crc(slot);
+        });
     }
+    for recovery in [RecoveryPolicy::TornTail, RecoveryPolicy::Salvage] {
+        let refused = Wal::open(WalConfig { recovery, ..config(&dir, Backend::Pwrite) });
+        let refused = refused.unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Corrupt, "{refused}");
+        assert!(refused.to_string().contains("none is left to go on with"), "{refused}");
+        assert!(refused.path().is_some_and(|path| path.ends_with("META")), "{refused}");
+    }
+    let tell = &mut |f: Finding| panic!("{f:?}");
+    assert_eq!(ReadOnlyWal::verify(&dir, tell, &mut |_, _| ()).unwrap().records, 100);
+    assert_eq!(repair_to(&dir, &to, &mut |_, _| ()).unwrap().records_kept, 100);
+    fill(&open(&to, Backend::Pwrite), 1, 10, 10);
+    holds(&to, 111);
 }

@@ -14,12 +14,14 @@ pub fn commit() -> String {
     let built = std::env::current_exe().and_then(fs::metadata).and_then(|exe| exe.modified());
     match built {
         // Another commit may have come, or another edit, since this was built.
-        Ok(built) if newest(Path::new("src")).is_some_and(|changed| changed > built) => {
+        Ok(built) if SOURCES.iter().any(|dir| newest(Path::new(dir)) > Some(built)) => {
             format!("older than {name}")
         }
         _ => name,
     }
 }
+
+const SOURCES: [&str; 2] = ["src", "tests"];
 
 /// When a file in `dir` was last changed.
 fn newest(dir: &Path) -> Option<SystemTime> {

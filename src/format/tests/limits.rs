@@ -132,7 +132,8 @@ fn a_footer_that_contradicts_itself_is_refused() {
     for (at, value) in [
         (16, 0u64),              // records, but no first LSN
         (16, 1007),              // first after last
-        (24, u64::MAX),          // no record has that LSN
+        (24, (7 << 61) + 1),     // no record has that LSN
+        (72, (7 << 61) + 1),     // nor was it promised
         (32, u64::MAX),          // time runs backwards
         (48, 0),                 // records, but no frame
         (48, 1001),              // more frames than records

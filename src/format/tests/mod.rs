@@ -5,6 +5,7 @@ mod damage;
 mod golden;
 mod limits;
 mod round_trip;
+mod search;
 
 use super::footer::{Footer, IndexEntry};
 use super::frame::{Codec, FRAME_HEADER_LEN, FrameHeader, Tag, body_len, encode_body};

@@ -21,7 +21,7 @@ prop_compose! {
         first in 1u64..u64::MAX / 2,
         steps in vec((1u64..1000, 1u64..100_000), 1..128),
         time: u64,
-        durable_upto: u64,
+        durable_upto in 0u64..=7 << 61,
     ) -> Footer {
         // Behind a block of any size.
         let mut at = IndexEntry { lsn: Lsn::new(first), offset: 1 << 20 };

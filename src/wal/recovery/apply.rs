@@ -26,7 +26,7 @@ use super::classify::{Contents, classify};
 use super::create::{backend_code, create};
 use super::footers::{end_old_segments, wants_footer};
 use super::inspect::inspect;
-use super::judge::damage;
+use super::judge::{can_go_on, damage};
 use super::listing::catalog_of;
 use super::mend::{Mended, mend, name_again};
 use super::pool::{ready_pool, remove_spent};
@@ -76,6 +76,7 @@ async fn judge(site: Site<'_>, shared: &Shared, wanted: Wanted) -> Result<(Plan,
         let why = "another process made the log at this moment; open it again";
         return Err(Error::new(ErrorKind::Locked, "open", why).at(site.dir, None));
     }
+    can_go_on(site.dir, &plan.meta.meta, &plan.found, plan.next)?;
     if let Wanted::Ours(known) = wanted
         && plan.next <= known
         && !bugs::on(Bug::AnsweredForgotten)

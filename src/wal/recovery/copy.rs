@@ -29,7 +29,8 @@ use super::{Found, Plan, State};
 
 /// More than a log leaves without a watermark behind it: some 32 groups in flight, of which none
 /// can say yet that another one is durable, each a batch of at most 40 MiB; and what waits for a
-/// sync.
+/// sync. In memory; the segment they are copied to is smaller than a segment may be: of its blocks
+/// at most a fourth is padding.
 const MOST_UNPROVEN: u64 = 2 << 30;
 
 /// Frames that are to be copied, in memory until they are.
@@ -42,7 +43,8 @@ pub(super) struct Unproven {
 impl Unproven {
     /// Adds a frame of the file `path`; refuses what only a forger leaves.
     pub(super) fn add(&mut self, path: &Path, frame: &Frame, stored: &[u8]) -> Result<()> {
-        self.bytes = self.bytes.saturating_add(frame.header.frame_len());
+        let kept = size_of::<(FrameHeader, Vec<u8>)>() as u64 + frame.header.frame_len();
+        self.bytes = self.bytes.saturating_add(kept);
         if self.bytes > MOST_UNPROVEN {
             let why = "no log leaves so much that no watermark covers; `repair_to` takes over what \
                        is whole";
@@ -87,7 +89,7 @@ pub(super) async fn copy_frames(
     // Two segments hold one record only where somebody forged that.
     frames.dedup_by(|(next, _), (kept, _)| next.first_lsn <= kept.last_lsn());
     let block = u64::from(meta.block_size);
-    let (groups, end) = lay_out(frames.iter().map(|(header, _)| header), block);
+    let Layout { places, groups, end } = lay_out(frames.iter().map(|(header, _)| header), block);
     let bytes = end - block;
     let random = site.host.random().map_err(|e| Error::io("recover", site.dir, None, e))?;
     let new = NewSegment {
@@ -109,7 +111,8 @@ pub(super) async fn copy_frames(
     };
     let mut summary = Summary::new(new.geometry.frames_start());
     for group in groups {
-        put_group(site, &file, new, &group, &frames[group.frames.clone()], &mut summary).await?;
+        let (frames, places) = (&frames[group.clone()], &places[group]);
+        put_group(site, &file, new, frames, places, &mut summary).await?;
     }
     // `install` syncs the file before it gets its name.
     let made = install(site.flow, new, &file, &path, zeroed).await?;
@@ -149,65 +152,67 @@ fn unpromised(
     Ok(())
 }
 
-/// Frames that are written at once.
-#[derive(Debug)]
-struct Group {
-    at: u64,
-    frames: Range<usize>,
+/// Where frames go.
+struct Layout {
+    /// The offset of each.
+    places: Vec<u64>,
+    /// Which are written at once.
+    groups: Vec<Range<usize>>,
+    /// The end of the last block.
     end: u64,
 }
 
-/// Groups as the writer forms them, from the first block on, and where the last of them ends.
-fn lay_out<'a>(headers: impl Iterator<Item = &'a FrameHeader>, block: u64) -> (Vec<Group>, u64) {
-    let (mut groups, mut next_lsn): (Vec<Group>, _) = (Vec::new(), Lsn::NONE);
-    let mut end = block;
+/// Groups as the writer forms them, from the first block on.
+fn lay_out<'a>(headers: impl Iterator<Item = &'a FrameHeader>, block: u64) -> Layout {
+    let (mut places, mut groups): (Vec<u64>, Vec<Range<usize>>) = (Vec::new(), Vec::new());
+    let (mut end, mut next_lsn) = (block, Lsn::NONE);
     for (i, header) in headers.enumerate() {
         let at = place_after(end, block);
-        let fits = |group: &&mut Group| {
-            at + header.frame_len() <= group.at + GROUP_BYTES as u64
-                // What judges a log counts on it that a run begins with a group.
-                && header.first_lsn == next_lsn
+        // What judges a log counts on it that a run begins with a group.
+        let follows = |group: &&mut Range<usize>| {
+            let most = places[group.start] + GROUP_BYTES as u64;
+            header.first_lsn == next_lsn && at + header.frame_len() <= most
         };
-        match groups.last_mut().filter(fits) {
+        let at = match groups.last_mut().filter(follows) {
             Some(group) => {
-                end = at + header.frame_len();
-                (group.end, group.frames.end) = (end, i + 1);
+                group.end = i + 1;
+                at
             }
             None => {
-                let at = round_up(end, block);
-                end = at + header.frame_len();
-                groups.push(Group { at, frames: i..i + 1, end });
+                groups.push(i..i + 1);
+                round_up(end, block)
             }
-        }
+        };
+        places.push(at);
+        end = at + header.frame_len();
         next_lsn = header.last_lsn().next();
     }
-    (groups, round_up(end, block))
+    Layout { places, groups, end: round_up(end, block) }
 }
 
-/// Writes the frames of one group, and notes where they are.
+/// Writes the frames of one group to their places, and notes them.
 async fn put_group(
     site: Site<'_>,
     file: &FileRef,
     new: NewSegment<'_>,
-    group: &Group,
     frames: &[(FrameHeader, Vec<u8>)],
+    places: &[u64],
     summary: &mut Summary,
 ) -> Result<()> {
     let (id, block) = (new.id, new.geometry.block);
-    let mut buf = Buf::zeroed(len(round_up(group.end - group.at, block)), len(block));
+    let (start, last) = (places[0], frames.len() - 1);
+    let end = places[last] + frames[last].0.frame_len();
+    let mut buf = Buf::zeroed(len(round_up(end - start, block)), len(block));
     let bytes = buf.bytes_mut().expect("just allocated");
-    let mut end = 0;
-    for (header, stored) in frames {
-        let pos = len(place_after(end, block));
+    for ((header, stored), at) in frames.iter().zip(places) {
         let moved = FrameHeader { number: id.number, epoch: id.epoch, ..*header };
-        moved.encode(&id.nonce, group.at + pos as u64, &mut bytes[pos..]);
-        bytes[pos + FRAME_HEADER_LEN..][..stored.len()].copy_from_slice(stored);
-        summary.add(group.at + pos as u64, &moved);
-        end = pos as u64 + header.frame_len();
+        let frame = &mut bytes[len(at - start)..];
+        moved.encode(&id.nonce, *at, frame);
+        frame[FRAME_HEADER_LEN..][..stored.len()].copy_from_slice(stored);
+        summary.add(*at, &moved);
     }
-    debug_assert_eq!(group.at + end, group.end);
-    let written = site.flow.write(file, group.at, buf, false).await;
-    let failed = |e| Error::io("recover: copy the tail", file.path(), Some(group.at), e);
+    let written = site.flow.write(file, start, buf, false).await;
+    let failed = |e| Error::io("recover: copy the tail", file.path(), Some(start), e);
     written.map(drop).map_err(failed)
 }
 
@@ -237,9 +242,9 @@ mod tests {
     #[test]
     fn small_frames_take_little_more_than_their_bytes() {
         let headers: Vec<_> = (1..=1_100_000).map(|lsn| header(lsn, 9)).collect();
-        let (groups, end) = lay_out(headers.iter(), 4096);
+        let Layout { groups, end, .. } = lay_out(headers.iter(), 4096);
         assert!(end < 1_100_000 * 83, "{end}");
-        assert_eq!(groups.iter().map(|group| group.frames.len()).sum::<usize>(), headers.len());
+        assert_eq!(groups.iter().map(Range::len).sum::<usize>(), headers.len());
     }
 
     #[test]
@@ -247,13 +252,16 @@ mod tests {
         let large = [600_000, 9, 500_000, 30_000, 40 << 20, 4_000, 4_000, 9];
         let headers = large.iter().zip([1, 2, 3, 4, 5, 6, 7, 9]);
         let headers: Vec<_> = headers.map(|(body, lsn)| header(lsn, *body)).collect();
-        let (groups, end) = lay_out(headers.iter(), 4096);
-        let frames: Vec<_> = groups.iter().map(|group| group.frames.clone()).collect();
+        let Layout { places, groups, end } = lay_out(headers.iter(), 4096);
         // A group has 512 KiB or one batch; behind a gap another one begins.
-        assert_eq!(frames, [0..1, 1..3, 3..4, 4..5, 5..7, 7..8]);
-        let ends = groups.iter().map(|group| round_up(group.end, 4096));
-        let starts = groups.iter().skip(1).map(|group| group.at).chain([end]);
-        assert!(ends.eq(starts));
+        assert_eq!(groups, [0..1, 1..3, 3..4, 4..5, 5..7, 7..8]);
+        let ends = headers.iter().zip(&places).map(|(header, at)| at + header.frame_len());
+        let ends: Vec<u64> = ends.collect();
+        for group in &groups[1..] {
+            assert_eq!(places[group.start], round_up(ends[group.start - 1], 4096));
+        }
+        assert_eq!(places[2], ends[1], "frames of a group stand side by side");
+        assert_eq!(end, round_up(ends[7], 4096));
     }
 
     #[test]

@@ -11,11 +11,15 @@ use crate::segment::parse_name;
 
 use super::super::meta::{self, META};
 use super::judge::judge;
+use super::loss::number;
 use super::progress::Progress;
 use super::segment::{Glance, glance_at, scan};
 use super::side_by_side::{Scanning, is_finding, side_by_side};
 use super::weave::weave;
 use super::{Found, Plan};
+
+/// More than a log makes, and loses the names of, between two updates of META.
+const MOST_MADE: u64 = 1 << 20;
 
 /// What a log's directory holds, before anybody judges it.
 #[derive(Debug)]
@@ -37,6 +41,21 @@ impl Survey {
             .map(|run| run.last)
             .max()
             .unwrap_or(Lsn::NONE)
+    }
+
+    /// Of all segments that there ever were, as far as can be known. Of what can't be used the name
+    /// tells, if a log can have got there: a stranger's may say anything.
+    pub(crate) fn highest_number(&self) -> u64 {
+        let found = self.found.iter().map(|f| f.file.id.number);
+        let highest = found.fold(self.meta.meta.highest_number, u64::max);
+        let named = self.unusable.iter().filter_map(Error::path).map(number);
+        let mut named: Vec<u64> = named.collect();
+        named.sort_unstable();
+        let add = |highest: u64, number| match number <= highest + MOST_MADE {
+            true => highest.max(number),
+            false => highest,
+        };
+        named.into_iter().fold(highest, add)
     }
 
     /// META says that the log was closed, and there is more than it had then: META is older than

@@ -11,7 +11,8 @@ use std::path::Path;
 use crate::bugs::{self, Bug};
 use crate::cast::round_up;
 use crate::error::{Error, Result};
-use crate::format::meta::{MOST_LSN, Meta};
+use crate::format::GREATEST_LSN;
+use crate::format::meta::Meta;
 use crate::format::segment::{LEFT_NUMBERS, MAX_NUMBER};
 use crate::lsn::Lsn;
 use crate::options::RecoveryPolicy;
@@ -21,9 +22,6 @@ use super::super::meta::{self, META};
 use super::inspect::Survey;
 use super::merge::merge;
 use super::{Found, GivenUp, Plan, RecoveryReport, Scan, State, Verdict};
-
-/// From the greatest LSN that it may begin with no log gets so far by appending.
-const LEFT_LSNS: u64 = 1 << 61;
 
 /// Why a log is not opened, and what was found of it.
 #[derive(Debug)]
@@ -71,9 +69,6 @@ pub(crate) fn judge(
         let error = Error::corrupt("open", &torn.path, torn.offset, why);
         return Err(Refused { error, missing: next, promised: seen, found });
     }
-    if let Err(error) = can_go_on(&dir.join(META), &meta.meta, &found, next) {
-        return Err(Refused { error, missing: next, promised: seen, found });
-    }
     let raised = u64::from(!bugs::on(Bug::EpochNotRaised));
     let epochs = found.iter().map(|f| f.file.id.epoch + raised);
     let numbers = found.iter().map(|f| f.file.id.number);
@@ -95,21 +90,23 @@ pub(crate) fn judge(
 }
 
 /// Refuses numbers that only a forger reaches: they leave no record, segment or epoch to go on
-/// with. Which file says so is not always known: then it is `place`.
-pub(super) fn can_go_on(place: &Path, meta: &Meta, found: &[Found], next: Lsn) -> Result<()> {
+/// with. Who only reads does not mind, nor does a repair to a new log, which gives its own.
+pub(super) fn can_go_on(dir: &Path, meta: &Meta, found: &[Found], next: Lsn) -> Result<()> {
     let most = MAX_NUMBER - LEFT_NUMBERS;
+    let ends = |f: &&Found| f.kept_last() >= next.prev();
     let numbered = |f: &&Found| f.file.id.number.max(f.file.id.epoch) > most;
-    let (suspect, what) = if next > MOST_LSN.plus(LEFT_LSNS) {
-        (found.iter().find(|f| f.kept_last() >= next.prev()), "LSNs")
-    } else if let Some(f) = found.iter().find(numbered) {
-        (Some(f), "numbers of segments")
-    } else if meta.highest_number.max(meta.next_epoch) > most {
-        (None, "numbers of segments")
-    } else {
-        return Ok(());
+    let suspect = match next > GREATEST_LSN {
+        true => found.iter().find(ends),
+        false => found.iter().find(numbered),
     };
-    let why = format!("it says of {what} that all are taken: none is left to go on with");
-    Err(Error::corrupt("open", suspect.map_or(place, |f| &f.file.path), 0, why))
+    if next <= GREATEST_LSN && suspect.is_none() && meta.highest_number.max(meta.next_epoch) <= most
+    {
+        return Ok(());
+    }
+    let path = suspect.map_or(dir.join(META), |f| f.file.path.clone());
+    let why = "it says that all LSNs, numbers or epochs are taken: none is left to go on with; \
+               `repair_to` takes over what is whole";
+    Err(Error::corrupt("open", &path, 0, why))
 }
 
 pub(super) fn promised(meta: &meta::Loaded, found: &[Found]) -> Lsn {

@@ -17,14 +17,16 @@ use std::path::{Path, PathBuf};
 
 use crate::cast::round_down;
 use crate::error::{Error, Result};
+use crate::format::GREATEST_LSN;
 use crate::format::segment::SegmentHeader;
 use crate::io::{Access, Disk};
 use crate::lsn::Lsn;
 use crate::options::RecoveryPolicy;
 use crate::segment::{Cursor, Geometry, Run, parse_name};
 
+use super::super::meta::META;
 use super::inspect::Survey;
-use super::judge::{can_go_on, promised};
+use super::judge::promised;
 use super::ranges::{Span, count, within};
 use super::segment::{WINDOW, read_block};
 use super::sift::{Sifted, clip, sift, views};
@@ -112,8 +114,13 @@ pub(crate) fn assess(
         kept.iter_mut().for_each(|runs| clip(runs, from));
         (cut, next) = (Some(from), promised.next());
     }
-    let place = unusable.first().map(|bad| &bad.path).or(found.first().map(|f| &f.file.path));
-    can_go_on(place.map_or(Path::new(""), |path| path), meta, found, next)?;
+    if next > GREATEST_LSN {
+        let says = |(_, s): &(&Found, &Swept)| s.seen.max(s.durable) >= next.prev();
+        let suspect = found.iter().zip(&swept).find(says).map(|(f, _)| &f.file.path);
+        let place = suspect.or(unusable.first().map(|bad| &bad.path));
+        let why = "it says of all LSNs that they were promised: none is left to go on with";
+        return Err(Error::corrupt("recover", place.map_or(Path::new(META), |p| p), 0, why));
+    }
     let unsealed = (0..found.len()).filter(|i| is_unsealed(&found[*i], &kept[*i])).collect();
     Ok(Loss { swept, kept, holes, cut, next, proven, unusable, unsealed })
 }
@@ -188,6 +195,10 @@ pub(crate) fn examine(disk: &dyn Disk, error: &Error, survey: &Survey) -> Result
     let (is_empty, start, epoch, upto) = (false, None, None, meta.clean.then_some(Lsn::NONE));
     let seen = Lsn::NONE;
     let mut bad = Unusable { path, bytes, why, number, is_empty, start, epoch, seen, upto };
+    if number > survey.highest_number() {
+        // A stranger's: this log has not got there.
+        return Ok(Unusable { is_empty: true, upto: Some(Lsn::NONE), ..bad });
+    }
     let size = round_down(bytes, block);
     if size < 3 * block {
         return Ok(bad);

@@ -29,6 +29,7 @@ use super::super::meta::MetaFile;
 use super::copy::{Unproven, copy_frames};
 use super::footers::{confirm_footers, put_footer};
 use super::inspect::{Survey, survey};
+use super::judge::can_go_on;
 use super::loss::{Loss, assess};
 use super::pool::ready_pool;
 use super::ranges::{drop_below, union};
@@ -75,6 +76,7 @@ pub(super) async fn mend(
     if !loss.is_some() {
         return Ok(None);
     }
+    can_go_on(site.dir, &survey.meta.meta, &survey.found, loss.next)?;
     let after = after(&survey, &loss, site.dir)?;
     if survey.meta.meta.mending {
         name_again(site)?;
@@ -136,7 +138,7 @@ pub(crate) fn after(survey: &Survey, loss: &Loss, dir: &Path) -> Result<Meta> {
     meta.clean = false;
     meta.mending = false;
     meta.durable_upto = meta.durable_upto.max(loss.next.prev());
-    meta.highest_number = highest_number(survey);
+    meta.highest_number = survey.highest_number();
     if meta.encode().is_err() {
         let advice = match loss.holes.len() {
             // What earlier recoveries gave up leaves no room.
@@ -148,22 +150,6 @@ pub(crate) fn after(survey: &Survey, loss: &Loss, dir: &Path) -> Result<Meta> {
         return Err(Error::invalid("recover", why).at(dir, None));
     }
     Ok(meta)
-}
-
-/// More than a log makes, and loses the names of, between two updates of META.
-const MOST_MADE: u64 = 1 << 20;
-
-/// Of all segments that there ever were.
-fn highest_number(survey: &Survey) -> u64 {
-    let found = survey.found.iter().map(|f| f.file.id.number);
-    let highest = found.fold(survey.meta.meta.highest_number, u64::max);
-    // Of what can't be used the name tells, if a log can have got there: a stranger's may say
-    // anything.
-    let named = survey.unusable.iter().filter_map(Error::path).map(super::loss::number);
-    let mut named: Vec<u64> = named.collect();
-    named.sort_unstable();
-    let next = |highest, number| if number > highest + MOST_MADE { highest } else { number };
-    named.into_iter().fold(highest, |highest, number| highest.max(next(highest, number)))
 }
 
 /// Of the first segment that is made from now on.
@@ -261,7 +247,7 @@ async fn keep_unproven(site: Site<'_>, survey: &Survey, loss: &Loss) -> Result<L
     }
     // A copy that was cut short may be there under the same name.
     ready_pool(site, None)?;
-    let (number, epoch) = (highest_number(survey) + 1, next_epoch(survey));
+    let (number, epoch) = (survey.highest_number() + 1, next_epoch(survey));
     copy_frames(site, &survey.meta.meta, number, epoch, unproven).await?;
     Ok(loss.proven)
 }

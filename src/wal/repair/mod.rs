@@ -57,8 +57,8 @@ pub struct RepairReport {
 /// Repairs the log in `dir` in its place: gives up what is damaged, keeps everything else.
 ///
 /// - Shape: blocks, and reads every frame, more than once if there is anything to repair;
-///   `progress` gets the bytes read so far, of how many that can be, on a thread that works at it.
-///   Nothing of the log is deleted (what lies in `pool/` is no part of it) and no damaged byte
+///   `progress` gets the bytes read so far, of how many that can be: on the caller's thread, then on
+///   one that writes. Nothing of the log is deleted (what lies in `pool/` is no part of it) and no damaged byte
 ///   overwritten: they stay in their segment, which readers pass over there, and a file that can't
 ///   be used at all (a segment without a header, META) is renamed to `NAME.given-up`. A log that is
 ///   healthy and was closed stays as it is. A missing or unreadable META is rebuilt from the
@@ -98,15 +98,15 @@ pub fn repair_in(
         return Err(error.clone());
     }
     let read = bytes(&survey);
-    let total = read * (1 + CARRY_OUT_PASSES);
+    // There is something to do to the very end, whatever was read.
+    let total = (read * (1 + CARRY_OUT_PASSES)).max(1);
     let first = &mut |done, _| progress(done, total);
     let loss = assess(&*world.disk, &survey, RecoveryPolicy::Salvage, first)?;
     let mut report = report(&survey, &loss);
     if rebuilt.is_some() || is_ailing(&survey, &loss) {
         let (mut outcome, meta) = (None, &survey.meta.meta);
         let (slot, world) = (&mut outcome, &world);
-        // What can't be used has no frames to read; recovery counts its file all the same.
-        let rest = &mut |done, of: u64| progress(read + done * (total - read) / of.max(1), total);
+        let rest = &mut |done: u64| progress((read + done).min(total - 1), total);
         let job = || *slot = Some(carry_out(world, dir, meta, rebuilt.as_deref(), rest));
         let failed = |e| Error::io("repair", dir, None, e);
         world.host.run("prkdb-repair", Box::new(job)).map_err(failed)?;
@@ -176,7 +176,7 @@ pub fn repair_to_in(
         }
     }
     let (survey, rebuilt) = look(&source, dir)?;
-    let (read, total) = (bytes(&survey), 2 * bytes(&survey));
+    let (read, total) = (bytes(&survey), (2 * bytes(&survey)).max(1));
     let first = &mut |done, _| progress(done, total);
     let loss = assess(&*source.disk, &survey, RecoveryPolicy::Salvage, first)?;
     // Refused before anything is written, if it is.
@@ -193,7 +193,7 @@ pub fn repair_to_in(
     let mut outcome = None;
     let slot = &mut outcome;
     let (disk, target, survey, loss) = (&*source.disk, &target, &survey, &loss);
-    let rest = &mut |done: u64| progress(read + done.min(read), total);
+    let rest = &mut |done: u64| progress((read + done).min(total - 1), total);
     let job = || {
         let frames = transfer::Frames::new(disk, survey, loss, rest);
         *slot = Some(on_queue(target, to, |flow| async move {
