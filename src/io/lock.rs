@@ -7,8 +7,9 @@
 //! again the newcomer itself. Both are for people and for that decision only, the lock decides.
 //!
 //! Invariants: the id is written after the lock was taken and blanked before it is given back, if
-//! that can be done (a name that stays is never read while nobody holds the lock); a lock that a broken ring pinned is never given back while this process lives; a forked child,
-//! which shares the open file, gives back nothing.
+//! that can be done (a name that stays is not read while nobody holds the lock); a lock that a
+//! broken ring pinned is never given back while this process lives; a forked child, which shares
+//! the open file, gives back nothing.
 
 use std::fs;
 use std::io::{self, ErrorKind};

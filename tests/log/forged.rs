@@ -1,5 +1,5 @@
-//! Names and numbers that no log gets to by itself: whatever they say, no log is left without a next
-//! record, or a next segment, that its own reader takes.
+//! Names and numbers that no log gets to by itself: whatever they say, no log is left without a
+//! next record, or a next segment, that its own reader takes.
 //!
 //! ```text
 //! closed log --a stranger's file name, a footer that says too much--> repair, open, append, open

@@ -57,12 +57,13 @@ pub struct RepairReport {
 /// Repairs the log in `dir` in its place: gives up what is damaged, keeps everything else.
 ///
 /// - Shape: blocks, and reads every frame, more than once if there is anything to repair;
-///   `progress` gets the bytes read so far, of how many that can be: on the caller's thread, then on
-///   one that writes. Nothing of the log is deleted (what lies in `pool/` is no part of it) and no damaged byte
-///   overwritten: they stay in their segment, which readers pass over there, and a file that can't
-///   be used at all (a segment without a header, META) is renamed to `NAME.given-up`. A log that is
-///   healthy and was closed stays as it is. A missing or unreadable META is rebuilt from the
-///   segments: the user slot, earlier cuts and earlier holes are gone with it.
+///   `progress` gets the bytes read so far, of how many that can be: on the caller's thread, then
+///   on one that writes. Nothing of the log is deleted (what lies in `pool/` is no part of it) and
+///   no damaged byte overwritten: they stay in their segment, which readers pass over there, and a
+///   file that can't be used at all (a segment without a header, META) is renamed to
+///   `NAME.given-up`. A log that is healthy and was closed stays as it is. A missing or unreadable
+///   META is rebuilt from the segments: the user slot, earlier cuts and earlier holes are gone with
+///   it.
 /// - Durability: when it returns `Ok` the repaired log survives power loss; after a crash in
 ///   between it can be run again. But for this: where META was lost, a sync had failed before, and
 ///   the disk can't be read past the page cache, what the cache shows is taken for what the device
