@@ -27,6 +27,8 @@ pub(crate) const FORMAT_VERSION: u32 = 1;
 
 /// No record has a greater LSN: a log begins at 3 x 2^62 at the latest and never appends so many.
 pub(crate) const GREATEST_LSN: Lsn = Lsn::new(7 << 61);
+/// A log that is opened goes on here at the latest, so that it has enough left.
+pub(crate) const MOST_NEXT_LSN: Lsn = Lsn::new((7 << 61) - (1 << 60));
 
 /// What makes one use of one file as a segment unlike all others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

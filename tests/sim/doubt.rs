@@ -154,7 +154,8 @@ impl Life {
         say!(self, "verify: {:?}", told.as_ref().map(|summary| format!("{summary:?}")));
         let same = self.sim.corruptions() == corruptions;
         // It may also meet a fault itself, or what only a newer version reads.
-        let sound = told.map_or_else(|e| e.kind() == ErrorKind::Corrupt, |_| !damaged);
+        let ended = told.map_or_else(|e| e.kind() == ErrorKind::Corrupt, |_| true);
+        let sound = ended && !damaged;
         self.tally.looks += u64::from(same && self.is_damage(refused));
         assert!(!(same && sound && self.is_damage(refused)), "I7: verify finds nothing: {refused}");
     }

@@ -18,8 +18,8 @@ use super::side_by_side::{Scanning, is_finding, side_by_side};
 use super::weave::weave;
 use super::{Found, Plan};
 
-/// More than a log makes, and loses the names of, between two updates of META.
-const MOST_MADE: u64 = 1 << 20;
+/// More than a log makes, or fails to make on a full disk, between two updates of META.
+const MOST_MADE: u64 = 1 << 32;
 
 /// What a log's directory holds, before anybody judges it.
 #[derive(Debug)]

@@ -11,7 +11,7 @@ use std::path::Path;
 use crate::bugs::{self, Bug};
 use crate::cast::round_up;
 use crate::error::{Error, Result};
-use crate::format::GREATEST_LSN;
+use crate::format::MOST_NEXT_LSN;
 use crate::format::meta::Meta;
 use crate::format::segment::{LEFT_NUMBERS, MAX_NUMBER};
 use crate::lsn::Lsn;
@@ -91,15 +91,17 @@ pub(crate) fn judge(
 
 /// Refuses numbers that only a forger reaches: they leave no record, segment or epoch to go on
 /// with. Who only reads does not mind, nor does a repair to a new log, which gives its own.
-pub(super) fn can_go_on(dir: &Path, meta: &Meta, found: &[Found], next: Lsn) -> Result<()> {
+pub(crate) fn can_go_on(dir: &Path, meta: &Meta, found: &[Found], next: Lsn) -> Result<()> {
     let most = MAX_NUMBER - LEFT_NUMBERS;
     let ends = |f: &&Found| f.kept_last() >= next.prev();
     let numbered = |f: &&Found| f.file.id.number.max(f.file.id.epoch) > most;
-    let suspect = match next > GREATEST_LSN {
+    let suspect = match next > MOST_NEXT_LSN {
         true => found.iter().find(ends),
         false => found.iter().find(numbered),
     };
-    if next <= GREATEST_LSN && suspect.is_none() && meta.highest_number.max(meta.next_epoch) <= most
+    if next <= MOST_NEXT_LSN
+        && suspect.is_none()
+        && meta.highest_number.max(meta.next_epoch) <= most
     {
         return Ok(());
     }

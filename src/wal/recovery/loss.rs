@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 
 use crate::cast::round_down;
 use crate::error::{Error, Result};
-use crate::format::GREATEST_LSN;
+use crate::format::MOST_NEXT_LSN;
 use crate::format::segment::SegmentHeader;
 use crate::io::{Access, Disk};
 use crate::lsn::Lsn;
@@ -99,7 +99,8 @@ pub(crate) fn assess(
     let swept = sweep_all(disk, found, progress)?;
     let durable = swept.iter().map(|s| s.durable).max().unwrap_or(Lsn::NONE);
     let proven = promised(&survey.meta, found).max(durable);
-    let look = |error| examine(disk, error, survey);
+    let highest = survey.highest_number();
+    let look = |error| examine(disk, error, survey, highest);
     let unusable = survey.unusable.iter().map(look).collect::<Result<Vec<_>>>()?;
     let seen = swept.iter().map(|s| s.seen).max().unwrap_or(Lsn::NONE);
     let mut promised = proven.max(may_be_promised(survey, seen.max(durable), &unusable));
@@ -114,7 +115,7 @@ pub(crate) fn assess(
         kept.iter_mut().for_each(|runs| clip(runs, from));
         (cut, next) = (Some(from), promised.next());
     }
-    if next > GREATEST_LSN {
+    if next > MOST_NEXT_LSN {
         let says = |(_, s): &(&Found, &Swept)| s.seen.max(s.durable) >= next.prev();
         let suspect = found.iter().zip(&swept).find(says).map(|(f, _)| &f.file.path);
         let place = suspect.or(unusable.first().map(|bad| &bad.path));
@@ -184,8 +185,14 @@ fn is_unsealed(f: &Found, kept: &[Run]) -> bool {
     matches!(f.state, State::Open(_)) && kept.last().is_some_and(|run| run.last > walked)
 }
 
-/// Looks for what a segment that can't be used may have held.
-pub(crate) fn examine(disk: &dyn Disk, error: &Error, survey: &Survey) -> Result<Unusable> {
+/// Looks for what a segment that can't be used may have held. One that nothing in it proves to be
+/// of this log is a stranger's where its number is above `highest`: the log has not got there.
+pub(crate) fn examine(
+    disk: &dyn Disk,
+    error: &Error,
+    survey: &Survey,
+    highest: u64,
+) -> Result<Unusable> {
     let path = error.path().unwrap_or(Path::new("")).to_path_buf();
     let failed = |e| Error::io("read", &path, None, e);
     let (meta, block) = (&survey.meta.meta, u64::from(survey.meta.meta.block_size));
@@ -195,20 +202,16 @@ pub(crate) fn examine(disk: &dyn Disk, error: &Error, survey: &Survey) -> Result
     let (is_empty, start, epoch, upto) = (false, None, None, meta.clean.then_some(Lsn::NONE));
     let seen = Lsn::NONE;
     let mut bad = Unusable { path, bytes, why, number, is_empty, start, epoch, seen, upto };
-    if number > survey.highest_number() {
-        // A stranger's: this log has not got there.
-        return Ok(Unusable { is_empty: true, upto: Some(Lsn::NONE), ..bad });
-    }
+    let nothing = |bad| Unusable { is_empty: true, upto: Some(Lsn::NONE), ..bad };
     let size = round_down(bytes, block);
     if size < 3 * block {
-        return Ok(bad);
+        return Ok(if number > highest { nothing(bad) } else { bad });
     }
     let failed = |e| Error::io("read", &bad.path, None, e);
     let image = read_block(&file, 0, block).map_err(failed)?;
-    let (id, claimed_size) = match SegmentHeader::decode(image.bytes()) {
-        Ok(header) if header.log_id != meta.log_id => {
-            return Ok(Unusable { is_empty: true, upto: Some(Lsn::NONE), ..bad });
-        }
+    let header = SegmentHeader::decode(image.bytes());
+    let (id, claimed_size) = match &header {
+        Ok(header) if header.log_id != meta.log_id => return Ok(nothing(bad)),
         Ok(header) => (header.id, header.size),
         Err(_) => SegmentHeader::claimed(image.bytes(), number),
     };
@@ -220,6 +223,8 @@ pub(crate) fn examine(disk: &dyn Disk, error: &Error, survey: &Survey) -> Result
         let cut = meta.cut_of(id.epoch).map_or(Lsn::MAX, Lsn::prev);
         (bad.start, bad.epoch, bad.seen) = (trace.start, Some(id.epoch), trace.seen.min(cut));
         bad.upto = if is_short { None } else { Some(bad.seen) };
+    } else if header.is_err() && number > highest {
+        return Ok(nothing(bad));
     } else if !is_short && cursor().look_ahead().map_err(failed)?.used_end == 0 {
         (bad.is_empty, bad.upto) = (true, Some(Lsn::NONE));
     }

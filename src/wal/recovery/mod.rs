@@ -50,7 +50,7 @@ mod weave;
 pub(crate) use apply::recover;
 pub(crate) use classify::{Contents, LOCK, classify};
 pub(crate) use inspect::{Survey, inspect, inspect_beside, survey, survey_with};
-pub(crate) use judge::{Refused, before_holes, judge};
+pub(crate) use judge::{Refused, before_holes, can_go_on, judge};
 pub(crate) use listing::catalog_of;
 pub(crate) use loss::{Loss, assess, examine};
 pub(crate) use mend::{after, spare_name};

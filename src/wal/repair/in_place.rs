@@ -17,13 +17,13 @@ use super::on_queue;
 pub(super) const CARRY_OUT_PASSES: u64 = 3;
 
 /// Recovers the log with `Salvage` and closes it; gives what was given up. `progress` gets the
-/// bytes read.
+/// bytes read, of how many.
 pub(super) fn carry_out(
     world: &World,
     dir: &Path,
     meta: &Meta,
     rebuilt: Option<&str>,
-    progress: &mut (dyn FnMut(u64) + Send),
+    progress: &mut (dyn FnMut(u64, u64) + Send),
 ) -> Result<Vec<GivenUp>> {
     let config = WalConfig {
         segment_bytes: meta.segment_bytes,
@@ -42,7 +42,7 @@ pub(super) fn carry_out(
     let shared = Shared::new(config, world.clone(), block);
     let (disk, host, shared) = (&*world.disk, &*world.host, &shared);
     let progress = RefCell::new(progress);
-    let hear = &|done, _| (*progress.borrow_mut())(done);
+    let hear = &|done, of| (*progress.borrow_mut())(done, of);
     on_queue(world, dir, |flow| async move {
         let mut given_up = Vec::new();
         if let Some(why) = rebuilt {

@@ -22,8 +22,8 @@ use crate::options::{Backend, RecoveryPolicy};
 use super::engine::{CHORES_DEPTH, take_lock};
 use super::meta;
 use super::recovery::{
-    Contents, GivenUp, LOCK, Loss, State, Survey, after, assess, classify, count, places,
-    survey_with, union,
+    Contents, GivenUp, LOCK, Loss, State, Survey, after, assess, can_go_on, classify, count,
+    places, survey_with, union,
 };
 
 mod in_place;
@@ -103,11 +103,13 @@ pub fn repair_in(
     let total = (read * (1 + CARRY_OUT_PASSES)).max(1);
     let first = &mut |done, _| progress(done, total);
     let loss = assess(&*world.disk, &survey, RecoveryPolicy::Salvage, first)?;
+    can_go_on(dir, &survey.meta.meta, &survey.found, loss.next)?;
     let mut report = report(&survey, &loss);
     if rebuilt.is_some() || is_ailing(&survey, &loss) {
         let (mut outcome, meta) = (None, &survey.meta.meta);
         let (slot, world) = (&mut outcome, &world);
-        let rest = &mut |done: u64| progress((read + done).min(total - 1), total);
+        // Recovery counts also what can't be read.
+        let rest = &mut |done: u64, of: u64| progress(share(done, of, read..total - 1), total);
         let job = || *slot = Some(carry_out(world, dir, meta, rebuilt.as_deref(), rest));
         let failed = |e| Error::io("repair", dir, None, e);
         world.host.run("prkdb-repair", Box::new(job)).map_err(failed)?;
@@ -285,6 +287,13 @@ fn report(survey: &Survey, loss: &Loss) -> RepairReport {
     }
 }
 
+/// The place in `range` that lies as far in as `done` lies in `of`.
+fn share(done: u64, of: u64, range: Range<u64>) -> u64 {
+    let long = u128::from(range.end.saturating_sub(range.start));
+    let into = u128::from(done.min(of)) * long / u128::from(of.max(1));
+    range.start + u64::try_from(into).expect("no further than the range is long")
+}
+
 /// Of all segments that can be read.
 fn bytes(survey: &Survey) -> u64 {
     survey.found.iter().map(|f| f.file.geometry.size).sum()
@@ -298,4 +307,19 @@ where
     let queue = world.disk.queue(CHORES_DEPTH, &[]);
     let mut queue = queue.map_err(|e| Error::io("repair", dir, None, e))?;
     block_on(&mut *queue, body)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bar_of_a_log_of_any_size_rises_to_the_end() {
+        const LOG: u64 = 1 << 50;
+        let range = LOG..4 * LOG - 1;
+        let told = (0..=3000).map(|i| share(i * LOG / 1000, 3 * LOG, range.clone()));
+        assert!(told.clone().is_sorted());
+        assert_eq!((told.clone().next(), told.last()), (Some(LOG), Some(4 * LOG - 1)));
+        assert_eq!(share(0, 0, 0..0), 0);
+    }
 }

@@ -69,7 +69,8 @@ pub(super) fn rebuild(disk: &dyn Disk, dir: &Path) -> Result<Loaded> {
         meta.durable_upto = meta.durable_upto.max(swept.seen).max(swept.durable).max(named);
     }
     for error in &survey.unusable {
-        first = examine(disk, error, &survey)?.start.map_or(first, |start| first.min(start));
+        let start = examine(disk, error, &survey, survey.highest_number())?.start;
+        first = start.map_or(first, |start| first.min(start));
     }
     if first != Lsn::MAX {
         meta.first_lsn = first;
