@@ -83,16 +83,21 @@ fn a_log_that_was_closed_goes_on_in_a_segment_that_is_used_again() {
         wal.truncate_before(wal.next_lsn()).unwrap();
         fill(&wal, 1, 2010, 10);
         assert!(wal.metrics().segments_recycled > 1);
+        let last = || format::log(dir).0.pop().unwrap();
+        // What follows has to fit; how full the segment is hangs on how batches were grouped.
+        while last().offset > 700_000 {
+            fill(&wal, 1, 10, 10);
+        }
+        let mut next = wal.next_lsn().get();
         wal.close().unwrap();
-        let last = || format::log(dir).0.pop().unwrap().path;
-        let (tail, mut next) = (last(), 5011);
+        let tail = last().path;
         for _ in 0..4 {
             let wal = open(dir, backend);
             assert_eq!(wal.recovery().verdict, Verdict::Clean);
             fill(&wal, 1, 10, 5);
             next += 10;
             wal.close().unwrap();
-            assert_eq!(last(), tail, "{backend}");
+            assert_eq!(last().path, tail, "{backend}");
         }
         ReadOnlyWal::verify(dir, &mut |f| panic!("{f:?}"), &mut |_, _| {}).unwrap();
         let wal = open(dir, backend);
