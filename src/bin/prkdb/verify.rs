@@ -66,7 +66,8 @@ pub fn run(args: &Args) -> Result<ExitCode, Stop> {
         let dir = args.dir.display();
         say(format_args!(
             "restore what is named from a copy, or do what is said of it; else give it up: \
-             `prkdb repair {dir}` in place, `prkdb repair {dir} --to NEW` in a new log"
+             `prkdb repair {dir} --to NEW` makes a new log of the rest, `prkdb repair {dir}` does \
+             it in place, but for a file of another length than it says"
         ));
         if unreadable {
             say(format_args!(

@@ -16,7 +16,7 @@ use crate::format::meta::Meta;
 use crate::format::segment::{LEFT_NUMBERS, MAX_NUMBER};
 use crate::lsn::Lsn;
 use crate::options::RecoveryPolicy;
-use crate::segment::Run;
+use crate::segment::{Run, file_name};
 
 use super::super::meta::{self, META};
 use super::inspect::Survey;
@@ -154,21 +154,27 @@ pub(super) fn damage(dir: &Path, found: &[Found], next: Lsn, promised: Lsn) -> E
              RecoveryPolicy::Salvage or PointInTime"
         )
     };
-    match place.map(|f| (&f.file.path, &f.state)) {
-        Some((path, State::Open(scan))) => {
+    match place.map(|f| (&f.file.path, f.file.id.number, &f.state)) {
+        Some((path, _, State::Open(scan))) => {
             let (offset, why) = match &scan.stop {
                 Some((offset, why)) => (*offset, because(&format!(" ({why})"))),
                 None => (scan.summary.end(), because("")),
             };
             Error::corrupt("open", path, offset, why)
         }
-        Some((path, State::Sealed(footer))) => Error::corrupt(
-            "open",
-            path,
-            footer.end,
-            because(" (the segment that should follow is missing)"),
-        ),
-        None => Error::corrupt("open", &dir.join(META), 0, because(" (its segment is missing)")),
+        Some((path, number, State::Sealed(footer))) => {
+            let after = file_name(number + 1);
+            let lost =
+                format!(" (the segment that should follow is missing: {after} or a later one)");
+            Error::corrupt("open", path, footer.end, because(&lost))
+        }
+        None => {
+            let first = found.iter().map(|f| f.file.id.number).min().map(file_name);
+            let lost = first.map_or(" (its segment is missing)".into(), |first| {
+                format!(" (its segment is missing: one before {first})")
+            });
+            Error::corrupt("open", &dir.join(META), 0, because(&lost))
+        }
     }
 }
 
