@@ -25,7 +25,8 @@ pub(crate) type LogId = [u8; 16];
 /// The only version this build reads and writes.
 pub(crate) const FORMAT_VERSION: u32 = 1;
 
-/// No record has a greater LSN: a log begins at 3 x 2^62 at the latest and never appends so many.
+/// No footer tells of a greater LSN: a log begins at 3 x 2^62 at the latest, and never appends as
+/// many as lie between.
 pub(crate) const GREATEST_LSN: Lsn = Lsn::new(7 << 61);
 /// A log that is opened goes on here at the latest, so that it has enough left.
 pub(crate) const MOST_NEXT_LSN: Lsn = Lsn::new((7 << 61) - (1 << 60));

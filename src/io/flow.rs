@@ -268,6 +268,7 @@ mod tests {
 
     use super::*;
     use crate::io::heard::Heard;
+    use crate::io::wrapped::Wrapped;
     use crate::io::{Access, open_disk};
     use crate::options::Backend;
 
@@ -300,39 +301,14 @@ mod tests {
         }
     }
 
-    /// Takes each request later than it should.
-    struct Slow(Box<dyn Queue>);
-
-    impl Queue for Slow {
-        fn submit(&mut self, op: Op) -> OpId {
-            std::thread::sleep(SLOW_SYNC + Duration::from_millis(20));
-            self.0.submit(op)
-        }
-
-        fn reap(&mut self, out: &mut Vec<Completion>, until: Until) -> io::Result<()> {
-            self.0.reap(out, until)
-        }
-
-        fn waker(&self) -> Waker {
-            self.0.waker()
-        }
-
-        fn release(&mut self, file: &FileRef) {
-            self.0.release(file);
-        }
-
-        fn in_flight(&self) -> usize {
-            self.0.in_flight()
-        }
-    }
-
     #[test]
     fn what_is_waited_for_and_slow_is_told() {
         let dir = tempfile::tempdir().unwrap();
         let (disk, _) = open_disk(dir.path(), Backend::Pwrite).unwrap();
         let path = dir.path().join("file");
         let file = disk.create(&path, 4096).unwrap();
-        let mut queue = Slow(disk.queue(1, &[]).unwrap());
+        let late = SLOW_SYNC + Duration::from_millis(20);
+        let mut queue = Wrapped { queue: disk.queue(1, &[]).unwrap(), late };
         let heard = Heard::default();
         let told = || heard.0.lock().unwrap().drain(..).collect::<Vec<_>>();
         tracing::subscriber::with_default(heard.clone(), || {

@@ -56,6 +56,8 @@ mod threads;
 mod tokio_uring;
 #[cfg(all(target_os = "linux", not(prkdb_portable)))]
 mod uring;
+#[cfg(test)]
+pub(crate) mod wrapped;
 
 pub(crate) use ahead::{Stretch, ahead};
 pub use buf::Buf;

@@ -1,6 +1,7 @@
 //! How the simulated world runs: machines, order, time, crashes, faults.
 
 use super::*;
+use crate::io::wrapped::Wrapped;
 
 /// A workload with a machine beside the caller and all soft faults; gives the trace.
 fn busy(seed: u64) -> (u64, Vec<u8>) {
@@ -323,26 +324,9 @@ fn tests_can_plant_damage_that_survives() {
 
 #[test]
 fn a_machine_is_found_by_its_waker_also_in_a_wrapped_queue() {
-    struct Wrapped(Box<dyn Queue>);
-    impl Queue for Wrapped {
-        fn submit(&mut self, op: Op) -> OpId {
-            self.0.submit(op)
-        }
-        fn reap(&mut self, out: &mut Vec<Completion>, until: Until) -> io::Result<()> {
-            self.0.reap(out, until)
-        }
-        fn waker(&self) -> Waker {
-            self.0.waker()
-        }
-        fn release(&mut self, file: &FileRef) {
-            self.0.release(file);
-        }
-        fn in_flight(&self) -> usize {
-            self.0.in_flight()
-        }
-    }
     let (sim, world, file) = with_file(1, Model::weak(true));
-    let queue = Box::new(Wrapped(world.disk.queue(2, &[]).unwrap()));
+    let queue = world.disk.queue(2, &[]).unwrap();
+    let queue = Box::new(Wrapped { queue, late: Duration::ZERO });
     let machine = FlowMachine::new(|flow| async move {
         flow.write(&file, 0, filled(7, 1), true).await.unwrap();
     });
